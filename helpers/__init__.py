@@ -1,0 +1,1 @@
+"""One module per step of the day; the notebook calls them in order."""
