@@ -1,0 +1,203 @@
+"""Every parameter refuses what it must, in one message that helps."""
+
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helpers.parameters import RULES, ParameterError, Parameters, validate
+
+
+def message(**given_values) -> str:
+    with pytest.raises(ParameterError) as caught:
+        validate(**given_values)
+    return str(caught.value)
+
+
+def test_defaults_are_those_of_the_protocol_and_pass_their_own_rules():
+    assert validate() == Parameters()
+    assert validate(**dataclasses.asdict(Parameters())) == Parameters()
+    day = Parameters()
+    assert (day.runs, day.warmup_iters, day.measure_iters, day.batch_size) == (3, 50, 500, 1)
+    assert (day.max_p95_spread, day.strict, day.model) == (0.10, False, "resnet18")
+
+
+def test_every_parameter_has_one_rule_in_the_same_order():
+    assert list(RULES) == [field.name for field in dataclasses.fields(Parameters)]
+    for field in dataclasses.fields(Parameters):
+        assert RULES[field.name].kind is field.type is type(field.default)
+
+
+def test_parameters_cannot_be_changed_after_the_check():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Parameters().runs = 5
+
+
+ACCEPTED = [
+    ("runs", 2),
+    ("runs", 100),
+    ("warmup_iters", 1),
+    ("measure_iters", 20),
+    ("batch_size", 10_000),
+    ("device", "cpu"),
+    ("device", "cuda"),
+    ("device", "cuda:0"),
+    ("device", "cuda:13"),
+    ("clock", "host"),
+    ("clock", "gpu"),
+    ("schedule", "interleaved"),
+    ("isolation", "process"),
+    ("dataset", "synthetic"),
+    ("data_dir", "/mnt/données et autres/cifar"),
+    ("results_dir", ".."),
+    ("model", "mobilenet_v3_small"),
+    ("eval_images", 1),
+    ("seed", 2**32 - 1),
+    ("max_p95_spread", 0.999),
+    ("strict", True),
+    ("session", "2026-11-24_a.b"),
+    ("session", "7" * 100),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), ACCEPTED)
+def test_accepts(name, value):
+    assert getattr(validate(**{name: value}), name) == value
+
+
+REFUSED = [
+    ("runs", 1),
+    ("runs", 0),
+    ("runs", -3),
+    ("runs", 3.0),
+    ("runs", True),
+    ("runs", "3"),
+    ("runs", None),
+    ("runs", [3]),
+    ("warmup_iters", 0),
+    ("warmup_iters", -1),
+    ("measure_iters", 19),
+    ("measure_iters", float("nan")),
+    ("batch_size", 0),
+    ("batch_size", 10_001),
+    ("device", ""),
+    ("device", "gpu"),
+    ("device", "CUDA"),
+    ("device", "cuda:"),
+    ("device", "cuda:-1"),
+    ("device", "cuda:01"),
+    ("device", "cuda:٣"),
+    ("device", "cpu\n"),
+    ("device", 0),
+    ("clock", "wall"),
+    ("schedule", "random"),
+    ("isolation", False),
+    ("dataset", "CIFAR10"),
+    ("data_dir", ""),
+    ("data_dir", "  "),
+    ("data_dir", "a\0b"),
+    ("results_dir", None),
+    ("model", "resnet19"),
+    ("model", ""),
+    ("model", ["resnet18"]),
+    ("eval_images", 0),
+    ("eval_images", 10_001),
+    ("seed", -1),
+    ("seed", 2**32),
+    ("seed", 1.5),
+    ("max_p95_spread", 0),
+    ("max_p95_spread", 1),
+    ("max_p95_spread", 10),
+    ("max_p95_spread", -0.1),
+    ("max_p95_spread", float("nan")),
+    ("max_p95_spread", float("inf")),
+    ("max_p95_spread", 10**400),
+    ("max_p95_spread", True),
+    ("max_p95_spread", "10%"),
+    ("strict", 1),
+    ("strict", "yes"),
+    ("strict", None),
+    ("session", ".."),
+    ("session", "../elsewhere"),
+    ("session", "a/b"),
+    ("session", "a\\b"),
+    ("session", ".hidden"),
+    ("session", "-p"),
+    ("session", "été"),
+    ("session", "two words"),
+    ("session", "name\n"),
+    ("session", "a" * 101),
+    ("session", 2026),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), REFUSED)
+def test_refuses_and_names_parameter_value_type_and_what_is_allowed(name, value):
+    text = message(**{name: value})
+    assert f"parameter '{name}'" in text
+    assert repr(value)[:100] in text
+    assert f"({type(value).__name__})" in text
+    assert RULES[name].allowed in text
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize("value", ["true", "True", "TRUE", "false", "False"])
+def test_text_given_to_a_switch_gets_the_remedy(value):
+    assert f"`-p strict {value.capitalize()}`" in message(strict=value)
+
+
+def test_digits_given_to_a_text_get_the_remedy():
+    # papermill turns `-p session 007` into the integer 7
+    assert "`-r session VALUE`" in message(session=7)
+
+
+def test_unknown_name_lists_the_known_ones_and_the_closest():
+    text = message(measure_iter=100)
+    assert "unknown parameter 'measure_iter'" in text
+    assert "did you mean 'measure_iters'?" in text
+    assert all(name in text for name in RULES)
+
+
+def test_unknown_name_without_a_close_one():
+    assert "did you mean" not in message(zzz=1)
+
+
+def test_all_problems_are_told_at_once():
+    lines = message(runs=0, clock="wall", strict="true").splitlines()
+    assert [line.split("'")[1] for line in lines] == ["runs", "clock", "strict"]
+
+
+def test_huge_values_do_not_flood_the_message():
+    assert len(message(session="x" * 100_000)) < 500
+
+
+anything = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=20),
+    st.lists(st.integers(), max_size=3),
+)
+
+
+@given(name=st.sampled_from(list(RULES)), value=anything)
+def test_any_value_is_either_kept_as_it_is_or_refused_with_its_name(name, value):
+    try:
+        parameters = validate(**{name: value})
+    except ParameterError as error:
+        assert name in str(error)  # noqa: PT017 - both outcomes are right
+    else:
+        assert getattr(parameters, name) == value
+        assert type(getattr(parameters, name)) is RULES[name].kind
+
+
+def test_an_uncaught_error_shows_its_message_last():
+    """The notebook's reader and the terminal's see the same last line."""
+    code = "from helpers.parameters import validate; validate(strict='true')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "`-p strict True`" in done.stderr.splitlines()[-1]
