@@ -1,20 +1,24 @@
 """Percentiles, intervals that respect autocorrelation, drift, and the spread of the 10 % criterion.
 
 Latencies measured one after the other are not independent: a slow CPU stays slow for seconds. The
-integrated autocorrelation time τ = 1 + 2 Σ ρ(k) says how many samples are worth one independent
-sample; every interval below uses n / τ where a textbook formula has n. All functions take the
-samples in the order in which they were measured; latencies are in milliseconds.
+integrated autocorrelation time τ = 1 + 2 Σ ρ(k) says how many samples in a row are worth one
+independent sample; the intervals and tests below use n / τ where a textbook formula has n. All
+functions take samples (n,) in the order in which they were measured; latencies are in ms.
 """
 
 import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import fft, special, stats
+from scipy import optimize, special, stats
+
+from helpers.autocorrelation import best_shift, correlation_time, robust_slope, trend_p_value
 
 PERCENTILE_METHOD = "linear"  # Hyndman & Fan type 7, the default of NumPy and of pandas
 
-MIN_EFFECTIVE_FOR_MEAN = 50
+# The same as for a p95: with fewer, τ itself is known to no better than a third (simulated), and a
+# series that wanders more slowly than its window is long would too often pass for a calm one.
+MIN_EFFECTIVE_FOR_MEAN = 72
 MIN_SAMPLES_FOR_DRIFT = 50
 
 
@@ -37,12 +41,16 @@ class LatencySummary:
 
 @dataclass(frozen=True)
 class Drift:
-    """Whether a window moved, by how much, and how often chance alone would look like this."""
+    """How far a window moved, and how often a stationary series would seem to move as much.
 
-    trend: float  # relative change of the level from the first to the last sample
+    A p-value says that a movement is real, its size whether it matters: judge by both. A strong
+    trend also splits best somewhere, and a strong shift also leans: both p-values are then small.
+    """
+
+    trend: float  # change from the first to the last sample, relative to the median
     trend_p: float
     shift_index: int  # first sample of the second level, where the series splits best
-    shift: float  # relative change of the median at that index
+    shift: float  # median after minus median before that index, relative to the median
     shift_p: float
 
 
@@ -96,42 +104,58 @@ def spread(values) -> float:
 
 
 def effective_sample_size(samples) -> float:
-    """How many independent samples would carry as much information: n / τ, between 1 and n."""
+    """How many independent samples would tell as much about the mean: n / τ, from 1 to n."""
     samples = _checked(samples)
-    return samples.size / _autocorrelation_time(samples)
+    return samples.size / correlation_time(samples).tau
+
+
+def minimum_effective_size(q: float = 0.95, confidence: float = 0.95) -> int:
+    """Smallest number m of independent samples whose range can bracket the q-quantile.
+
+    The upper end is at most the maximum, which lies below the quantile with probability q**m; the
+    lower end is at least the minimum, which lies above it with probability (1 − q)**m. Neither
+    may exceed (1 − confidence) / 2: 72 samples for a 95 % interval of a p95, 6 for a median.
+    """
+    return math.ceil(math.log((1 - confidence) / 2) / math.log(max(q, 1 - q)))
 
 
 def quantile_interval(samples, q: float = 0.95, confidence: float = 0.95) -> tuple[float, float]:
     """Confidence interval (low, high) for the q-quantile of a stationary, autocorrelated series.
 
+    The ends are order statistics, of fractional rank (Hutson 1999, J. Appl. Stat. 26:343), of as
+    many independent samples as the exceedance indicator 1(x > q-quantile) is worth: the number of
+    exceedances decides where the quantile lies, and extremes are correlated less than the bulk.
+    The tail probability allows for the uncertainty of τ as Student's t does for a variance.
+
     Raises
     ------
     ValueError
-        If the effective sample size is too small for such an interval to exist.
+        If the samples, or the indicator, are worth fewer independent ones than
+        `minimum_effective_size(q, confidence)`: no such interval can be estimated.
     """
     _check_probability("q", q)
     _check_probability("confidence", confidence)
     samples = _checked(samples)
     needed = minimum_effective_size(q, confidence)
-    n_eff = effective_sample_size(samples)
-    if n_eff < needed:
-        raise ValueError(_too_few(samples.size, n_eff, needed, f"the {q:g}-quantile", confidence))
-    above = (samples > percentile(samples, q)).astype(float)
-    m = max(samples.size / _autocorrelation_time(above), needed)
-    tail = (1 - confidence) / 2
-    low, high = _fractional_rank(m, q, 1 - tail), _fractional_rank(m, q, tail)
-    low, high = np.quantile(samples, (low / (m + 1), high / (m + 1)), method="weibull")
+    what = f"the {q:g}-quantile"
+    _require(samples.size, correlation_time(samples).tau, needed, what, confidence)
+    level = percentile(samples, q)
+    # The two differ only where samples tie with the quantile.
+    indicators = (samples > level, samples >= level)
+    time = max(correlation_time(indicator.astype(float)) for indicator in indicators)
+    _require(samples.size, time.tau, needed, what, confidence)
+    m = samples.size / time.tau
+    tail = stats.norm.sf(stats.t.isf((1 - confidence) / 2, time.freedom))
+    ranks = _fractional_rank(m, q, 1 - tail), _fractional_rank(m, q, tail)
+    low, high = np.quantile(samples, np.divide(ranks, m + 1), method="weibull")
     return float(low), float(high)
-
-
-def minimum_effective_size(q: float = 0.95, confidence: float = 0.95) -> int:
-    """Smallest number of independent samples that can bracket the q-quantile on both sides."""
-    tail = (1 - confidence) / 2
-    return math.ceil(math.log(tail) / math.log(max(q, 1 - q)))
 
 
 def mean_interval(samples, confidence: float = 0.95) -> tuple[float, float]:
     """Confidence interval (low, high) for the mean of a stationary, autocorrelated series.
+
+    Student's t with the variance of the mean τ σ² / n, and the smaller of the degrees of freedom
+    of σ² and of τ.
 
     Raises
     ------
@@ -140,43 +164,42 @@ def mean_interval(samples, confidence: float = 0.95) -> tuple[float, float]:
     """
     _check_probability("confidence", confidence)
     samples = _checked(samples)
-    n_eff = effective_sample_size(samples)
-    if n_eff < MIN_EFFECTIVE_FOR_MEAN:
-        raise ValueError(
-            _too_few(samples.size, n_eff, MIN_EFFECTIVE_FOR_MEAN, "the mean", confidence)
-        )
-    half = stats.t.ppf((1 + confidence) / 2, n_eff - 1) * samples.std() / math.sqrt(n_eff - 1)
+    time = correlation_time(samples)
+    _require(samples.size, time.tau, MIN_EFFECTIVE_FOR_MEAN, "the mean", confidence)
+    n_eff = samples.size / time.tau
+    t = stats.t.isf((1 - confidence) / 2, min(time.freedom, n_eff - 1))
+    half = t * samples.std() / math.sqrt(n_eff - 1)
     return float(samples.mean() - half), float(samples.mean() + half)
 
 
 def find_drift(samples) -> Drift:
-    """Test a window (n,) for a trend and for a level shift, allowing for autocorrelation.
+    """Test a window (n,) of positive latencies for a trend and for one level shift.
 
-    Both tests look at ranks, so that a few outliers neither make nor hide a drift.
+    Both tests look at ranks, so that a few outliers neither make nor hide a drift: a regression on
+    time, and the largest excursion of the cumulated ranks, whose limit is Kolmogorov's
+    distribution (Wilcoxon-type CUSUM; Dehling, Fried & Wendler 2020, Biometrika 107:647). Their
+    long-run variance is that of the residuals, so that a drift does not hide itself. A series
+    that wanders more slowly than the window is long does drift in that window, and is so reported.
 
     Raises
     ------
     ValueError
-        If there are fewer than MIN_SAMPLES_FOR_DRIFT samples.
+        If there are fewer than MIN_SAMPLES_FOR_DRIFT samples or their median is not positive.
     """
     samples = _checked(samples)
     n = samples.size
+    level = float(np.median(samples))
     if n < MIN_SAMPLES_FOR_DRIFT:
         raise ValueError(f"find_drift needs {MIN_SAMPLES_FOR_DRIFT} samples or more, got {n}")
+    if level <= 0:
+        raise ValueError(f"drift is relative to the median, which must be positive, got {level}")
     ranks = stats.rankdata(samples) - (n + 1) / 2
-    time = np.arange(n) - (n - 1) / 2
-    trend_p = _trend_p_value(ranks, time)
-    index, shift_p = _shift_p_value(ranks)
-    level = np.median(samples)
-    blocks = np.array_split(np.arange(n), min(n, 200))
-    centres = [block.mean() for block in blocks]
-    slope = stats.theilslopes([np.median(samples[block]) for block in blocks], centres).slope
-    change = np.median(samples[index:]) - np.median(samples[:index])
+    index, shift_p = best_shift(ranks)
     return Drift(
-        trend=float(slope * (n - 1) / level),
-        trend_p=trend_p,
+        trend=robust_slope(samples) * (n - 1) / level,
+        trend_p=trend_p_value(ranks),
         shift_index=index,
-        shift=float(change / level),
+        shift=float(np.median(samples[index:]) - np.median(samples[:index])) / level,
         shift_p=shift_p,
     )
 
@@ -188,9 +211,29 @@ def chance_of_failing(
     limit: float = 0.10,
     q: float = 0.95,
     draws: int = 1000,
-    seed: int = 0,
+    seed: int | np.random.Generator = 0,
 ) -> float:
-    """How often `runs` identical runs would fail the spread criterion by chance alone."""
+    """Share of `draws` in which `runs` identical runs fail the spread criterion by chance alone.
+
+    Each draw is a circular block bootstrap of `runs` consecutive runs of `run_length` samples;
+    the block length is optimal for the variance of a mean of an AR(1) series of the same τ
+    (Carlstein 1986, Ann. Stat. 14:1171; Politis & White 2004, Econom. Rev. 23:53). It assumes that
+    the samples are stationary and show all that varies: a change slower than they last, or
+    between processes, is absent from the answer, which is then too low.
+
+    Raises
+    ------
+    ValueError
+        If run_length or draws is below 1, runs below 2, or q outside (0, 1).
+    """
+    _check_probability("q", q)
+    for name, value, least in (
+        ("run_length", run_length, 1),
+        ("runs", runs, 2),
+        ("draws", draws, 1),
+    ):
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
     samples = _checked(samples)
     generator = np.random.default_rng(seed)
     block = _block_length(samples)
@@ -198,68 +241,27 @@ def chance_of_failing(
     failures = 0
     for _ in range(draws):
         starts = generator.integers(samples.size, size=math.ceil(total / block))
-        index = (starts[:, None] + np.arange(block)).ravel()[:total] % samples.size
-        drawn = samples[index].reshape(runs, run_length)
+        indices = (starts[:, None] + np.arange(block)).ravel()[:total] % samples.size
+        drawn = samples[indices].reshape(runs, run_length)
         failures += spread(np.quantile(drawn, q, axis=1, method=PERCENTILE_METHOD)) > limit
     return failures / draws
 
 
-def _autocorrelation_time(series: np.ndarray) -> float:
-    """τ by Geyer's initial monotone sequence, between 1 and n; 1 for a constant series."""
-    n = series.size
-    centred = series - series.mean()
-    size = fft.next_fast_len(2 * n, real=True)
-    covariance = fft.irfft(np.abs(fft.rfft(centred, size)) ** 2, size)[:n] / n
-    if n < 4 or covariance[0] <= 1e-24 * max(1.0, float(series.mean()) ** 2):
-        return 1.0
-    pairs = covariance[: n - n % 2].reshape(-1, 2).sum(axis=1) / covariance[0]
-    ends = np.flatnonzero(pairs <= 0)
-    pairs = np.minimum.accumulate(pairs[: ends[0] if ends.size else None])
-    return float(np.clip(2 * pairs.sum() - 1, 1, n))
-
-
 def _fractional_rank(m: float, q: float, probability: float) -> float:
-    """Real rank r at which the r-th of m independent samples lies below the q-quantile with
-    the given probability (Hutson 1999, fractional order statistics)."""
-    low, high = 0.0, m
-    for _ in range(60):
-        r = (low + high) / 2
-        # P(r-th order statistic <= q-quantile) falls as r grows.
-        if special.betainc(r, m - r + 1, q) > probability:
-            low = r
-        else:
-            high = r
-    return (low + high) / 2
+    """Real rank, from 1 to m, that lies below the q-quantile with the given probability."""
 
+    def excess(rank):
+        return special.betainc(rank, m - rank + 1, q) - probability
 
-def _trend_p_value(ranks: np.ndarray, time: np.ndarray) -> float:
-    slope = ranks @ time / (time @ time)
-    residuals = ranks - slope * time
-    variance = residuals.var()
-    if variance == 0:
-        return 1.0 if slope == 0 else 0.0
-    freedom = max(ranks.size / _autocorrelation_time(residuals) - 2, 1)
-    t = slope * math.sqrt(time.var() * freedom / variance)
-    return float(2 * stats.t.sf(abs(t), freedom))
-
-
-def _shift_p_value(ranks: np.ndarray) -> tuple[int, float]:
-    n = ranks.size
-    bridge = np.cumsum(ranks)[:-1]
-    index = int(np.abs(bridge).argmax()) + 1
-    residuals = ranks.copy()
-    residuals[:index] -= ranks[:index].mean()
-    residuals[index:] -= ranks[index:].mean()
-    variance = residuals.var() * _autocorrelation_time(residuals)
-    if variance == 0:
-        return index, 1.0 if not ranks.any() else 0.0
-    return index, float(stats.kstwobign.sf(np.abs(bridge).max() / math.sqrt(n * variance)))
+    if excess(1) <= 0:
+        return 1.0
+    return m if excess(m) >= 0 else optimize.brentq(excess, 1, m)
 
 
 def _block_length(samples: np.ndarray) -> int:
-    tau = _autocorrelation_time(samples)
-    optimum = (math.sqrt(6) / 4 * (tau - 1 / tau)) ** (2 / 3) * samples.size ** (1 / 3)
-    return int(np.clip(math.ceil(optimum), 1, samples.size))
+    tau = correlation_time(samples).tau
+    best = (math.sqrt(6) / 4 * (tau - 1 / tau)) ** (2 / 3) * samples.size ** (1 / 3)
+    return min(max(math.ceil(best), 1), samples.size)
 
 
 def _checked(values, name: str = "samples") -> np.ndarray:
@@ -279,8 +281,10 @@ def _check_probability(name: str, value: float) -> None:
         raise ValueError(f"{name} must lie strictly between 0 and 1, got {value}")
 
 
-def _too_few(n: int, n_eff: float, needed: int, what: str, confidence: float) -> str:
-    return (
-        f"{n} autocorrelated samples are worth {n_eff:.1f} independent ones; a {confidence:.0%} "
-        f"interval for {what} needs at least {needed}: measure longer"
-    )
+def _require(n: int, tau: float, needed: int, what: str, confidence: float) -> None:
+    if n / tau < needed:
+        raise ValueError(
+            f"{n} samples are worth {n / tau:.1f} independent ones here, but a "
+            f"{100 * confidence:g} % interval for {what} needs at least {needed}: "
+            "measure longer, or find what makes the latencies wander"
+        )
