@@ -22,7 +22,7 @@ def correlation_time(series: np.ndarray, fitted: int = 1) -> CorrelationTime:
     Geyer's initial monotone sequence (1992, Stat. Sci. 7:473) over 2 L + 1 lags. Removing a term
     makes each autocovariance too small by the variance of the mean, hence the division by
     1 − fitted (2 L + 1) / n; a truncated periodogram has about n / (2 L + 1) degrees of freedom
-    (Priestley 1981, §6.2). Where half of the window is still correlated, it is one sample: τ = n.
+    (Priestley 1981, §6.2). A window that is correlated from end to end is one sample: τ = n.
     """
     n = series.size
     centred = series - series.mean()
@@ -35,9 +35,7 @@ def correlation_time(series: np.ndarray, fitted: int = 1) -> CorrelationTime:
     negative = np.flatnonzero(pairs <= 0)
     pairs = np.minimum.accumulate(pairs[: negative[0] if negative.size else None])
     used = (4 * pairs.size - 1) / n
-    if fitted * used >= 0.5:
-        return CorrelationTime(n, 1 / used)
-    tau = (2 * pairs.sum() - 1) / (1 - fitted * used)
+    tau = (2 * pairs.sum() - 1) / max(1 - fitted * used, 1 / n)
     return CorrelationTime(float(np.clip(tau, 1, n)), 1 / used)
 
 
