@@ -1,0 +1,322 @@
+import dataclasses
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from cifar10_fakes import FakeCifar10, serving, whole
+from PIL import Image
+from torch import nn
+from torchvision.datasets import CIFAR10
+from torchvision.transforms import v2
+
+from helpers import cifar10
+from helpers.cifar10 import DataError, NotFoundError, load_cifar10
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path / "no npm here"))
+    monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    return FakeCifar10(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def synthetic():
+    return load_cifar10("untouched", "synthetic", seed=3)
+
+
+def check(data, name):
+    return next(check for check in cifar10.check_dataset(data) if check.name == name)
+
+
+# loading
+
+
+@pytest.mark.parametrize("dataset", ["auto", "cifar10"])
+def test_files_at_hand_are_used(fake, tmp_path, dataset):
+    fake.write(tmp_path / "package", "package")
+    data = load_cifar10(tmp_path, dataset)
+    assert data.name == "cifar10"
+    assert data.fingerprint == cifar10.FINGERPRINT
+    assert data.train_images.shape == (100, 32, 32, 3)
+    assert data.test_images.shape == (20, 32, 32, 3)
+    assert (data.train_images.dtype, data.train_labels.dtype) == (np.uint8, np.int64)
+    # the official layout: a label, then the red, green and blue planes
+    first = fake.records[0]
+    assert data.train_labels[0] == first[0]
+    assert data.train_images[0, 2, 5].tolist() == first[1 + 2 * 32 + 5 :: 1024].tolist()
+    np.testing.assert_array_equal(data.test_labels, fake.records[100:, 0])
+
+
+def test_python_batches_agree_with_torchvisions_own_loader(fake, tmp_path, monkeypatch):
+    fake.write(tmp_path / "cifar-10-batches-py", "cifar-10-batches-py")
+    monkeypatch.setattr(CIFAR10, "_load_meta", lambda self: None)
+    monkeypatch.setattr(CIFAR10, "_check_integrity", lambda self: True)
+    data = load_cifar10(tmp_path)
+    for train, images, labels in (
+        (True, data.train_images, data.train_labels),
+        (False, data.test_images, data.test_labels),
+    ):
+        reference = CIFAR10(tmp_path, train=train)
+        np.testing.assert_array_equal(images, reference.data)
+        assert labels.tolist() == reference.targets
+
+
+def test_auto_downloads_and_keeps(fake, tmp_path, monkeypatch):
+    with serving(whole(fake.archive("cifar-10-batches-py"))) as (url, asked):
+        monkeypatch.setattr(CIFAR10, "url", url)
+        assert load_cifar10(tmp_path / "data").name == "cifar10"
+        assert load_cifar10(str(tmp_path / "data"), "cifar10").name == "cifar10"
+    assert len(asked) == 1
+
+
+def test_auto_draws_when_nothing_answers_and_says_why(tmp_path, capsys):
+    data = load_cifar10(tmp_path, "auto", seed=3)
+    assert data.name == "synthetic"
+    assert "synthétiques" in data.source
+    assert "Connection refused" in data.source
+    assert "npm is not installed" in data.source
+    assert capsys.readouterr() == ("", "")
+
+
+def test_cifar10_never_draws_and_lists_each_answer(tmp_path):
+    with pytest.raises(NotFoundError) as caught:
+        load_cifar10(tmp_path, "cifar10")
+    for answer in (f"files in {tmp_path}: none", "Connection refused", "npm is not installed"):
+        assert answer in str(caught.value)
+
+
+@pytest.mark.parametrize("dataset", ["auto", "cifar10"])
+def test_a_wrong_file_is_an_error_not_a_reason_to_look_elsewhere(fake, tmp_path, dataset):
+    path = fake.write(tmp_path, "cifar-10-batches-bin") / "data_batch_4.bin"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DataError, match=r"data_batch_4\.bin"):
+        load_cifar10(tmp_path, dataset)
+
+
+def test_a_set_with_another_fingerprint_is_not_cifar10(fake, tmp_path, monkeypatch):
+    fake.write(tmp_path, "cifar-10-batches-bin")
+    monkeypatch.setitem(cifar10.FINGERPRINT, "test", "0" * 64)
+    with pytest.raises(DataError, match="fingerprint"):
+        load_cifar10(tmp_path)
+
+
+def test_synthetic_touches_neither_files_nor_network(tmp_path, monkeypatch, synthetic):
+    def touched(*_):
+        raise AssertionError("touched")
+
+    monkeypatch.setattr(cifar10, "read_local", touched)
+    monkeypatch.setattr(cifar10, "fetch", touched)
+    assert load_cifar10(tmp_path / "data", "synthetic", seed=3).name == "synthetic"
+    assert not (tmp_path / "data").exists()
+
+
+def test_an_unknown_dataset_is_refused():
+    with pytest.raises(ValueError, match=r"'cifar100'.*auto, cifar10, synthetic"):
+        load_cifar10("data", "cifar100")
+
+
+def test_a_file_as_data_dir_is_refused(tmp_path):
+    (tmp_path / "data").write_text("")
+    with pytest.raises(DataError, match="is a file"):
+        load_cifar10(tmp_path / "data")
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_in_a_notebook_progress_is_shown_only_to_a_person(monkeypatch, watched):
+    shell = SimpleNamespace(kernel=SimpleNamespace(_allow_stdin=watched))
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    assert cifar10._someone_watches() is watched
+
+
+def test_the_fingerprint_is_that_of_the_official_layout(fake, tmp_path):
+    fake.write(tmp_path, "cifar-10-batches-bin")
+    data = load_cifar10(tmp_path)
+    found = cifar10.fingerprint(data.train_images, data.train_labels)
+    assert found == cifar10.FINGERPRINT["train"]
+
+
+# the drawn set
+
+
+def test_a_seed_draws_the_same_set_again_and_another_seed_another(synthetic):
+    again = load_cifar10("untouched", "synthetic", seed=3)
+    assert again.fingerprint == synthetic.fingerprint
+    np.testing.assert_array_equal(again.test_images, synthetic.test_images)
+    assert load_cifar10("untouched", "synthetic", seed=4).fingerprint != synthetic.fingerprint
+
+
+def test_the_drawn_set_is_the_same_on_every_machine(synthetic):
+    assert synthetic.fingerprint["test"][:16] == "9098f2992644bde8"
+
+
+def test_the_drawn_set_passes_its_checks_and_is_never_called_cifar10(synthetic):
+    checks = cifar10.check_dataset(synthetic)
+    assert all(check.ok for check in checks), [check for check in checks if not check.ok]
+    assert "n'est pas CIFAR-10" in check(synthetic, "empreinte").detail
+    assert "airplane" not in check(synthetic, "classes").detail
+
+
+def test_the_drawn_classes_can_be_learnt(synthetic):
+    """A small network tells unseen images apart after a few hundred steps."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        *(nn.Conv2d(3, 16, 5, 2, 2), nn.BatchNorm2d(16), nn.ReLU()),
+        *(nn.Conv2d(16, 32, 3, 2, 1), nn.BatchNorm2d(32), nn.ReLU()),
+        *(nn.Conv2d(32, 64, 3, 1, 1), nn.BatchNorm2d(64), nn.ReLU()),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10)),
+    )
+    images = torch.from_numpy(synthetic.train_images[:4000]).permute(0, 3, 1, 2) / 255 - 0.5
+    labels = torch.from_numpy(synthetic.train_labels[:4000])
+    optimizer = torch.optim.Adam(net.parameters(), 5e-3)
+    for _ in range(3):
+        for batch in torch.randperm(4000).split(50):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(net(images[batch]), labels[batch]).backward()
+            optimizer.step()
+    unseen = torch.from_numpy(synthetic.test_images[:1000]).permute(0, 3, 1, 2) / 255 - 0.5
+    with torch.inference_mode():
+        found = net.eval()(unseen).argmax(1).numpy()
+    assert (found == synthetic.test_labels[:1000]).mean() > 0.6
+
+
+# checks
+
+
+def altered(data, **changes):
+    """The set with copies of some arrays, changed by functions."""
+    arrays = {name: getattr(data, name).copy() for name in changes}
+    for name, change in changes.items():
+        change(arrays[name])
+    return dataclasses.replace(data, **arrays)
+
+
+def test_one_changed_pixel_fails_the_fingerprint(synthetic):
+    def flip(images):
+        images[5, 3, 2, 1] ^= 1
+
+    changed = altered(synthetic, test_images=flip)
+    assert [c.name for c in cifar10.check_dataset(changed) if not c.ok] == ["empreinte"]
+
+
+def test_calling_another_set_cifar10_fails(synthetic):
+    claimed = dataclasses.replace(synthetic, name="cifar10")
+    found = check(claimed, "empreinte")
+    assert not found.ok
+    assert "n'est PAS CIFAR-10" in found.detail
+
+
+def test_unbalanced_or_unknown_labels_fail(synthetic):
+    def relabel(labels):
+        labels[0] = (labels[0] + 1) % 10
+
+    def unknown(labels):
+        labels[labels == 9] = 10
+
+    assert not check(altered(synthetic, train_labels=relabel), "équilibre").ok
+    assert not check(altered(synthetic, test_labels=unknown), "classes").ok
+
+
+def test_other_statistics_fail(synthetic):
+    def darken(images):
+        images //= 2
+
+    dark = altered(synthetic, train_images=darken)
+    assert not check(dark, "moyenne").ok
+    assert not check(dark, "écart-type").ok
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("tailles", {"test_images": lambda a: a[:-1]}),
+        ("tailles", {"train_labels": lambda a: a[:-1]}),
+        ("formes", {"train_images": lambda a: a.transpose(0, 3, 1, 2)}),
+        ("types", {"test_images": lambda a: a.astype(np.float32)}),
+    ],
+)
+def test_other_sizes_shapes_and_types_fail(synthetic, name, change):
+    arrays = {key: function(getattr(synthetic, key)) for key, function in change.items()}
+    assert not check(dataclasses.replace(synthetic, **arrays), name).ok
+
+
+def test_channel_statistics_are_numpys(synthetic):
+    images = synthetic.test_images[:500]
+    mean, std = cifar10.channel_statistics(images)
+    scaled = images / 255
+    np.testing.assert_allclose(mean, scaled.mean(axis=(0, 1, 2)), rtol=1e-12)
+    np.testing.assert_allclose(std, scaled.std(axis=(0, 1, 2)), rtol=1e-9)
+
+
+# transforms and loaders
+
+
+def test_the_constants_are_those_asked_for():
+    assert cifar10.MEAN == (0.4914, 0.4822, 0.4465)
+    assert cifar10.STD == (0.2470, 0.2435, 0.2616)
+    assert len(cifar10.CLASSES) == 10
+
+
+def test_the_test_transform_only_normalises(synthetic):
+    image = synthetic.test_images[0]
+    tensor = cifar10.test_transform()(image)
+    assert type(tensor) is torch.Tensor
+    assert tensor.dtype == torch.float32
+    expected = (image / 255 - cifar10.MEAN) / cifar10.STD
+    np.testing.assert_allclose(tensor.permute(1, 2, 0), expected, atol=1e-5)
+    torch.testing.assert_close(cifar10.test_transform()(Image.fromarray(image)), tensor)
+
+
+def test_the_train_transform_is_the_one_asked_for():
+    kinds = {type(step): step for step in cifar10.train_transform().transforms}
+    assert kinds[v2.RandomCrop].size == (32, 32)
+    assert set(kinds[v2.RandomCrop].padding) == {4}
+    assert kinds[v2.RandomHorizontalFlip].p == 0.5
+    assert list(kinds[v2.RandomRotation].degrees) == [-15, 15]
+
+
+def test_the_train_transform_is_drawn_for_each_image(synthetic):
+    one = dataclasses.replace(
+        synthetic,
+        train_images=np.repeat(synthetic.train_images[:1], 8, axis=0),
+        train_labels=synthetic.train_labels[:8],
+    )
+    images, _ = next(iter(cifar10.train_loader(one, batch_size=8)))
+    assert type(images) is torch.Tensor
+    assert images.shape == (8, 3, 32, 32)
+    assert len({image.numpy().tobytes() for image in images}) > 4
+
+
+def test_the_train_order_is_the_seeds(synthetic):
+    def order(seed):
+        loader = cifar10.train_loader(synthetic, batch_size=64, seed=seed)
+        return next(iter(loader))[1].tolist()
+
+    torch.manual_seed(0)
+    first = order(1)
+    torch.manual_seed(99)
+    assert order(1) == first
+    assert order(2) != first
+
+
+def test_the_test_loader_gives_single_images_in_official_order(synthetic):
+    loader = cifar10.test_loader(synthetic)
+    assert len(loader) == 10_000
+    transform = cifar10.test_transform()
+    for index, (image, label) in zip(range(5), loader, strict=False):
+        assert image.shape == (1, 3, 32, 32)
+        assert label.tolist() == [synthetic.test_labels[index]]
+        torch.testing.assert_close(image[0], transform(synthetic.test_images[index]))
+
+
+def test_iterating_the_test_loader_leaves_the_global_generator_alone(synthetic):
+    before = torch.random.get_rng_state()
+    next(iter(cifar10.test_loader(synthetic)))
+    assert torch.equal(torch.random.get_rng_state(), before)
