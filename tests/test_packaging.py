@@ -1,0 +1,77 @@
+"""One pinned list of dependencies, each with its reason, used by both ways of installing."""
+
+import ast
+import re
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+PINNED = re.compile(r"(?P<name>[A-Za-z0-9._-]+)==(?P<version>[0-9][A-Za-z0-9.]*)\s+# (?P<why>\S.+)")
+REQUIREMENTS = [
+    line
+    for line in (ROOT / "requirements.txt").read_text().splitlines()
+    if line.strip() and not line.startswith("#")
+]
+# What an import is called where it differs from the package's name.
+PACKAGE_OF = {"PIL": "pillow", "pynvml": "nvidia-ml-py", "yaml": "papermill"}
+
+
+def names() -> set[str]:
+    return {PINNED.fullmatch(line)["name"] for line in REQUIREMENTS}
+
+
+@pytest.mark.parametrize("line", REQUIREMENTS)
+def test_requirement_is_pinned_and_says_why(line):
+    assert PINNED.fullmatch(line), "expected: name==version  # reason"
+
+
+def test_no_requirement_twice():
+    assert len(names()) == len(REQUIREMENTS)
+
+
+@pytest.mark.parametrize("line", REQUIREMENTS)
+def test_requirement_exists_under_that_name(line):
+    """The name must be the one that pip installs; another version may serve (offline machines)."""
+    assert metadata.version(PINNED.fullmatch(line)["name"])
+
+
+def test_conda_environment_installs_the_pinned_list():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    dependencies = environment["dependencies"]
+    pip = next(entry["pip"] for entry in dependencies if isinstance(entry, dict))
+    assert "python=3.12" in dependencies
+    assert "pip" in dependencies
+    # pip reads the path from the folder of environment.yml, where conda runs it
+    assert pip == ["-r requirements.txt"]
+    assert (ROOT / pip[0].removeprefix("-r ")).is_file()
+
+
+def test_conda_environment_pins_nothing_a_second_time():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    plain = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
+    assert plain == ["python=3.12", "pip"]
+
+
+def imported_packages(path: Path) -> set[str]:
+    """Top-level names of the third-party packages that a file imports."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found.add(node.module.split(".")[0])
+    own = {"helpers", "tests"} | {path.stem for path in (ROOT / "tests").glob("*.py")}
+    return found - set(sys.stdlib_module_names) - own
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "helpers").glob("*.py")), ids=lambda path: path.name
+)
+def test_what_a_module_imports_is_in_the_list(path):
+    needed = {PACKAGE_OF.get(name, name) for name in imported_packages(path)}
+    # Triton comes with torch's CUDA builds and is imported only where it is there.
+    assert needed - {"triton"} <= names()
