@@ -218,8 +218,9 @@ def chance_of_failing(
     Each draw is a circular block bootstrap of `runs` consecutive runs of `run_length` samples;
     the block length is optimal for the variance of a mean of an AR(1) series of the same τ
     (Carlstein 1986, Ann. Stat. 14:1171; Politis & White 2004, Econom. Rev. 23:53). It assumes that
-    the samples are stationary and show all that varies: a change slower than they last, or
-    between processes, is absent from the answer, which is then too low.
+    the samples are stationary and show all that varies. Otherwise the answer is too low: a change
+    between processes, or slower than the samples last, is absent from it, and samples worth 26
+    independent ones gave 35 % on average where 54 % was true (simulated).
 
     Raises
     ------
