@@ -1,7 +1,6 @@
 """Step 2: CIFAR-10 from any source, proven by its fingerprint, with transforms, loaders, checks."""
 
 import hashlib
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,17 +95,6 @@ def _synthetic(seed: int, why: str) -> Cifar10:
     return Cifar10(*arrays, "synthetic", source, found)
 
 
-def _someone_watches() -> bool:
-    """Whether a person would see a progress bar: at a terminal, or in a live notebook.
-
-    A notebook's kernel cannot tell JupyterLab from papermill or nbval, but for this: only a front
-    end with a person before it allows input. Elsewhere a bar would end up in stored outputs.
-    """
-    ipython = sys.modules.get("IPython")
-    kernel = getattr(ipython.get_ipython() if ipython else None, "kernel", None)
-    return sys.stderr.isatty() or bool(getattr(kernel, "_allow_stdin", False))
-
-
 def load_cifar10(
     data_dir: str | Path, dataset: str = "auto", seed: int = 0, progress: bool | None = None
 ) -> Cifar10:
@@ -136,9 +124,7 @@ def load_cifar10(
     if data_dir.exists() and not data_dir.is_dir():
         raise DataError(f"data_dir={str(data_dir)!r} is a file: name a folder")
     try:
-        found = read_local(data_dir) or fetch(
-            data_dir, _someone_watches() if progress is None else progress
-        )
+        found = read_local(data_dir) or fetch(data_dir, progress)
     except NotFoundError as error:
         if dataset == "cifar10":
             raise

@@ -54,7 +54,8 @@ def download(url: str, path: Path, progress: bool = False) -> None:
     """
     start, received = time.monotonic(), 0
     with urllib.request.urlopen(url, timeout=STALL_S) as response, path.open("wb") as file:
-        total = int(response.headers["Content-Length"] or OFFICIAL_BYTES)
+        announced = response.length  # None where the server does not say; counts down later
+        total = announced or OFFICIAL_BYTES
         bar = tqdm(
             desc=path.name,
             total=total,
@@ -78,7 +79,7 @@ def download(url: str, path: Path, progress: bool = False) -> None:
                     )
                 if elapsed > LIMIT_S:
                     raise DataError(f"given up after {elapsed:.0f} s and {received:,} bytes")
-    if response.headers["Content-Length"] and received < total:
+    if announced and received < announced:
         raise DataError(f"closed early, after {received:,} of {total:,} bytes")
 
 
@@ -171,10 +172,22 @@ def _fetch_first(data_dir: Path, progress: bool) -> tuple[np.ndarray, str]:
     )
 
 
-def fetch(data_dir: Path, progress: bool = False) -> tuple[np.ndarray, str]:
+def someone_watches() -> bool:
+    """Whether a person would see a progress bar: at a terminal, or in a live notebook.
+
+    A notebook's kernel cannot tell JupyterLab from papermill or nbval, but for this: only a front
+    end with a person before it allows input. Elsewhere a bar would end up in stored outputs.
+    """
+    ipython = sys.modules.get("IPython")
+    kernel = getattr(ipython.get_ipython() if ipython else None, "kernel", None)
+    return sys.stderr.isatty() or bool(getattr(kernel, "_allow_stdin", False))
+
+
+def fetch(data_dir: Path, progress: bool | None = None) -> tuple[np.ndarray, str]:
     """Records, (60000, 3073) uint8, and their source (French), from the network.
 
-    One process fetches; others that want the same folder wait and then read its files.
+    Progress is shown where `progress` says so or, if None, where somebody watches. One process
+    fetches; others that want the same folder wait and then read its files.
 
     Raises
     ------
@@ -183,6 +196,8 @@ def fetch(data_dir: Path, progress: bool = False) -> tuple[np.ndarray, str]:
     DataError
         A file that another process left meanwhile is wrong.
     """
+    if progress is None:
+        progress = someone_watches()
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(data_dir / ".cifar10.lock", timeout=LOCK_LIMIT_S):

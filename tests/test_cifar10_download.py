@@ -1,7 +1,9 @@
 import os
 import stat
+import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -71,6 +73,13 @@ def test_progress_is_shown_where_asked(fake, data_dir, monkeypatch, capsys):
         monkeypatch.setattr(CIFAR10, "url", url)
         fetch(data_dir, progress=True)
     assert "cifar-10-python.tar.gz" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_in_a_notebook_progress_is_shown_only_to_a_person(monkeypatch, watched):
+    shell = SimpleNamespace(kernel=SimpleNamespace(_allow_stdin=watched))
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    assert cifar10_download.someone_watches() is watched
 
 
 def test_without_a_length_the_whole_is_read(fake, data_dir, monkeypatch):
