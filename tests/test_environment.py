@@ -1,0 +1,353 @@
+"""The record of the machine, its checks and its tables; nothing here needs a GPU."""
+
+import json
+import logging
+import os
+import random
+import subprocess
+import sys
+
+import numpy as np
+import psutil
+import pytest
+import torch
+import torch._dynamo
+import torch._inductor.config
+
+from helpers import environment, environment_facts
+from helpers.environment import (
+    CompileCheck,
+    check_compile,
+    check_environment,
+    choose_device,
+    collect_environment,
+    environment_table,
+    fixed_conditions,
+)
+from helpers.environment_compile import NOT_COMPILED
+from helpers.environment_facts import (
+    attempt,
+    collect_cpu,
+    collect_git,
+    collect_software,
+    collect_switches,
+    collect_system,
+    first_line,
+)
+
+CONDITIONS = {
+    "precision": "fp32",
+    "batch_size": 1,
+    "input_shape": (1, 3, 32, 32),
+    "warmup_iters": 50,
+    "measure_iters": 500,
+    "runs": 3,
+}
+GPU = {
+    "name": "NVIDIA H100",
+    "uuid": "GPU-1",
+    "compute_capability": "9.0",
+    "memory_gib": 79.2,
+    "multiprocessors": 132,
+    "sm_clock_mhz": 1980,
+    "sm_clock_max_mhz": 1980,
+    "memory_clock_mhz": 2619,
+    "memory_clock_max_mhz": 2619,
+    "power_limit_w": 700.0,
+    "temperature_c": 54,
+    "ecc": True,
+    "persistence_mode": None,
+}
+
+
+@pytest.fixture(scope="module")
+def env():
+    """The real record of this machine, on the CPU, with the compiler's answer given."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(environment, "check_compile", lambda device: CompileCheck(True, ""))
+        return collect_environment(choose_device("cpu"))
+
+
+def blank(record: dict) -> dict:
+    """The same record on a machine that shows nothing at all."""
+    return {
+        key: blank(value) if isinstance(value, dict) else [] if isinstance(value, list) else None
+        for key, value in record.items()
+    }
+
+
+def test_record_survives_json(env):
+    assert json.loads(json.dumps(env, allow_nan=False)) == env
+
+
+def test_record_has_its_parts(env):
+    assert set(env) == {
+        "device",
+        "device_reason",
+        "software",
+        "cuda",
+        "gpu",
+        "cpu",
+        "system",
+        "git",
+        "switches",
+        "compile",
+    }
+    assert env["device"] == "cpu"
+    assert env["gpu"] is None
+
+
+def test_software_and_cpu_are_those_of_this_process():
+    assert collect_software()["torch"] == torch.__version__
+    assert collect_software()["numpy"] == np.__version__
+    assert collect_cpu()["torch_threads"] == torch.get_num_threads()
+    assert collect_cpu()["usable_cores"] <= collect_cpu()["logical_cores"]
+    assert collect_system()["kernel"] == os.uname().release
+
+
+def test_a_reading_that_fails_is_none_not_an_error(monkeypatch):
+    def broken(*args, **options):
+        raise OSError("not here")
+
+    monkeypatch.setattr(environment_facts.Path, "read_text", broken)
+    monkeypatch.setattr(environment_facts.psutil, "cpu_count", broken)
+    monkeypatch.setattr(environment_facts.psutil, "virtual_memory", broken)
+    monkeypatch.setattr(environment_facts.platform, "freedesktop_os_release", broken)
+    cpu, system = collect_cpu(), collect_system()
+    assert (cpu["model"], cpu["physical_cores"], cpu["memory_gib"]) == (None, None, None)
+    assert (system["os"], system["hypervisor"], system["machine"]) == (None, None, None)
+
+
+def test_interrupting_is_not_swallowed():
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        attempt(interrupted)
+
+
+def test_first_line_says_something_and_is_short():
+    assert first_line(RuntimeError("\nbackend='inductor' raised:\n  no compiler\nSet X")) == (
+        "RuntimeError: no compiler"
+    )
+    assert first_line(RuntimeError()) == "RuntimeError"
+    assert len(first_line(RuntimeError("x" * 5000))) == 200
+
+
+# --- TF32 -------------------------------------------------------------------------------------
+
+READ = """
+seen = collect_switches()
+print(seen["tf32_convolutions"], seen["tf32_matmul"], seen["allow_tf32"]["cudnn.allow_tf32"])
+"""
+OLDER = [
+    ("", "True False True"),
+    ("torch.backends.cudnn.allow_tf32 = False", "False False False"),
+    ("torch.backends.cuda.matmul.allow_tf32 = True", "False True False"),
+]
+# The newer interface makes the older one unreadable; the truth must still be told.
+NEWER = [
+    ("torch.backends.cudnn.conv.fp32_precision = 'ieee'", "False False None"),
+    ("torch.backends.cuda.matmul.fp32_precision = 'tf32'", "False True None"),
+    ("torch.backends.cudnn.conv.fp32_precision = 'tf32'", "True True"),
+]
+
+
+@pytest.mark.parametrize("steps", [OLDER, NEWER], ids=["older", "newer"])
+def test_tf32_is_read_through_either_interface(steps):
+    """In a process of its own: mixing the interfaces cannot be undone."""
+    if steps is NEWER and not hasattr(torch.backends.cudnn, "conv"):
+        pytest.skip("this torch has only the older interface")
+    imports = "import torch\nfrom helpers.environment_facts import collect_switches\n"
+    code = imports + "".join(f"{setting}\n{READ}" for setting, _ in steps)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, cwd=environment_facts.ROOT
+    )
+    for line, (_, expected) in zip(done.stdout.splitlines(), steps, strict=True):
+        assert line.startswith(expected)
+
+
+def test_reading_the_switches_changes_none():
+    before = collect_switches()
+    assert collect_switches() == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (True, ("ieee",), True),
+        (None, ("none", "tf32"), True),
+        (None, ("none", "none", "none"), False),
+        (None, ("ieee", "tf32"), False),
+        (None, (None, None), None),
+    ],
+)
+def test_tf32_in_force(old, new, expected):
+    assert environment_facts._tf32(old, *new) is expected
+
+
+# --- git --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def repository(tmp_path):
+    def git(*args):
+        identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
+        subprocess.run(["git", "-C", tmp_path, *identity, *args], check=True, capture_output=True)
+
+    git("init", "-q")
+    (tmp_path / "code.py").write_text("1\n")
+    git("add", "code.py")
+    git("commit", "-q", "-m", "first")
+    return tmp_path
+
+
+def test_git_clean_then_dirty(repository):
+    clean = collect_git(repository)
+    assert len(clean["commit"]) == 40
+    assert clean["dirty"] is False
+    (repository / "new.py").write_text("2\n")
+    assert collect_git(repository) == clean | {"dirty": True}
+
+
+def test_a_copy_without_git_says_its_commit_by_variable(tmp_path, monkeypatch):
+    monkeypatch.delenv("J1_GIT_COMMIT", raising=False)
+    assert collect_git(tmp_path) == {"commit": None, "dirty": None}
+    monkeypatch.setenv("J1_GIT_COMMIT", "abc123")
+    assert collect_git(tmp_path) == {"commit": "abc123", "dirty": None}
+
+
+def test_commit_of_a_folder_above_is_not_taken(repository, monkeypatch):
+    monkeypatch.delenv("J1_GIT_COMMIT", raising=False)
+    (repository / "copy").mkdir()
+    assert collect_git(repository / "copy")["commit"] is None
+
+
+def test_git_not_installed(repository, monkeypatch):
+    monkeypatch.setenv("PATH", "/nonexistent")
+    monkeypatch.delenv("J1_GIT_COMMIT", raising=False)
+    assert collect_git(repository) == {"commit": None, "dirty": None}
+
+
+# --- torch.compile ----------------------------------------------------------------------------
+
+
+def test_compile_gives_an_answer_and_leaves_nothing_behind(capfd):
+    seeds = torch.get_rng_state(), random.getstate()
+    children = len(psutil.Process().children(recursive=True))
+    level = logging.root.manager.disable
+    check = check_compile("cpu")
+    assert check.usable == (check.reason == "")
+    assert capfd.readouterr() == ("", "")
+    assert torch.equal(seeds[0], torch.get_rng_state())
+    assert seeds[1] == random.getstate()
+    assert logging.root.manager.disable == level
+    assert torch.is_grad_enabled()
+    assert len(psutil.Process().children(recursive=True)) == children
+
+
+def test_missing_compiler_is_named():
+    with torch._inductor.config.patch({"cpp.cxx": (None, "/no/such/compiler")}):
+        check = check_compile("cpu")
+    assert not check.usable
+    assert "C++ compiler" in check.reason
+    assert len(check.reason) <= 200
+
+
+def test_disabled_compilation_does_not_pass_for_a_working_one():
+    with torch._dynamo.config.patch(disable=True):
+        assert check_compile("cpu") == CompileCheck(False, NOT_COMPILED)
+
+
+def test_wrong_result_is_not_usable(monkeypatch):
+    def wrong(probe, **options):
+        return lambda x: (probe(x)[0] + 0.5, True)
+
+    monkeypatch.setattr(torch, "compile", wrong)
+    assert check_compile("cpu").reason == "compiled and eager results differ by 0.5"
+
+
+def test_unsupported_python_is_reported(monkeypatch):
+    def unsupported(probe, **options):
+        raise RuntimeError("torch.compile is not supported on Python 3.99+")
+
+    monkeypatch.setattr(torch, "compile", unsupported)
+    assert "Python 3.99+" in check_compile("cpu").reason
+
+
+@pytest.mark.gpu
+def test_compile_on_a_gpu():
+    assert check_compile("cuda") == CompileCheck(True, "")
+
+
+# --- checks and tables ------------------------------------------------------------------------
+
+
+def by_name(env: dict) -> dict:
+    return {check.name: check for check in check_environment(env)}
+
+
+def test_a_machine_without_gpu_passes_with_a_banner(env):
+    cuda = env["cuda"] | {"usable": False, "gpus": [], "torch_gpus": 0}
+    checks = by_name(env | {"cuda": cuda})
+    assert all(check.ok for check in checks.values())
+    assert "tout est mesuré sur le CPU" in checks["GPU"].detail
+
+
+def test_a_gpu_that_torch_cannot_use_does_not_pass(env):
+    cuda = env["cuda"] | {
+        "usable": False,
+        "problem": "too old",
+        "torch_cuda": "13.0",
+        "driver": "535.183.01",
+        "driver_cuda": "12.2",
+        "gpus": [{"name": "NVIDIA A100", "uuid": "GPU-1"}],
+    }
+    check = by_name(env | {"cuda": cuda})["GPU"]
+    assert not check.ok
+    assert "580.65.06" in check.detail
+
+
+def test_old_torch_and_broken_compiler_do_not_pass(env):
+    old = env | {
+        "software": env["software"] | {"torch": "1.13.1"},
+        "compile": {"usable": False, "reason": "InvalidCxxCompiler"},
+    }
+    checks = by_name(old)
+    assert not checks["PyTorch ≥ 2.0"].ok
+    assert not checks["torch.compile"].ok
+    assert "InvalidCxxCompiler" in checks["torch.compile"].detail
+
+
+def test_table_on_the_cpu(env):
+    table = environment_table(env)
+    assert list(table.columns) == ["Valeur"]
+    assert table.index.is_unique
+    assert table.loc["GPU", "Valeur"] == "aucun ne mesure"
+    assert table.map(lambda value: isinstance(value, str) and value != "").all(axis=None)
+
+
+def test_table_on_a_gpu(env):
+    table = environment_table(env | {"gpu": GPU})["Valeur"]
+    assert table["GPU"] == "NVIDIA H100, capacité de calcul 9.0, 79.2 Gio"
+    assert table["Horloge SM / maximale (MHz)"] == "1980 / 1980"
+    assert table["ECC / mode persistant"] == "oui / non visible"
+
+
+def test_tables_of_a_machine_that_shows_nothing(env):
+    shown = blank(env) | {"gpu": None}
+    assert "None" not in environment_table(shown).to_string()
+    assert "None" not in fixed_conditions(shown, **CONDITIONS).to_string()
+    shown = blank(env) | {"gpu": blank(GPU)}
+    assert environment_table(shown)["Valeur"]["CPU"] == "non visible"
+
+
+def test_fixed_conditions_on_each_device(env):
+    cpu = fixed_conditions(env, **CONDITIONS)["Valeur"]
+    assert cpu["Appareil"].startswith("CPU ")
+    assert "Pilote" not in cpu
+    assert cpu["Forme de l'entrée"] == "1×3×32×32"
+    gpu = fixed_conditions(env | {"gpu": GPU}, **CONDITIONS)["Valeur"]
+    assert gpu["Appareil"] == "NVIDIA H100"
+    assert {"CUDA", "Pilote"} <= set(gpu.index)
