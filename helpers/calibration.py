@@ -1,0 +1,194 @@
+"""Calibration receipt: what each clock reads on work whose duration is known.
+
+On a GPU the known work is a kernel that spins on the GPU's nanosecond timer and reports how long it
+really spun; on a CPU, a busy-wait on the raw monotonic counter, which no time service slews.
+measured = intercept + slope x true is fitted on some durations and judged on others. Nothing is
+subtracted from the benchmark's samples: the receipt says how far a label can be trusted.
+"""
+
+import time
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+
+from helpers.clocks import GpuClock, compile_kernel, host_latencies, synchronizer
+
+FIT_US = (10, 100, 1_000, 10_000)
+HELD_OUT_US = (30, 300, 3_000)
+REPEATS = {10: 200, 30: 200, 100: 100, 300: 100, 1_000: 30, 3_000: 20, 10_000: 10}
+# Stated limits of the error left on held-out durations: absolute (ms), and relative, the larger.
+LIMITS = {"gpu": (0.001, 0.001), "host": (0.030, 0.010)}
+TIMER_SPINS_S = (0.3, 1.3)
+TIMER_LIMIT = 2e-4  # relative disagreement of the GPU's timer and the host's clock over 1 s
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How one clock reads known durations; all durations in ms.
+
+    `points`: (true, measured, used for the fit) medians; `held_out_error_ms`: the largest error of
+    (measured - intercept) / slope on the durations that the fit did not see, and `limit_ratio` the
+    largest error over its limit (<= 1 passes).
+    """
+
+    clock: str
+    resolution_ms: float
+    empty_ms: float
+    points: tuple[tuple[float, float, bool], ...]
+    intercept_ms: float
+    slope: float
+    held_out_error_ms: float
+    limit_ratio: float
+
+    @property
+    def within_limits(self) -> bool:
+        """Does the clock keep its own stated limits?"""
+        return self.limit_ratio <= 1
+
+
+@dataclass(frozen=True)
+class CalibrationReceipt:
+    """The session's calibrations, or why there are none.
+
+    `gpu_timer_ratio`: GPU timer / host clock over one second, None on a CPU. `reason` is empty
+    unless a clock could not be calibrated on this platform.
+    """
+
+    clocks: tuple[Calibration, ...]
+    gpu_timer_ratio: float | None
+    reason: str
+
+    @property
+    def status(self) -> str:
+        """'calibrated', 'uncalibrated' (off its own limits) or 'not calibrated' (impossible)."""
+        if self.reason:
+            return "not calibrated"
+        timer_ok = self.gpu_timer_ratio is None or abs(self.gpu_timer_ratio - 1) <= TIMER_LIMIT
+        good = timer_ok and all(c.within_limits for c in self.clocks)
+        return "calibrated" if good else "uncalibrated"
+
+
+def fit_line(true_ms: np.ndarray, measured_ms: np.ndarray, clock: str) -> tuple[float, float]:
+    """Return (intercept_ms, slope), least squares weighted by the clock's stated limits."""
+    slope, intercept = np.polyfit(true_ms, measured_ms, 1, w=1 / limit_ms(true_ms, clock))
+    return float(intercept), float(slope)
+
+
+def limit_ms(true_ms, clock: str):
+    """Stated limit of the error at `true_ms`: an absolute or a relative one, the larger."""
+    absolute, relative = LIMITS[clock]
+    return np.maximum(absolute, relative * np.asarray(true_ms))
+
+
+def judge(clock: str, resolution_ms: float, empty_ms: float, points) -> Calibration:
+    """Fit the points marked for the fit, judge the others.
+
+    Parameters
+    ----------
+    points
+        (true_ms, measured_ms, used for the fit) triples; at least two of either kind.
+    """
+    true, measured = (np.array([p[i] for p in points]) for i in (0, 1))
+    fitted = np.array([p[2] for p in points])
+    intercept, slope = fit_line(true[fitted], measured[fitted], clock)
+    error = np.abs((measured[~fitted] - intercept) / slope - true[~fitted])
+    ratio = float(np.max(error / limit_ms(true[~fitted], clock)))
+    return Calibration(
+        clock, resolution_ms, empty_ms, tuple(points), intercept, slope, float(error.max()), ratio
+    )
+
+
+def calibrate(device: torch.device) -> CalibrationReceipt:
+    """Calibrate every clock that exists on `device`; takes about 3 s on a GPU, 1 s on a CPU."""
+    if device.type != "cuda":
+        return CalibrationReceipt((_calibrate_host_cpu(),), None, "")
+    try:
+        spin = Spin(device)
+    except RuntimeError as error:
+        return CalibrationReceipt((), None, str(error))
+    clocks = (_calibrate_host_gpu(spin), _calibrate_gpu(spin))
+    return CalibrationReceipt(clocks, gpu_timer_ratio(spin), "")
+
+
+class Spin:
+    """GPU kernels of known duration.
+
+    Raises
+    ------
+    RuntimeError
+        Kernels cannot be compiled on this platform.
+    """
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self._kernel = compile_kernel("spin")
+        self._elapsed_ns = torch.zeros(1, dtype=torch.int64, device=device)
+
+    def __call__(self, duration_us: int) -> None:
+        """Launch a spin; returns at once."""
+        self._kernel(args=[self._elapsed_ns, int(duration_us * 1000)])
+
+    def last_ms(self) -> float:
+        """Duration that the last spin gave itself, by the GPU's timer."""
+        return self._elapsed_ns.item() / 1e6
+
+
+def _calibrate_gpu(spin: Spin) -> Calibration:
+    clock, points = GpuClock(spin.device), []
+    empty = clock.measure(lambda _: None, [None], 100).samples_ms
+    clock.adapt(spin, [min(FIT_US)])  # a long spin fills the queue no sooner than a short one
+    for duration in sorted(FIT_US + HELD_OUT_US):
+        samples = clock.measure(spin, [duration], REPEATS[duration]).samples_ms
+        points.append((spin.last_ms(), float(np.median(samples)), duration in FIT_US))
+    # events tick coarsely: the smallest step between two different readings
+    steps = np.diff(np.unique(empty))
+    resolution = float(steps.min()) if len(steps) else 0.0
+    return judge("gpu", resolution, float(np.median(empty)), points)
+
+
+def _calibrate_host_gpu(spin: Spin) -> Calibration:
+    empty = float(np.median(host_latencies(lambda _: None, [None], 200, spin.device)))
+    points = []
+    for duration in sorted(FIT_US + HELD_OUT_US):
+        samples = host_latencies(spin, [duration], REPEATS[duration], spin.device)
+        points.append((spin.last_ms(), float(np.median(samples)), duration in FIT_US))
+    return judge("host", time.get_clock_info("perf_counter").resolution * 1e3, empty, points)
+
+
+def _calibrate_host_cpu() -> Calibration:
+    cpu = torch.device("cpu")
+    empty = float(np.median(host_latencies(lambda _: None, [None], 200, cpu)))
+    points = []
+    for duration in sorted(FIT_US + HELD_OUT_US):
+        true_ns: list[int] = []
+        wait = partial(_busy_wait, record=true_ns)
+        samples = host_latencies(wait, [duration], REPEATS[duration], cpu)
+        points.append(
+            (float(np.median(true_ns)) / 1e6, float(np.median(samples)), duration in FIT_US)
+        )
+    return judge("host", time.get_clock_info("perf_counter").resolution * 1e3, empty, points)
+
+
+def _busy_wait(duration_us: int, record: list[int]) -> None:
+    raw = time.CLOCK_MONOTONIC_RAW if hasattr(time, "CLOCK_MONOTONIC_RAW") else time.CLOCK_MONOTONIC
+    start = now = time.clock_gettime_ns(raw)
+    while now - start < duration_us * 1000:
+        now = time.clock_gettime_ns(raw)
+    record.append(now - start)
+
+
+def gpu_timer_ratio(spin: Spin) -> float:
+    """GPU timer over host clock on long spins: their difference cancels the launch overhead.
+
+    CUDA events and the GPU's timer may share a time base; the host's clock does not.
+    """
+    readings = []
+    synchronize = synchronizer(spin.device)
+    for seconds in TIMER_SPINS_S:
+        host = host_latencies(spin, [int(seconds * 1e6)], 1, spin.device)[0]
+        synchronize()
+        readings.append((spin.last_ms(), host))
+    (gpu_a, host_a), (gpu_b, host_b) = readings
+    return (gpu_b - gpu_a) / (host_b - host_a)

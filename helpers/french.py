@@ -1,0 +1,13 @@
+"""Numbers as the notebook's French reader writes them."""
+
+
+def number(value: float, digits: int = 4) -> str:
+    """Return `value` with `digits` significant digits and a decimal comma: 1.30712 → « 1,307 »."""
+    rounded = float(f"{value:.{digits}g}")
+    exponent = int(f"{rounded:e}".split("e")[1])
+    return f"{rounded:.{max(0, digits - 1 - exponent)}f}".replace(".", ",")
+
+
+def percent(fraction: float, digits: int = 2) -> str:
+    """Return a fraction as a percentage: 0.0371 → « 3,7 % » (with a no-break space)."""
+    return f"{number(100 * fraction, digits)}\N{NO-BREAK SPACE}%"

@@ -1,0 +1,88 @@
+"""One profiled pass, apart from any timing: which kernels ran, and did anything cross the bus."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+
+from helpers.clocks import synchronizer
+from helpers.conditions import measuring_conditions
+
+PROFILED_FORWARDS = 10
+_ACTIVITIES = [ProfilerActivity.CPU, ProfilerActivity.CUDA]
+
+
+@dataclass(frozen=True)
+class ForwardProfile:
+    """What the GPU did during some forwards.
+
+    `kernels` per forward; `kernel_ms`: sum of the kernels' durations per forward (ms), without
+    any gap between them; copies are counted over all `forwards`; `kernel_names` without repeats.
+    """
+
+    forwards: int
+    kernels: float
+    kernel_ms: float
+    host_to_device: int
+    device_to_host: int
+    kernel_names: tuple[str, ...]
+
+    @property
+    def copies(self) -> int:
+        """Copies between host and device, either way."""
+        return self.host_to_device + self.device_to_host
+
+
+def profile_forwards(
+    model: Callable,
+    inputs: Sequence[torch.Tensor],
+    device: torch.device,
+    precision: str = "fp32",
+    forwards: int = PROFILED_FORWARDS,
+) -> ForwardProfile | None:
+    """Profile `forwards` warm forwards under the measuring conditions; None on a CPU.
+
+    `inputs` are already on the device, as in the timed loop: what is copied here would be copied
+    there too.
+    """
+    if device.type != "cuda":
+        return None
+    synchronize = synchronizer(device)
+    with measuring_conditions(model, precision):
+        model(inputs[0])
+        synchronize()
+        with profile(activities=_ACTIVITIES, acc_events=True) as prof:
+            for i in range(forwards):
+                model(inputs[i % len(inputs)])
+            synchronize()
+    return summarise_events(
+        [(e.name, e.device_time / 1e3) for e in prof.events() if e.device_type == DeviceType.CUDA],
+        forwards,
+    )
+
+
+def summarise_events(events: Sequence[tuple[str, float]], forwards: int) -> ForwardProfile:
+    """Sort GPU events (name, ms) into kernels and copies.
+
+    Raises
+    ------
+    RuntimeError
+        The profiler saw no kernel at all: then it proves nothing about copies either.
+    """
+    copies = [name for name, _ in events if name.startswith("Memcpy")]
+    kernels = [(n, ms) for n, ms in events if not n.startswith(("Memcpy", "Memset"))]
+    if not kernels:
+        raise RuntimeError(
+            "the profiler recorded no GPU kernel, so it cannot show that nothing is copied: "
+            "close other profilers (CUPTI has one user at a time) and run again"
+        )
+    return ForwardProfile(
+        forwards=forwards,
+        kernels=len(kernels) / forwards,
+        kernel_ms=sum(ms for _, ms in kernels) / forwards,
+        host_to_device=sum("HtoD" in name for name in copies),
+        device_to_host=sum("DtoH" in name for name in copies),
+        kernel_names=tuple(dict.fromkeys(name for name, _ in kernels)),
+    )

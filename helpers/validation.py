@@ -1,0 +1,186 @@
+"""Step 4: consecutive runs, the 10 % criterion on their p95, and the verdict with its causes."""
+
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from helpers.bench_latency import LatencyResult, benchmark_latency, move_inputs, prepared
+from helpers.causes import find_causes
+from helpers.stats import spread
+
+CLOCKS = ("gpu", "host")
+
+
+@dataclass(frozen=True)
+class ClockVerdict:
+    """The criterion on one clock: the runs' p95 and means (ms), their spreads (fractions).
+
+    `met`: the spread of the p95 is below the limit. `causes`: what the evidence points to when it
+    is not (French phrases); never empty then.
+    """
+
+    clock: str
+    p95_ms: tuple[float, ...]
+    mean_ms: tuple[float, ...]
+    p95_spread: float
+    mean_spread: float
+    met: bool
+    causes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Validation:
+    """All runs, the verdict on each clock, and which of them decides."""
+
+    results: tuple[LatencyResult, ...]
+    deciding: str
+    max_p95_spread: float
+    schedule: str
+    clocks: dict[str, ClockVerdict]
+
+    @property
+    def met(self) -> bool:
+        """Is the criterion met on the deciding clock?"""
+        return self.clocks[self.deciding].met
+
+    @property
+    def accepted(self) -> bool:
+        """Is the day's acceptance shown? Interleaved runs are a diagnostic and never show it."""
+        return self.met and self.schedule == "consecutive"
+
+
+def validation_runs(
+    model: nn.Module,
+    dataloader: Iterable,
+    *,
+    runs: int = 3,
+    warmup_iters: int = 50,
+    measure_iters: int = 500,
+    device: torch.device,
+    schedule: str = "consecutive",
+    isolation: str = "none",
+    precision: str = "fp32",
+    between_blocks: Callable[[], None] = lambda: None,
+) -> Iterator[LatencyResult]:
+    """Yield `runs` results, each as soon as it is complete.
+
+    Parameters
+    ----------
+    schedule
+        "consecutive": one run after the other, each with its own warm-up. "interleaved": blocks of
+        the runs in turn after one warm-up, so that drift hits all alike; a diagnostic.
+    isolation
+        "process": each run in a fresh process, so that repeatability between processes is seen.
+
+    Raises
+    ------
+    ValueError
+        Unknown schedule or isolation, or interleaved runs that are to be isolated.
+    """
+    if schedule not in ("consecutive", "interleaved") or isolation not in ("none", "process"):
+        raise ValueError(
+            f"schedule={schedule!r}, isolation={isolation!r}: use 'consecutive' or 'interleaved', "
+            "'none' or 'process'"
+        )
+    settings = {"device": device, "precision": precision}
+    if schedule == "interleaved":
+        if isolation == "process":
+            raise ValueError(
+                "schedule='interleaved' needs all runs in one process: use isolation='none'"
+            )
+        with prepared(model, dataloader, warmup_iters, **settings) as bench:
+            yield from _interleaved(bench, runs, measure_iters, between_blocks)
+        return
+    for _ in range(runs):
+        if isolation == "process":
+            yield _in_fresh_process(model, dataloader, warmup_iters, measure_iters, settings)
+        else:
+            yield benchmark_latency(
+                model,
+                dataloader,
+                warmup_iters,
+                measure_iters,
+                between_blocks=between_blocks,
+                **settings,
+            )
+
+
+def _interleaved(bench, runs: int, measure_iters: int, between_blocks) -> list[LatencyResult]:
+    started = [bench.new_run(measure_iters) for _ in range(runs)]
+    while not started[-1].complete:
+        for run in started:
+            between_blocks()
+            run.measure_block()
+    between_blocks()
+    return [run.result() for run in started]
+
+
+def _in_fresh_process(model, dataloader, warmup_iters, measure_iters, settings) -> LatencyResult:
+    cpu = torch.device("cpu")
+    inputs, home = move_inputs(dataloader, cpu), next(model.parameters()).device
+    context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
+    try:
+        model.to(cpu)
+        with ProcessPoolExecutor(1, mp_context=context) as pool:
+            return pool.submit(
+                _measure_moved, model, inputs, warmup_iters, measure_iters, settings
+            ).result()
+    finally:
+        model.to(home)
+
+
+def _measure_moved(model, inputs, warmup_iters, measure_iters, settings) -> LatencyResult:
+    model.to(settings["device"])
+    return benchmark_latency(model, inputs, warmup_iters, measure_iters, **settings)
+
+
+def deciding_clock(requested: str, results: Iterable[LatencyResult]) -> str:
+    """Which clock fills `lat_*` and decides: "gpu" where every run has it, unless asked otherwise.
+
+    Raises
+    ------
+    RuntimeError
+        clock="gpu" was asked for and a run has no GPU clock.
+    """
+    missing = next((r.gpu_unavailable for r in results if r.gpu is None), "")
+    if requested == "gpu" and missing:
+        raise RuntimeError(f"clock='gpu' cannot be had: {missing}. Use clock='auto' or 'host'")
+    return "host" if requested == "host" or missing else "gpu"
+
+
+def judge(
+    results: Iterable[LatencyResult],
+    clock: str = "auto",
+    max_p95_spread: float = 0.10,
+    schedule: str = "consecutive",
+) -> Validation:
+    """Apply the criterion, spread = (max - min) / mean of the runs' p95, to every clock there is.
+
+    Raises
+    ------
+    ValueError
+        Fewer than two runs.
+    RuntimeError
+        clock="gpu" was asked for and a run has no GPU clock.
+    """
+    results = tuple(results)
+    deciding = deciding_clock(clock, results)
+    verdicts = {
+        name: _judge_clock(name, results, max_p95_spread)
+        for name in CLOCKS
+        if all(getattr(r, name) is not None for r in results)
+    }
+    return Validation(results, deciding, max_p95_spread, schedule, verdicts)
+
+
+def _judge_clock(clock: str, results: tuple[LatencyResult, ...], limit: float) -> ClockVerdict:
+    summaries = [getattr(r, clock) for r in results]
+    p95 = tuple(s.p95 for s in summaries)
+    means = tuple(s.mean for s in summaries)
+    met = spread(p95) < limit
+    causes = () if met else find_causes(clock, results, limit)
+    return ClockVerdict(clock, p95, means, spread(p95), spread(means), met, causes)

@@ -1,0 +1,172 @@
+import dataclasses
+import gc
+
+import numpy as np
+import pytest
+import torch
+from fakes import TinyNet
+from torch.utils.data import DataLoader, TensorDataset
+
+from helpers import bench_latency as bench
+from helpers.bench_latency import benchmark_latency, move_inputs, prepared
+
+
+def loader(batch_size=1, images=16):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(images, 3, 8, 8, generator=generator)
+    return DataLoader(TensorDataset(x, torch.zeros(images)), batch_size=batch_size)
+
+
+def test_one_sample_per_forward_in_milliseconds():
+    result = benchmark_latency(TinyNet(), loader(), warmup_iters=5, measure_iters=230)
+    host = result.host
+    assert host.samples_ms.shape == (230,)
+    assert host.min <= host.p50 <= host.p95 <= host.max
+    assert host.mean == pytest.approx(host.samples_ms.mean())
+    assert host.p95 == pytest.approx(np.percentile(host.samples_ms, 95))
+    assert 0 < host.mean < 1000
+    assert result.gpu is None
+    assert result.gpu_unavailable == "aucun GPU CUDA"
+    assert result.input_shape == (1, 3, 8, 8)
+    assert result.precision == "fp32"
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_any_batch_size_is_measured_and_recorded(batch_size):
+    result = benchmark_latency(TinyNet(), loader(batch_size), 2, 20)
+    assert result.batch_size == batch_size
+    assert result.input_shape == (batch_size, 3, 8, 8)
+
+
+def test_the_result_is_frozen_and_its_samples_too():
+    result = benchmark_latency(TinyNet(), loader(), 2, 20)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        result.device = "elsewhere"
+    with pytest.raises(ValueError, match="read-only"):
+        result.host.samples_ms[0] = 0
+
+
+def test_conditions_hold_inside_and_the_model_is_as_before():
+    model, seen = TinyNet().train(), []
+    model.register_forward_hook(
+        lambda m, *_: seen.append((m.training, torch.is_grad_enabled(), gc.isenabled()))
+    )
+    result = benchmark_latency(model, loader(), 2, 20)
+    assert set(seen) == {(False, False, False)}
+    assert result.conditions.as_required
+    assert model.training
+
+
+def test_inputs_are_moved_once_and_rotated():
+    class Counting(TinyNet):
+        def __init__(self):
+            super().__init__()
+            self.seen = []
+
+        def forward(self, x):
+            self.seen.append(x.data_ptr())
+            return super().forward(x)
+
+    model = Counting()
+    benchmark_latency(model, loader(), 5, 40)
+    assert len(set(model.seen)) == bench.DISTINCT_INPUTS
+
+
+def test_warm_up_is_a_minimum_and_never_measured():
+    calls = []
+
+    def model(x):
+        calls.append(1)
+        return x.mean((2, 3))
+
+    result = benchmark_latency(model, loader(), warmup_iters=60, measure_iters=30)
+    assert 60 <= result.warmup_used <= bench.WARMUP_MAX_ITERS
+    assert len(result.warmup_ms) == result.warmup_used
+    assert len(calls) == 1 + result.warmup_used + 30  # one forward checks the output
+
+
+def test_a_warm_up_that_never_settles_is_bounded_and_said(monkeypatch):
+    levels = iter(np.linspace(1, 1000, 10_000))
+    monkeypatch.setattr(bench, "host_latencies", lambda m, x, n, d: np.full(n, next(levels) ** 2))
+    with prepared(TinyNet(), loader(), 50) as ready:
+        assert not ready.steady
+        assert len(ready.warmup_ms) == bench.WARMUP_MAX_ITERS
+
+
+def test_blocks_are_announced_before_between_and_after():
+    looks = []
+    benchmark_latency(TinyNet(), loader(), 2, 250, between_blocks=lambda: looks.append(1))
+    assert len(looks) == 4  # 100 + 100 + 50 samples: three blocks, four looks
+
+
+@pytest.mark.parametrize(
+    ("batches", "message"),
+    [
+        ([], "yields no batch"),
+        ([torch.zeros(1, 3, 8, 8), torch.zeros(2, 3, 8, 8)], "drop_last"),
+        ([torch.zeros(1, 3, 8, 8, dtype=torch.uint8)], "uint8, not a floating-point"),
+        ([np.zeros((1, 3, 8, 8))], "float64|ndarray"),
+        ([torch.full((1, 3, 8, 8), float("nan"))], "NaN"),
+        ([torch.zeros(0, 3, 8, 8)], "shape"),
+    ],
+)
+def test_bad_inputs_are_named(batches, message):
+    with pytest.raises(ValueError, match=message):
+        move_inputs(batches, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (lambda x: (x, x), "returned tuple"),
+        (lambda x: None, "returned NoneType"),
+        (lambda x: x * float("nan"), "NaN"),
+        (lambda x: x.to("meta"), "meta"),
+    ],
+)
+def test_models_that_cannot_be_timed_are_named(model, message):
+    with pytest.raises(ValueError, match=message):
+        benchmark_latency(model, loader(), 2, 20)
+
+
+@pytest.mark.parametrize(("warmup", "measure"), [(0, 20), (2, 0)])
+def test_too_few_iterations_are_refused(warmup, measure):
+    with pytest.raises(ValueError, match="at least 1"):
+        benchmark_latency(TinyNet(), loader(), warmup, measure)
+
+
+def test_a_model_that_raises_midway_leaves_its_mode_and_the_error():
+    class Tired(TinyNet):
+        calls = 0
+
+        def forward(self, x):
+            self.calls += 1
+            if self.calls > 30:
+                raise RuntimeError("tired after 30 forwards")
+            return super().forward(x)
+
+    model = Tired().train()
+    with pytest.raises(RuntimeError, match="tired after 30"):
+        benchmark_latency(model, loader(), 10, 100)
+    assert model.training
+
+
+@pytest.mark.gpu
+def test_both_clocks_on_a_gpu():
+    result = benchmark_latency(TinyNet().cuda(), loader(), 10, 150)
+    assert result.gpu.samples_ms.shape == (150,)
+    assert result.gpu.p50 <= result.host.p50
+    assert result.device.startswith("cuda")
+
+
+@pytest.mark.gpu
+def test_a_model_that_waits_inside_has_no_gpu_clock_and_says_why():
+    class Waiting(TinyNet):
+        def forward(self, x):
+            y = super().forward(x)
+            y.sum().item()
+            return y
+
+    result = benchmark_latency(Waiting().cuda(), loader(), 10, 50)
+    assert result.gpu is None
+    assert "waits for the GPU" in result.gpu_unavailable

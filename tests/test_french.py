@@ -1,0 +1,22 @@
+import pytest
+
+from helpers.french import number, percent
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [
+        (1.30712, 4, "1,307"),
+        (0.0371, 2, "0,037"),
+        (99.996, 4, "100,0"),
+        (-2.5, 2, "-2,5"),
+        (0, 2, "0,0"),
+        (12345, 3, "12300"),
+    ],
+)
+def test_significant_digits_and_a_decimal_comma(value, digits, text):
+    assert number(value, digits) == text
+
+
+def test_percentages():
+    assert percent(0.0371) == "3,7\N{NO-BREAK SPACE}%"

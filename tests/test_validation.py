@@ -1,0 +1,102 @@
+import numpy as np
+import pytest
+import torch
+from fakes import TinyNet, make_result
+
+from helpers.validation import deciding_clock, judge, validation_runs
+
+CPU = torch.device("cpu")
+BATCHES = [torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(i)) for i in range(3)]
+
+
+def series(level, seed=0, n=500, sd=0.01):
+    return level * (1 + sd * np.random.default_rng(seed).standard_normal(n))
+
+
+def runs(**settings):
+    return list(validation_runs(TinyNet(), BATCHES, device=CPU, warmup_iters=5, **settings))
+
+
+@pytest.mark.parametrize("schedule", ["consecutive", "interleaved"])
+def test_every_run_has_all_its_samples(schedule):
+    results = runs(runs=3, measure_iters=120, schedule=schedule)
+    assert [r.host.n for r in results] == [120, 120, 120]
+
+
+def test_results_come_one_by_one():
+    generator = validation_runs(TinyNet(), BATCHES, device=CPU, warmup_iters=5, measure_iters=20)
+    first = next(generator)
+    assert first.host.n == 20
+    generator.close()
+
+
+def test_interleaved_runs_take_turns():
+    looks = []
+    runs(runs=2, measure_iters=200, schedule="interleaved", between_blocks=lambda: looks.append(1))
+    assert len(looks) == 5  # two blocks of each run, and a last look
+
+
+def test_a_run_in_a_fresh_process():
+    model = TinyNet().train()
+    (result,) = validation_runs(
+        model, BATCHES, runs=1, warmup_iters=5, measure_iters=30, device=CPU, isolation="process"
+    )
+    assert result.host.n == 30
+    assert result.conditions.as_required
+    assert model.training
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"schedule": "random"}, "random"),
+        ({"isolation": "container"}, "container"),
+        ({"schedule": "interleaved", "isolation": "process"}, "one process"),
+    ],
+)
+def test_impossible_settings_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        runs(**settings)
+
+
+def test_the_criterion_is_max_minus_min_over_mean_of_p95():
+    results = [make_result(np.full(100, level)) for level in (1.0, 1.05, 1.1)]
+    host = judge(results).clocks["host"]
+    assert host.p95_spread == pytest.approx(0.1 / 1.05)
+    assert host.mean_spread == pytest.approx(0.1 / 1.05)
+    assert host.met
+    assert host.causes == ()
+
+
+def test_exactly_the_limit_is_not_below_it():
+    results = [make_result(np.full(100, level)) for level in (0.95, 1.0, 1.05)]
+    assert judge(results, max_p95_spread=0.11).met
+    assert not judge(results, max_p95_spread=0.099).met
+
+
+def test_the_gpu_clock_decides_where_it_exists_and_the_host_stays_visible():
+    results = [make_result(series(h), series(1.3, sd=0.001)) for h in (2.0, 2.8, 2.2)]
+    validation = judge(results)
+    assert validation.deciding == "gpu"
+    assert validation.accepted
+    assert not validation.clocks["host"].met
+    assert judge(results, clock="host").met is False
+
+
+def test_no_clock_stands_in_for_another_unseen():
+    results = [make_result(series(2.0), gpu_unavailable="waits inside") for _ in range(3)]
+    assert deciding_clock("auto", results) == "host"
+    with pytest.raises(RuntimeError, match="waits inside"):
+        judge(results, clock="gpu")
+
+
+def test_interleaved_runs_never_stand_for_the_acceptance():
+    results = [make_result(series(2.0, seed)) for seed in range(3)]
+    validation = judge(results, schedule="interleaved")
+    assert validation.met
+    assert not validation.accepted
+
+
+def test_one_run_is_no_validation():
+    with pytest.raises(ValueError, match="two"):
+        judge([make_result(series(1.0))])
