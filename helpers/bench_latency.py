@@ -78,7 +78,7 @@ def benchmark_latency(
     device
         Where to measure; by default where the model's parameters are.
     precision
-        "fp32" (strict: no TF32) or "tf32" (PyTorch's default for convolutions).
+        "fp32" (strict: no TF32), "tf32", or "default" (PyTorch's switches as they are).
     between_blocks
         Called before, after and between blocks of samples; never while one is timed.
 

@@ -107,6 +107,8 @@ class GpuClock:
     ----------
     device
         A CUDA device; work must be launched on its current stream.
+    before
+        Work queued before each forward and left out of its sample, such as an L2 flush.
 
     Raises
     ------
@@ -114,15 +116,16 @@ class GpuClock:
         The gate kernel cannot be compiled here.
     """
 
-    def __init__(self, device: torch.device):
-        self.device = device
+    def __init__(self, device: torch.device, before: Callable[[], object] = lambda: None):
+        self.device, self._before = device, before
         with torch.cuda.device(device):
             self._gate = compile_kernel("gate")
             self._opened = torch.zeros(1, dtype=torch.int32, pin_memory=True)
             self._timed_out = torch.zeros(1, dtype=torch.int32, pin_memory=True)
-            self._events = [
-                torch.cuda.Event(enable_timing=True) for _ in range(max(QUEUE_PROBES) + 1)
-            ]
+            self._starts, self._ends = (
+                [torch.cuda.Event(enable_timing=True) for _ in range(max(QUEUE_PROBES))]
+                for _ in range(2)
+            )
         self.batch = 0  # forwards queued behind one gate; 0 until `adapt` has found it
         self.timeout_ms = MAX_GATE_TIMEOUT_MS
 
@@ -193,22 +196,24 @@ class GpuClock:
         """Queue `count` forwards behind the gate, open it, return (samples_ms, shut, launch_ms).
 
         `shut`: the gate was still closed when the last launch had returned, so that the GPU ran
-        the batch back to back. Event i closes sample i-1 and opens sample i.
+        the batch back to back.
         """
-        opened, timed_out, events, kinds = self._opened, self._timed_out, self._events, len(inputs)
+        opened, timed_out, kinds = self._opened, self._timed_out, len(inputs)
+        starts, ends, before = self._starts, self._ends, self._before
         opened[0], timed_out[0] = 0, 0
         with torch.cuda.device(self.device):
             try:
                 self._gate(args=[opened, timed_out, self.timeout_ms])
-                events[0].record()
                 start = perf_counter_ns()
                 for i in range(count):
+                    before()
+                    starts[i].record()
                     call(inputs[(first + i) % kinds])
-                    events[i + 1].record()
+                    ends[i].record()
                 launch_ms = (perf_counter_ns() - start) / 1e6 / count
                 shut = not timed_out.item()
             finally:  # also when the model raises: never leave the stream held
                 opened[0] = 1
                 torch.cuda.synchronize(self.device)
-        samples = [events[i].elapsed_time(events[i + 1]) for i in range(count)]
+        samples = [starts[i].elapsed_time(ends[i]) for i in range(count)]
         return np.array(samples), shut, launch_ms

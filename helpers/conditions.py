@@ -2,7 +2,7 @@
 
 import gc
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -124,17 +124,21 @@ def measuring_conditions(model: Callable, precision: str = "fp32") -> Iterator[C
     Parameters
     ----------
     precision
-        "fp32": strict, TF32 forbidden; "tf32": allowed for convolutions and matmul.
+        "fp32": strict, TF32 forbidden; "tf32": allowed for convolutions and matmul; "default":
+        switches left as they are (PyTorch's own default is TF32 for convolutions only).
 
     Yields
     ------
     ConditionsSeen
         read inside, after everything was applied.
     """
-    if precision not in ("fp32", "tf32"):
-        raise ValueError(f"precision={precision!r} is unknown: use 'fp32' (strict) or 'tf32'")
+    switches = {"fp32": tf32(False), "tf32": tf32(True), "default": nullcontext()}
+    if precision not in switches:
+        raise ValueError(
+            f"precision={precision!r} is unknown: use 'fp32' (strict), 'tf32' or 'default'"
+        )
     with ExitStack() as stack:
-        for condition in (tf32(precision == "tf32"), eval_mode(model), no_gc()):
+        for condition in (switches[precision], eval_mode(model), no_gc()):
             stack.enter_context(condition)
         stack.enter_context(torch.inference_mode())
         convolutions, matmul = tf32_in_force()

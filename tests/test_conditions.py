@@ -121,6 +121,11 @@ def test_a_plain_function_has_no_modules():
         assert seen.as_required
 
 
+def test_default_leaves_the_switches_as_found():
+    with measuring_conditions(TinyNet(), "default") as seen:
+        assert (seen.tf32_convolutions, seen.tf32_matmul) == (True, False)
+
+
 def test_unknown_precision_is_named():
     with pytest.raises(ValueError, match="fp8"), measuring_conditions(TinyNet(), "fp8"):
         pass

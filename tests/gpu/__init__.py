@@ -1,0 +1,1 @@
+"""Measurements that need a CUDA GPU; run by hand, their results are committed."""
