@@ -163,7 +163,7 @@ def fixed_conditions(
             "Forme de l'entrée": "×".join(map(str, input_shape)),
             "Échauffement (itérations)": warmup_iters,
             "Mesure (itérations)": measure_iters,
-            "Exécutions": runs,
+            "Runs": runs,
         }
     )
 

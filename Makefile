@@ -1,0 +1,52 @@
+# make benchmark   the whole day: papermill runs the notebook, the verdict is printed
+# make test        everything that a change can break, on a CPU
+# make lab         JupyterLab on the notebook
+# Parameters: make benchmark RUNS=5 SESSION=my-session ARGS="-p device cpu -p measure_iters 200"
+
+PYTHON ?= python3
+RUNS ?= 3
+SESSION ?= $(shell date +%Y-%m-%dT%H-%M-%S)
+ARGS ?=
+RESULTS ?= results
+
+NOTEBOOK := J1_benchmark.ipynb
+BIN := .venv/bin
+FOLDER = $(RESULTS)/$(SESSION)
+
+.PHONY: benchmark test test-slow lint lab clean
+.DELETE_ON_ERROR:
+
+benchmark: .venv/installed
+	@mkdir -p "$(FOLDER)"
+	$(BIN)/papermill $(NOTEBOOK) "$(FOLDER)/$(NOTEBOOK)" --no-progress-bar \
+	    -p runs $(RUNS) -r session "$(SESSION)" -r results_dir "$(RESULTS)" $(ARGS)
+	@$(BIN)/python -m helpers.report "$(FOLDER)"
+
+test: lint
+	$(BIN)/pytest
+
+# nbval's own command lines are tested by tests/test_notebook.py, with papermill's
+test-slow: .venv/installed
+	$(BIN)/pytest --runslow
+
+lint: .venv/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+lab: .venv/installed
+	$(BIN)/jupyter lab $(NOTEBOOK)
+
+.venv/installed: requirements.txt
+	@command -v git >/dev/null || { echo "error: git is missing: apt install git"; exit 1; }
+	@command -v $(PYTHON) >/dev/null || \
+	    { echo "error: $(PYTHON) is missing: apt install python3 (3.11 or newer)"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "error: Python 3.11 or newer is needed, `$(PYTHON) --version` found"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	    { echo "error: the venv module is missing: apt install python3-venv"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,103 @@
+"""Tables for the notebook's reader, in French: pandas appears here, at the edge."""
+
+from collections.abc import Iterable, Sequence
+
+import pandas as pd
+from IPython.display import HTML
+
+from helpers.bench_latency import LatencyResult
+from helpers.calibration import CalibrationReceipt
+from helpers.causes import interval
+from helpers.conditions import ConditionsSeen
+from helpers.french import number, percent
+from helpers.stats import LatencySummary
+from helpers.validation import Validation
+from helpers.verdict import CLOCK_NAMES
+
+NOT_ESTIMABLE = "non estimable"
+
+
+def show(frame: pd.DataFrame) -> HTML:
+    """Lay a table out for the notebook: nothing cut, texts to the left, the same HTML each time."""
+    left = {"text-align": "left", "white-space": "normal"}
+    headers = [{"selector": "th", "props": list(left.items())}]
+    style = frame.style.set_properties(**left).set_table_styles(headers).set_uuid("")
+    return HTML(style.to_html())
+
+
+def checks_table(checks: Iterable) -> pd.DataFrame:
+    """Checks (name, ok, detail), one row each."""
+    rows = [{"Vérification": c.name, "": "✓" if c.ok else "✗", "Constat": c.detail} for c in checks]
+    return pd.DataFrame(rows).set_index("Vérification")
+
+
+def _summary(summary: LatencySummary) -> dict[str, str]:
+    bounds = interval(summary)
+    return {
+        "moyenne": number(summary.mean),
+        "p50": number(summary.p50),
+        "p95": number(summary.p95),
+        "p95, intervalle à 95 %": " – ".join(map(number, bounds)) if bounds else NOT_ESTIMABLE,
+        "écart type": number(summary.std, 3),
+        "min": number(summary.min),
+        "max": number(summary.max),
+        "n": str(summary.n),
+    }
+
+
+def latency_table(results: Sequence[LatencyResult]) -> pd.DataFrame:
+    """Every run on every clock, in ms."""
+    rows = [
+        {"Run": run, "Horloge": CLOCK_NAMES[clock], **_summary(getattr(result, clock))}
+        for clock in ("gpu", "host")
+        for run, result in enumerate(results, start=1)
+        if getattr(result, clock) is not None
+    ]
+    return pd.DataFrame(rows).set_index(["Horloge", "Run"])
+
+
+def spread_table(validation: Validation) -> pd.DataFrame:
+    """The criterion on each clock; the spread of the mean stands beside that of the p95."""
+    rows = [
+        {
+            "Horloge": CLOCK_NAMES[name] + (" (décide)" if name == validation.deciding else ""),
+            "Écart du p95": percent(clock.p95_spread),
+            "Écart de la moyenne": percent(clock.mean_spread),
+            "Limite": percent(validation.max_p95_spread),
+            "Critère": "tenu" if clock.met else "non tenu",
+        }
+        for name, clock in validation.clocks.items()
+    ]
+    return pd.DataFrame(rows).set_index("Horloge")
+
+
+def calibration_table(receipt: CalibrationReceipt) -> pd.DataFrame:
+    """The receipt, one row per clock; durations in µs."""
+    rows = [
+        {
+            "Horloge": CLOCK_NAMES[c.clock],
+            "Résolution (µs)": number(1e3 * c.resolution_ms, 2),
+            "Appel vide (µs)": number(1e3 * c.empty_ms, 3),
+            "Ordonnée : surcoût (µs)": number(1e3 * c.intercept_ms, 3),
+            "Pente : biais": number(c.slope, 6),
+            "Erreur hors ajustement (µs)": number(1e3 * c.held_out_error_ms, 2),
+            "Tolérance": "tenue" if c.within_limits else "dépassée",
+        }
+        for c in receipt.clocks
+    ]
+    columns = ["Horloge"] if not rows else None
+    return pd.DataFrame(rows, columns=columns).set_index("Horloge")
+
+
+def conditions_table(seen: ConditionsSeen) -> pd.DataFrame:
+    """What was in force inside the measurement, read there."""
+    yes = {True: "oui", False: "non"}
+    rows = {
+        "Modules en mode eval": f"{seen.modules_in_eval} sur {seen.modules}",
+        "Gradient calculé": yes[seen.grad_enabled],
+        "Mode inférence": yes[seen.inference_mode],
+        "TF32 dans les convolutions": yes[seen.tf32_convolutions],
+        "TF32 dans les produits matriciels": yes[seen.tf32_matmul],
+        "Ramasse-miettes actif": yes[seen.gc_enabled],
+    }
+    return pd.DataFrame({"Constaté pendant la mesure": rows}).rename_axis("Condition")

@@ -1,0 +1,89 @@
+"""The verdict of the day in French sentences: what was met, on which clock, and if not, why."""
+
+from helpers.calibration import CalibrationReceipt
+from helpers.french import number, percent
+from helpers.profiling import ForwardProfile
+from helpers.validation import ClockVerdict, Validation
+
+CLOCK_NAMES = {"gpu": "horloge GPU", "host": "horloge hôte"}
+RECEIPTS = {
+    "calibrated": "horloges étalonnées, dans leurs tolérances",
+    "uncalibrated": "session NON ÉTALONNÉE : une horloge dépasse sa propre tolérance",
+    "not calibrated": "pas d'étalonnage possible sur cette plateforme",
+}
+
+
+class AcceptanceError(RuntimeError):
+    """strict=True and the criterion was not met."""
+
+
+def headline(validation: Validation) -> str:
+    """The verdict in one line, the same form whatever the outcome."""
+    clock = validation.clocks[validation.deciding]
+    if validation.schedule != "consecutive":
+        outcome = "DIAGNOSTIC"
+    else:
+        outcome = "ACCEPTÉ" if validation.met else "NON ACCEPTÉ"
+    sign = "<" if clock.met else "≥"
+    return (
+        f"{outcome} — {CLOCK_NAMES[clock.clock]} : écart du p95 {percent(clock.p95_spread)} {sign} "
+        f"{percent(validation.max_p95_spread)} sur {len(clock.p95_ms)} runs"
+    )
+
+
+def clock_sentence(clock: ClockVerdict, limit: float, decides: bool) -> str:
+    """What one clock says: its p95, both spreads, met or not, and the causes if not."""
+    name = CLOCK_NAMES[clock.clock].replace("horloge", "Horloge") + (" (décide)" if decides else "")
+    values = " · ".join(number(p95) for p95 in clock.p95_ms)
+    met = "critère tenu" if clock.met else "critère non tenu"
+    causes = "".join(f" ; {cause}" for cause in clock.causes)
+    return (
+        f"{name} : p95 {values} ms, écart {percent(clock.p95_spread)} (moyenne : "
+        f"{percent(clock.mean_spread)}), limite {percent(limit)}, {met}{causes}."
+    )
+
+
+def verdict_sentences(
+    validation: Validation, receipt: CalibrationReceipt, profile: ForwardProfile | None
+) -> list[str]:
+    """The whole verdict, headline first."""
+    sentences = [headline(validation)]
+    if validation.schedule != "consecutive":
+        sentences.append(
+            "Des runs entrelacés ne valent pas trois runs consécutifs : rien n'est accepté."
+        )
+    sentences += [
+        clock_sentence(clock, validation.max_p95_spread, name == validation.deciding)
+        for name, clock in validation.clocks.items()
+    ]
+    unavailable = {r.gpu_unavailable for r in validation.results if r.gpu is None}
+    sentences += [f"Pas d'horloge GPU : {why}." for why in sorted(unavailable)]
+    sentences.append(f"Étalonnage : {RECEIPTS[receipt.status]}.")
+    sentences.append(_copies(profile))
+    return sentences
+
+
+def _copies(profile: ForwardProfile | None) -> str:
+    if profile is None:
+        return "Copies hôte↔GPU : sans objet sur un processeur."
+    if profile.copies == 0:
+        return f"Copies hôte↔GPU dans la boucle : aucune ({profile.forwards} passages profilés)."
+    return (
+        f"ATTENTION, copies hôte↔GPU dans la boucle : {profile.host_to_device} vers le GPU, "
+        f"{profile.device_to_host} vers l'hôte en {profile.forwards} passages."
+    )
+
+
+def enforce(validation: Validation, strict: bool) -> None:
+    """With `strict`, fail unless the day is accepted.
+
+    Raises
+    ------
+    AcceptanceError
+        The criterion is not met, or the runs were not consecutive.
+    """
+    if strict and not validation.accepted:
+        raise AcceptanceError(
+            f"{headline(validation)}. strict=True makes this an error; the session's results are "
+            "complete and stay. Read the causes above, or run without strict"
+        )

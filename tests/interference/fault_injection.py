@@ -1,0 +1,217 @@
+"""Inject faults while a latency is measured, and count what is detected and what is a false alarm.
+
+    python -m tests.interference.fault_injection OUTDIR [--quick] [--device cpu] [--limit-s 285]
+
+Rounds of clean and disturbed runs in random order, until ten rounds are done or the time is up.
+Writes OUTDIR/interference.json (every run with its observations), interference.npz (all samples)
+and interference.md, and prints the latter. `--device cpu --quick` tries the script itself.
+"""
+
+import argparse
+import json
+import random
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torchvision.models import resnet18
+
+from helpers.bench_latency import Bench, LatencyResult, benchmark_latency, prepared
+from helpers.interference import Observation, Watch, flags
+from tests.interference.fault_table import markdown
+from tests.interference.faults import all_faults
+
+CLEAN_PER_ROUND, PAIRS_PER_ROUND = 6, 2
+SETTLE_S = 1.0  # NVML's longest sample period: the next run must not inherit this one's samples
+IDLE_S = 3.0  # long enough for a GPU to lower its clocks, if it does while contexts are open
+READY_S = 90.0
+BURST_RUN = 5  # bursts come every 0.5 s: a run must last for several, 5 times the others
+
+
+class Suite:
+    """One model, one watch, all injectors; collects runs as dictionaries and their samples."""
+
+    def __init__(self, bench: Bench, watch: Watch, faults: dict, iterations: int, idle_s: float):
+        self.bench, self.watch, self.faults = bench, watch, faults
+        self.iterations, self.idle_s = iterations, idle_s
+        self.runs, self.pairs, self.samples = [], [], {}
+
+    def run(self, kind: str, round_index: int) -> None:
+        """Measure once under `kind`; an error is a result too and never ends the suite."""
+        start, error, result, observations = time.perf_counter(), "", None, ()
+        self.watch.observations()  # forget the looks of a run that failed
+        try:
+            result = self._measure(kind)
+            observations = self.watch.observations(result)
+        except Exception as problem:  # recorded below, by name
+            error = f"{type(problem).__name__}: {problem}"[:300]
+        seconds = time.perf_counter() - start
+        if kind.startswith("gpu_"):
+            time.sleep(SETTLE_S)
+        self._record(kind, round_index, seconds, result, observations, error)
+
+    def _measure(self, kind: str) -> LatencyResult:
+        if kind == "clean":
+            return self._fresh(50, 2 * self.iterations, self.watch.look)
+        if kind == "cold_start":
+            return self._fresh(1, self.iterations, self._idle_then_look())
+        fault = self.faults[kind]
+        if not fault.alive:
+            raise RuntimeError(f"the injector {kind} has died")
+        fault.on()
+        try:
+            return self._blocks((BURST_RUN if kind == "gpu_bursts" else 1) * self.iterations)
+        finally:
+            fault.off()
+
+    def _fresh(self, warmup: int, iterations: int, look: Callable[[], None]) -> LatencyResult:
+        """A whole benchmark as a user runs it, with its own warm-up."""
+        bench = self.bench
+        return benchmark_latency(
+            bench.model,
+            [i.cpu() for i in bench.inputs],
+            warmup,
+            iterations,
+            device=bench.device,
+            between_blocks=look,
+        )
+
+    def _idle_then_look(self) -> Callable[[], None]:
+        waiting = [self.idle_s]
+
+        def look() -> None:
+            time.sleep(waiting.pop() if waiting else 0)
+            self.watch.look()
+
+        return look
+
+    def _blocks(self, iterations: int) -> LatencyResult:
+        run = self.bench.new_run(iterations)
+        while not run.complete:
+            self.watch.look()
+            run.measure_block()
+        self.watch.look()
+        return run.result()
+
+    def pair(self) -> None:
+        """The same short run with and without looks, in random order: the cost of looking."""
+        medians = {}
+        for looks in random.sample([True, False], 2):
+            run = self.bench.new_run(self.iterations)
+            while not run.complete:
+                if looks:
+                    self.watch.look()
+                run.measure_block()
+            if looks:
+                self.watch.look()
+            result = run.result()
+            medians["with" if looks else "without"] = {
+                clock: {name: getattr(summary, name) for name in ("p50", "mean", "p95")}
+                for clock, summary in (("host", result.host), ("gpu", result.gpu))
+                if summary is not None
+            }
+        self.pairs.append(medians)
+
+    def _record(self, kind, round_index, seconds, result, observations, error) -> None:
+        index = len(self.runs)
+        record = {"index": index, "kind": kind, "round": round_index, "seconds": seconds}
+        record |= {"error": error, "tags": flags(observations)}
+        record["observations"] = [asdict(o) for o in observations]
+        if result is not None:
+            for clock, summary in (("host", result.host), ("gpu", result.gpu)):
+                if summary is not None:
+                    self.samples[f"{index:03d}_{kind}_{clock}"] = summary.samples_ms
+                    names = ("mean", "p50", "p95", "min", "max", "n")
+                    record[clock] = {name: getattr(summary, name) for name in names}
+            record["first_ms"] = float(np.median(result.host.samples_ms[:10]))
+            record |= {"steady": result.steady, "warmup_used": result.warmup_used}
+            record["retried_batches"] = result.retried_batches
+        self.runs.append(record)
+        told = " ".join(f"{c} {record[c]['p95']:.3f}" for c in ("host", "gpu") if c in record)
+        print(f"{index:3d} {kind:14s} {seconds:5.1f} s  p95 {told}  {record['tags']} {error}")
+
+
+def one_round(suite: Suite, kinds: list[str], clean: int, pairs: int, index: int) -> None:
+    tasks = ["clean"] * clean + ["pair"] * pairs + kinds
+    random.shuffle(tasks)
+    for task in tasks:
+        if task == "pair":
+            suite.pair()
+        else:
+            suite.run(task, index)
+
+
+def ready_faults(faults: dict) -> tuple[list[str], dict[str, str]]:
+    """Kinds that can be injected, and why the others cannot."""
+    end = time.monotonic() + READY_S
+    problems = {kind: f.wait_ready(max(0.1, end - time.monotonic())) for kind, f in faults.items()}
+    missing = {kind: problem for kind, problem in problems.items() if problem}
+    return [kind for kind in faults if kind not in missing], missing
+
+
+def main() -> None:
+    options = parse()
+    start, outdir = time.monotonic(), Path(options.outdir)
+    outdir.mkdir(parents=True, exist_ok=True)
+    random.seed(options.seed)
+    torch.manual_seed(options.seed)
+    torch.set_num_threads(1)
+    device = torch.device(options.device)
+    faults = all_faults(outdir, options.device)
+    facts = {"device": str(device), "torch": torch.__version__, "options": vars(options)}
+    try:
+        model = resnet18(num_classes=10).to(device)
+        images = [torch.randn(1, 3, 32, 32) for _ in range(8)]
+        with prepared(model, images, 50, device=device) as bench:
+            watch = Watch(device)
+            kinds, facts["missing"] = ready_faults(faults)
+            print(f"ready after {time.monotonic() - start:.1f} s; missing: {facts['missing']}")
+            idle_s = 0.2 if options.quick else IDLE_S
+            suite = Suite(bench, watch, faults, options.iterations, idle_s)
+            clean, pairs = (2, 1) if options.quick else (CLEAN_PER_ROUND, PAIRS_PER_ROUND)
+            longest = 0.0
+            for index in range(options.rounds):
+                began = time.monotonic()
+                if began - start + longest > options.limit_s:
+                    print(f"time is up after {index} rounds")
+                    break
+                one_round(suite, [*kinds, "cold_start"], clean, pairs, index)
+                longest = max(longest, time.monotonic() - began)
+    finally:
+        for fault in faults.values():
+            fault.close()
+    facts["wall_s"] = time.monotonic() - start
+    save(outdir, facts, suite)
+
+
+def save(outdir: Path, facts: dict, suite: Suite) -> None:
+    report = {**facts, "runs": suite.runs, "pairs": suite.pairs}
+    (outdir / "interference.json").write_text(json.dumps(report, indent=1, ensure_ascii=False))
+    np.savez_compressed(outdir / "interference.npz", **suite.samples)
+    table = markdown(report)
+    (outdir / "interference.md").write_text(table)
+    print(table)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("outdir")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--quick", action="store_true", help="one short round, to try the script")
+    parser.add_argument(
+        "--limit-s", type=float, default=285.0, help="start no round that would end later"
+    )
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--iterations", type=int, default=100, help="per run; clean ones twice")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    if options.quick:
+        options.rounds, options.iterations = 1, 40
+    return options
+
+
+if __name__ == "__main__":
+    main()
