@@ -198,9 +198,7 @@ class Watch:
 
 
 def _blocks_of(result: LatencyResult | None) -> list[np.ndarray]:
-    if result is None or result.gpu is None:
-        return []
-    samples = result.gpu.samples_ms
+    samples = np.zeros(0) if result is None or result.gpu is None else result.gpu.samples_ms
     return [samples[i : i + BLOCK] for i in range(0, samples.size, BLOCK)]
 
 
@@ -240,8 +238,9 @@ def describe(observations: Sequence[Observation], run: int) -> list[str]:
     for code in flags(observations):
         found = [(tag, o.block) for o in observations for tag in o.tags if tag.code == code]
         worst = max((tag for tag, _ in found), key=lambda tag: tag.value)
-        where = ", ".join(str(block + 1) for _, block in found)
-        told.append(f"{worst.phrase} pendant le run {run} (bloc {where} sur {len(observations)})")
+        blocks = ", ".join(str(block + 1) for _, block in found)
+        where = f"bloc {blocks} sur {len(observations)}"
+        told.append(f"{worst.phrase} pendant le run {run} ({where})")
     idle = max((o.idle_foreigners for o in observations), default=0)
     if idle:
         told.append(f"{idle} autre(s) processus présent(s) sur le GPU sans calcul, run {run}")

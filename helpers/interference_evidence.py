@@ -88,7 +88,7 @@ def idle_foreigners(gpu: GpuReading, own: frozenset[int], listed: frozenset[int]
     if not gpu.processes:
         return 0
     others = gpu.processes - own - foreign_shares(gpu, own, listed).keys()
-    return len(others) - (not gpu.processes & own)  # unrecognised, one of them is us
+    return max(0, len(others) - (not gpu.processes & own))  # unrecognised, one of them is us
 
 
 def apply_rules(evidence: Evidence, rules: dict[str, Rule]) -> tuple[dict, tuple, tuple]:

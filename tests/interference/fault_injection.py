@@ -1,6 +1,6 @@
 """Inject faults while a latency is measured, and count what is detected and what is a false alarm.
 
-    python -m tests.interference.fault_injection OUTDIR [--quick] [--device cpu] [--limit-s 285]
+    python -m tests.interference.fault_injection OUTDIR [--quick] [--device cpu] [--limit-s 295]
 
 Rounds of clean and disturbed runs in random order, until ten rounds are done or the time is up.
 Writes OUTDIR/interference.json (every run with its observations), interference.npz (all samples)
@@ -20,13 +20,13 @@ import torch
 from torchvision.models import resnet18
 
 from helpers.bench_latency import Bench, LatencyResult, benchmark_latency, prepared
-from helpers.interference import Observation, Watch, flags
+from helpers.interference import Watch, flags
 from tests.interference.fault_table import markdown
 from tests.interference.faults import all_faults
 
-CLEAN_PER_ROUND, PAIRS_PER_ROUND = 6, 2
+CLEAN, FRESH, PAIRS = 4, 2, 2  # per round; a fresh clean run has its own warm-up
 SETTLE_S = 1.0  # NVML's longest sample period: the next run must not inherit this one's samples
-IDLE_S = 3.0  # long enough for a GPU to lower its clocks, if it does while contexts are open
+IDLE_S = 2.0  # long enough for a GPU to lower its clocks, if it does while contexts are open
 READY_S = 90.0
 BURST_RUN = 5  # bursts come every 0.5 s: a run must last for several, 5 times the others
 
@@ -38,9 +38,13 @@ class Suite:
         self.bench, self.watch, self.faults = bench, watch, faults
         self.iterations, self.idle_s = iterations, idle_s
         self.runs, self.pairs, self.samples = [], [], {}
+        self.gpu_fault_ended = 0.0
 
     def run(self, kind: str, round_index: int) -> None:
         """Measure once under `kind`; an error is a result too and never ends the suite."""
+        foreign = kind.startswith("gpu_")
+        if not foreign:
+            self._settle()
         start, error, result, observations = time.perf_counter(), "", None, ()
         self.watch.observations()  # forget the looks of a run that failed
         try:
@@ -48,13 +52,19 @@ class Suite:
             observations = self.watch.observations(result)
         except Exception as problem:  # recorded below, by name
             error = f"{type(problem).__name__}: {problem}"[:300]
+            observations = self.watch.observations()
         seconds = time.perf_counter() - start
-        if kind.startswith("gpu_"):
-            time.sleep(SETTLE_S)
+        if foreign:
+            self.gpu_fault_ended = time.perf_counter()
         self._record(kind, round_index, seconds, result, observations, error)
+
+    def _settle(self) -> None:
+        time.sleep(max(0.0, self.gpu_fault_ended + SETTLE_S - time.perf_counter()))
 
     def _measure(self, kind: str) -> LatencyResult:
         if kind == "clean":
+            return self._blocks(2 * self.iterations)
+        if kind == "clean_fresh":
             return self._fresh(50, 2 * self.iterations, self.watch.look)
         if kind == "cold_start":
             return self._fresh(1, self.iterations, self._idle_then_look())
@@ -98,6 +108,7 @@ class Suite:
 
     def pair(self) -> None:
         """The same short run with and without looks, in random order: the cost of looking."""
+        self._settle()
         medians = {}
         for looks in random.sample([True, False], 2):
             run = self.bench.new_run(self.iterations)
@@ -107,6 +118,7 @@ class Suite:
                 run.measure_block()
             if looks:
                 self.watch.look()
+            self.watch.observations()
             result = run.result()
             medians["with" if looks else "without"] = {
                 clock: {name: getattr(summary, name) for name in ("p50", "mean", "p95")}
@@ -131,15 +143,20 @@ class Suite:
             record["retried_batches"] = result.retried_batches
         self.runs.append(record)
         told = " ".join(f"{c} {record[c]['p95']:.3f}" for c in ("host", "gpu") if c in record)
-        print(f"{index:3d} {kind:14s} {seconds:5.1f} s  p95 {told}  {record['tags']} {error}")
+        print(
+            f"{index:3d} {kind:14s} {seconds:5.1f} s  p95 {told}  {record['tags']} {error}",
+            flush=True,
+        )
 
 
-def one_round(suite: Suite, kinds: list[str], clean: int, pairs: int, index: int) -> None:
-    tasks = ["clean"] * clean + ["pair"] * pairs + kinds
-    random.shuffle(tasks)
-    for task in tasks:
+def one_round(suite: Suite, tasks: list[str], index: int) -> None:
+    """Do all tasks once, in random order."""
+    for task in random.sample(tasks, len(tasks)):
         if task == "pair":
-            suite.pair()
+            try:
+                suite.pair()
+            except RuntimeError as problem:  # one pair fewer
+                print(f"pair failed: {problem}")
         else:
             suite.run(task, index)
 
@@ -171,29 +188,32 @@ def main() -> None:
             print(f"ready after {time.monotonic() - start:.1f} s; missing: {facts['missing']}")
             idle_s = 0.2 if options.quick else IDLE_S
             suite = Suite(bench, watch, faults, options.iterations, idle_s)
-            clean, pairs = (2, 1) if options.quick else (CLEAN_PER_ROUND, PAIRS_PER_ROUND)
-            longest = 0.0
+            tasks = [*kinds, "cold_start", *["clean"] * CLEAN, *["clean_fresh"] * FRESH]
+            tasks += ["pair"] * PAIRS
+            longest, table = 0.0, "nothing was measured"
             for index in range(options.rounds):
                 began = time.monotonic()
                 if began - start + longest > options.limit_s:
                     print(f"time is up after {index} rounds")
                     break
-                one_round(suite, [*kinds, "cold_start"], clean, pairs, index)
+                one_round(suite, tasks, index)
+                facts["wall_s"] = time.monotonic() - start
+                table = save(outdir, facts, suite)  # each round: a run that is cut off leaves data
                 longest = max(longest, time.monotonic() - began)
+            print(table)
     finally:
         for fault in faults.values():
             fault.close()
-    facts["wall_s"] = time.monotonic() - start
-    save(outdir, facts, suite)
 
 
-def save(outdir: Path, facts: dict, suite: Suite) -> None:
+def save(outdir: Path, facts: dict, suite: Suite) -> str:
+    """Write everything measured so far; returns the table."""
     report = {**facts, "runs": suite.runs, "pairs": suite.pairs}
     (outdir / "interference.json").write_text(json.dumps(report, indent=1, ensure_ascii=False))
     np.savez_compressed(outdir / "interference.npz", **suite.samples)
     table = markdown(report)
     (outdir / "interference.md").write_text(table)
-    print(table)
+    return table
 
 
 def parse() -> argparse.Namespace:
@@ -202,7 +222,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--quick", action="store_true", help="one short round, to try the script")
     parser.add_argument(
-        "--limit-s", type=float, default=285.0, help="start no round that would end later"
+        "--limit-s", type=float, default=295.0, help="start no round that would end later"
     )
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--iterations", type=int, default=100, help="per run; clean ones twice")

@@ -36,13 +36,14 @@ EQUIVALENCE = np.log(1.005)  # looking may change a latency by at most 0.5 %
 def markdown(report: dict) -> str:
     """The whole result, in French."""
     runs = report["runs"]
-    clean = [r for r in runs if r["kind"] == "clean" and not r["error"]]
+    clean = [r for r in runs if r["kind"].startswith("clean") and not r["error"]]
     parts = [
         f"# Injection de fautes\n\nAppareil {report['device']}, torch {report['torch']}, "
         f"{report['wall_s']:.0f} s ; runs de {report['options']['iterations']} échantillons par "
-        "horloge (×2 pour les runs propres, ×5 pour les rafales), ordre aléatoire. Intervalles de "
-        "Clopper-Pearson à 95 %. Effet : médiane du p95 des runs perturbés / médiane du p95 des "
-        "runs propres, p de Mann-Whitney.\n",
+        "horloge (×2 pour les runs propres, dont un tiers avec leur propre chauffe ; ×5 pour les "
+        "rafales), ordre aléatoire. Intervalles de "
+        "Clopper-Pearson à 95 %. Effet : médiane sur les runs perturbés / médiane sur les runs "
+        "propres, p de Mann-Whitney.\n",
         "| faute | détectée | intervalle | effet hôte | effet GPU | étiquettes vues | refus |",
         "|---|---|---|---|---|---|---|",
         *(_fault_row(kind, runs, clean) for kind in EXPECTED),
@@ -76,11 +77,14 @@ def _interval(hits: int, n: int) -> str:
 
 
 def _effect(runs: list[dict], clean: list[dict], clock: str) -> str:
-    ours, theirs = ([r[clock]["p95"] for r in group if clock in r] for group in (runs, clean))
-    if not ours or not theirs:
-        return "–"
-    p = stats.mannwhitneyu(ours, theirs).pvalue
-    return f"×{number(np.median(ours) / np.median(theirs), 3)} (p = {p:.1g})"
+    told = []
+    for name, french in (("p95", "p95"), ("mean", "moyenne")):
+        ours, theirs = ([r[clock][name] for r in g if clock in r] for g in (runs, clean))
+        if not ours or not theirs:
+            return "–"
+        p = stats.mannwhitneyu(ours, theirs).pvalue
+        told.append(f"{french} ×{number(np.median(ours) / np.median(theirs), 3)} (p = {p:.1g})")
+    return ", ".join(told)
 
 
 def _false_alarms(clean: list[dict]) -> list[str]:
@@ -129,7 +133,7 @@ def _readings(runs: list[dict], clean: list[dict]) -> list[str]:
     if looks:
         lines.append(f"- Un regard : médiane {np.median(looks):.2f} ms, max {max(looks):.2f} ms")
     for kind in ("clean", "gpu_power", "cold_start"):
-        group = [r for r in runs if r["kind"] == kind]
+        group = [r for r in runs if r["kind"].startswith(kind)]
         mhz = [o["sm_mhz"] for r in group for o in r["observations"] if o["sm_mhz"]]
         if mhz:
             lines.append(f"- Horloge SM, {kind} : {min(mhz)} à {max(mhz)} MHz (fin de bloc)")
