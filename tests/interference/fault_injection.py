@@ -10,6 +10,7 @@ and interference.md, and prints the latter. `--device cpu --quick` tries the scr
 import argparse
 import json
 import random
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -20,6 +21,7 @@ import torch
 from torchvision.models import resnet18
 
 from helpers.bench_latency import Bench, LatencyResult, benchmark_latency, prepared
+from helpers.clocks import host_latencies
 from helpers.interference import Watch, flags
 from tests.interference.fault_table import markdown
 from tests.interference.faults import all_faults
@@ -28,6 +30,7 @@ CLEAN, FRESH, PAIRS = 4, 2, 2  # per round; a fresh clean run has its own warm-u
 SETTLE_S = 1.0  # NVML's longest sample period: the next run must not inherit this one's samples
 IDLE_S = 2.0  # long enough for a GPU to lower its clocks, if it does while contexts are open
 READY_S = 90.0
+WARMUP = 50  # forwards before a run on the shared model: the pauses between runs cool the clocks
 BURST_RUN = 5  # bursts come every 0.5 s: a run must last for several, 5 times the others
 
 
@@ -61,8 +64,12 @@ class Suite:
     def _settle(self) -> None:
         time.sleep(max(0.0, self.gpu_fault_ended + SETTLE_S - time.perf_counter()))
 
+    def _warm(self) -> None:
+        host_latencies(self.bench.model, self.bench.inputs, WARMUP, self.bench.device)
+
     def _measure(self, kind: str) -> LatencyResult:
         if kind == "clean":
+            self._warm()
             return self._blocks(2 * self.iterations)
         if kind == "clean_fresh":
             return self._fresh(50, 2 * self.iterations, self.watch.look)
@@ -71,6 +78,7 @@ class Suite:
         fault = self.faults[kind]
         if not fault.alive:
             raise RuntimeError(f"the injector {kind} has died")
+        self._warm()
         fault.on()
         try:
             return self._blocks((BURST_RUN if kind == "gpu_bursts" else 1) * self.iterations)
@@ -109,6 +117,7 @@ class Suite:
     def pair(self) -> None:
         """The same short run with and without looks, in random order: the cost of looking."""
         self._settle()
+        self._warm()
         medians = {}
         for looks in random.sample([True, False], 2):
             run = self.bench.new_run(self.iterations)
@@ -177,7 +186,8 @@ def main() -> None:
     torch.manual_seed(options.seed)
     torch.set_num_threads(1)
     device = torch.device(options.device)
-    faults = all_faults(outdir, options.device)
+    scratch = tempfile.TemporaryDirectory()  # the injectors' flags and logs
+    faults = all_faults(Path(scratch.name), options.device)
     facts = {"device": str(device), "torch": torch.__version__, "options": vars(options)}
     try:
         model = resnet18(num_classes=10).to(device)
@@ -204,6 +214,7 @@ def main() -> None:
     finally:
         for fault in faults.values():
             fault.close()
+        scratch.cleanup()
 
 
 def save(outdir: Path, facts: dict, suite: Suite) -> str:

@@ -111,7 +111,7 @@ class Injector:
     def __init__(
         self, kind: str, folder: Path, device: str = "cpu", cores: tuple[str, ...] = ("",)
     ):
-        name = "-".join((kind, str(len(cores)), *cores[:1]))
+        name = "-".join(filter(None, (kind, str(len(cores)), cores[0])))
         self._flag, self._log = folder / f"{name}.flag", folder / f"{name}.log"
         self._flag.unlink(missing_ok=True)
         environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}

@@ -9,7 +9,7 @@ import pynvml
 import pytest
 import torch
 
-from helpers import interference_quiet
+from helpers import interference, interference_quiet
 from helpers.bench_latency import benchmark_latency
 from helpers.interference import Watch, describe, flags, untagged
 from helpers.interference_evidence import (
@@ -415,6 +415,50 @@ def test_a_real_run_on_the_cpu_is_observed_block_by_block():
     assert "warmup_short" in flags(seen) or measured.warmup_used >= 50
     assert not set(flags(seen)) & GPU_RULES.keys()
     assert untagged(measured.host.samples_ms, seen, "host").shape == (250,)
+
+
+def test_a_watch_reads_a_gpu_from_nvml_to_flags(nvml, monkeypatch):
+    monkeypatch.setattr(interference, "nvml_handle", lambda device: "handle")
+    monkeypatch.setattr(interference, "own_pids", lambda: frozenset({ME}))
+    nvml["nvmlDeviceGetProcessUtilization"] = [sample(OTHER, 90, 5)]  # before the watch began
+    watch = Watch("cuda")
+    nvml["nvmlDeviceGetComputeRunningProcesses"] = [
+        SimpleNamespace(pid=ME),
+        SimpleNamespace(pid=OTHER),
+    ]
+    watch.look()
+    nvml["nvmlDeviceGetProcessUtilization"] = [sample(ME, 70, 10), sample(OTHER, 20, 10)]
+    watch.look()
+    nvml["nvmlDeviceGetProcessUtilization"] = pynvml.NVMLError_NotFound
+    watch.look()
+    seen = watch.observations(result(clean_samples(200)))
+    assert [o.foreign_sm for o in seen] == [0.20, 0.0]
+    assert {"foreign_gpu_process"} == set(flags(seen)) & GPU_RULES.keys()
+    assert seen[0].sm_mhz == 1980
+    assert seen[0].temperature_c == 55
+
+
+def test_a_watch_without_permission_is_blind_and_says_so(nvml, monkeypatch):
+    monkeypatch.setattr(interference, "nvml_handle", lambda device: "handle")
+    nvml.update(dict.fromkeys(nvml, pynvml.NVMLError_NoPermission))
+    watch = Watch("cuda")
+    watch.look()
+    watch.look()
+    (seen,) = watch.observations(result(clean_samples()))
+    assert not set(flags([seen])) & GPU_RULES.keys()
+    assert {"processus du GPU", "horloges du GPU", "bridage du GPU"} <= set(seen.unseen)
+    assert seen.foreign_sm is None
+
+
+@pytest.mark.gpu
+def test_on_a_real_gpu_we_are_not_our_own_foreigner():
+    model = torch.nn.Linear(256, 256).cuda()
+    watch = Watch("cuda")
+    measured = benchmark_latency(model, [torch.zeros(1, 256)], 50, 500, between_blocks=watch.look)
+    seen = watch.observations(measured)
+    assert len(seen) == 5
+    assert all(o.sm_mhz for o in seen)
+    assert os.getpid() not in {pid for o in seen for pid in o.foreign_pids}
 
 
 # --- waiting
