@@ -21,7 +21,7 @@ def session_text(folder: Path) -> str:
     try:
         state = json.loads((folder / "session.json").read_text(encoding="utf8"))["state"]
         verdict = json.loads((folder / "verdict.json").read_text(encoding="utf8"))["sentences"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ResultsError(f"{folder} holds no finished session ({error}): run it again") from None
     if state != "complete":
         raise ResultsError(f"session {folder.name} is {state!r}, not complete: run it again")

@@ -1,0 +1,205 @@
+"""The notebook as its users run it: papermill, nbval, verbatim from the root."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from helpers.parameters import Parameters
+from helpers.results import COLUMNS, PUBLISHED, load_samples, read_results
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOK = ROOT / "J1_benchmark.ipynb"
+CHECKED = "nbval-check-output"
+SMALL = "-p device cpu -p runs 2 -p warmup_iters 10 -p measure_iters 60 -p eval_images 200"
+
+
+def run(*command):
+    """Run a command of this environment from the root; returns what it said and its exit code."""
+    tool = Path(sys.executable).parent / command[0]
+    return subprocess.run(
+        [tool, *command[1:]], cwd=ROOT, capture_output=True, text=True, timeout=600
+    )
+
+
+def papermill(out, *arguments):
+    return run("papermill", "J1_benchmark.ipynb", str(out), "--no-progress-bar", *arguments)
+
+
+def stored():
+    return nbformat.read(NOTEBOOK, as_version=4)
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def tagged(notebook, tag):
+    return [c for c in code_cells(notebook) if tag in c.metadata.get("tags", [])]
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory):
+    """One small session through papermill: its folder and the executed notebook."""
+    folder = tmp_path_factory.mktemp("papermill")
+    done = papermill(
+        folder / "out.ipynb",
+        *SMALL.split(),
+        *("-p", "dataset", "synthetic", "-p", "session", "small"),
+        *("-p", "results_dir", str(folder / "results")),
+    )
+    assert done.returncode == 0, done.stderr
+    return folder / "results" / "small", nbformat.read(folder / "out.ipynb", as_version=4)
+
+
+def test_a_session_leaves_everything_in_its_folder(session):
+    folder, _ = session
+    names = {path.name for path in folder.iterdir()}
+    assert {"results.csv", "run_1.npz", "run_2.npz", "environment.json", "session.json"} <= names
+    assert sum(name.endswith(".png") for name in names) >= 4
+    assert json.loads((folder / "session.json").read_text())["state"] == "complete"
+
+
+def test_the_published_csv_has_one_row_per_run(session):
+    folder, _ = session
+    rows = read_results(folder.parent / PUBLISHED)
+    assert tuple(rows.columns) == COLUMNS
+    assert rows.columns[:5].tolist() == [
+        "variant",
+        "accuracy",
+        "lat_mean",
+        "lat_p95",
+        "timestamp",
+    ]
+    assert rows["run"].tolist() == [1, 2]
+    assert set(rows["clock"]) == {"host"}
+    assert set(rows["dataset"]) == {"synthetic"}
+    assert rows["lat_p95"].equals(rows["host_p95"])
+    assert load_samples(folder / "run_1.npz")["host_ms"].shape == (60,)
+
+
+def test_the_executed_notebook_is_clean(session):
+    _, notebook = session
+    assert "widgets" not in notebook.metadata
+    for cell in code_cells(notebook):
+        for output in cell.outputs:
+            assert output.output_type != "error"
+            assert output.get("name") != "stderr", cell.source
+            assert "<Figure size" not in str(output)
+    figures = [
+        o for c in code_cells(notebook) for o in c.outputs if "image/png" in o.get("data", {})
+    ]
+    assert len(figures) >= 4
+
+
+def test_synthetic_data_is_never_blurred_with_cifar10(session):
+    _, notebook = session
+    text = json.dumps([c.outputs for c in code_cells(notebook)], ensure_ascii=False)
+    assert "synthétique" in text
+
+
+def test_strict_fails_and_keeps_the_results(tmp_path):
+    done = papermill(
+        tmp_path / "out.ipynb",
+        *SMALL.split(),
+        *("-p", "strict", "True", "-p", "max_p95_spread", "1e-9", "-p", "session", "strict"),
+        *("-p", "dataset", "synthetic", "-p", "results_dir", str(tmp_path)),
+    )
+    assert done.returncode == 1
+    assert "NON ACCEPTÉ" in done.stderr
+    assert len(read_results(tmp_path / PUBLISHED)) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [("strict", "true", "-p strict True"), ("runs", "1", ">= 2"), ("device", "gpu", "'cuda'")],
+)
+def test_a_bad_parameter_stops_before_anything_is_touched(tmp_path, name, value, allowed):
+    done = papermill(
+        tmp_path / "out.ipynb", "-p", name, value, "-p", "results_dir", str(tmp_path / "results")
+    )
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert name in last
+    assert value in last
+    assert allowed in last
+    assert not (tmp_path / "results").exists()
+
+
+def test_help_lists_every_parameter_with_type_and_help():
+    done = run("papermill", "J1_benchmark.ipynb", "--help-notebook")
+    assert done.returncode == 0
+    for name, field in Parameters.__dataclass_fields__.items():
+        pattern = rf"^\s+{name}: {field.type} \(default .+\)\s*\S+"
+        assert re.search(pattern, done.stdout, re.MULTILINE), name
+
+
+def test_the_parameters_cell_has_the_defaults_of_the_code():
+    (cell,) = tagged(stored(), "parameters")
+    namespace = {}
+    exec(cell.source, namespace)
+    assert {k: namespace[k] for k in Parameters.__dataclass_fields__} == vars(Parameters())
+
+
+def test_the_notebook_is_fit_to_be_committed():
+    notebook = stored()
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert not tagged(notebook, "injected-parameters")
+    assert all(len(cell.source.splitlines()) <= 18 for cell in code_cells(notebook))
+    assert all("def " not in cell.source for cell in code_cells(notebook))
+    assert NOTEBOOK.stat().st_size < 1_000_000
+    text = NOTEBOOK.read_text(encoding="utf8")
+    assert not re.search(r"/(home|root|tmp|work|Users)/", text)
+
+
+def test_checked_cells_exist_and_have_outputs():
+    checked = tagged(stored(), CHECKED)
+    assert len(checked) >= 6
+    for cell in checked:
+        assert cell.outputs, cell.source
+        assert all(output.output_type != "error" for output in cell.outputs)
+    text = " ".join(str(cell.outputs) for cell in checked)
+    for constant in ("airplane", "(50000, 32, 32, 3)", "lat_p95", "linear", "respectée : True"):
+        assert constant in text
+
+
+def test_every_cell_is_either_checked_or_silent_or_ignored():
+    for cell in code_cells(stored()):
+        tags = cell.metadata.get("tags", [])
+        assert CHECKED in tags or "nbval-ignore-output" in tags or not cell.outputs, cell.source
+
+
+@pytest.mark.parametrize("option", ["--nbval", "--nbval-lax"])
+def test_nbval_passes_verbatim(option):
+    done = run("pytest", option, "J1_benchmark.ipynb")
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+def test_nbval_catches_a_wrong_stored_output(tmp_path):
+    prepared = ROOT / f"out_{tmp_path.name}.ipynb"  # nbval's kernel starts in its notebook's folder
+    try:
+        arguments = [*SMALL.split(), "-p", "dataset", "synthetic", "-p", "results_dir"]
+        done = papermill(prepared, "--prepare-only", *arguments, str(tmp_path / "results"))
+        assert done.returncode == 0, done.stderr
+        notebook = nbformat.read(prepared, as_version=4)
+        checked = tagged(notebook, CHECKED)
+        for cell in checked:
+            falsify(cell.outputs[0])
+        nbformat.write(notebook, prepared)
+        done = run("pytest", "--nbval-lax", prepared.name)
+        assert done.returncode == 1, done.stdout[-3000:]
+        assert f"{len(checked)} failed" in done.stdout
+    finally:
+        prepared.unlink(missing_ok=True)
+
+
+def falsify(output):
+    """Change one stored output as a careless edit would."""
+    if "text" in output:
+        output.text = output.text.replace("e", "é", 1)
+    else:
+        output.data["text/html"] = output.data["text/html"].replace("non", "oui", 1)

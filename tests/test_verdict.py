@@ -1,0 +1,68 @@
+import re
+
+import numpy as np
+import pytest
+from fakes import make_result
+
+from helpers.calibration import CalibrationReceipt
+from helpers.profiling import ForwardProfile
+from helpers.validation import judge
+from helpers.verdict import AcceptanceError, enforce, headline, verdict_sentences
+
+RECEIPT = CalibrationReceipt((), None, "")
+CLEAN = ForwardProfile(10, 68.0, 1.19, 0, 0, ("sgemm",))
+FORM = r"(ACCEPTÉ|NON ACCEPTÉ|DIAGNOSTIC) — horloge (GPU|hôte) : écart du p95 .+ [<≥] .+ \d+ runs"
+
+
+def samples(level, seed=0):
+    return level * (1 + 0.01 * np.random.default_rng(seed).standard_normal(500))
+
+
+def validation(levels=(2.0, 2.8, 2.2), **settings):
+    return judge([make_result(samples(level), samples(1.3)) for level in levels], **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "begins"),
+    [
+        ({}, "ACCEPTÉ — horloge GPU"),
+        ({"clock": "host"}, "NON ACCEPTÉ — horloge hôte"),
+        ({"schedule": "interleaved"}, "DIAGNOSTIC"),
+    ],
+)
+def test_one_form_whatever_the_outcome(settings, begins):
+    line = headline(validation(**settings))
+    assert line.startswith(begins)
+    assert re.fullmatch(FORM, line)
+
+
+def test_both_clocks_are_shown_and_the_unmet_one_has_causes():
+    text = "\n".join(verdict_sentences(validation(), RECEIPT, CLEAN))
+    assert "Horloge GPU (décide)" in text
+    assert "Horloge hôte : p95" in text
+    assert "critère non tenu ; " in text
+    assert "aucune (10 passages profilés)" in text
+
+
+def test_copies_in_the_loop_are_shouted():
+    copying = ForwardProfile(10, 68.0, 1.19, 20, 10, ("sgemm",))
+    text = "\n".join(verdict_sentences(validation(), RECEIPT, copying))
+    assert "ATTENTION" in text
+    assert "20 vers le GPU, 10 vers l'hôte" in text
+
+
+def test_a_missing_gpu_clock_and_calibration_are_said():
+    results = [make_result(samples(2.0, i), gpu_unavailable="il attend le GPU") for i in range(2)]
+    receipt = CalibrationReceipt((), None, "no compiler")
+    text = "\n".join(verdict_sentences(judge(results), receipt, None))
+    assert "Pas d'horloge GPU : il attend le GPU." in text
+    assert "pas d'étalonnage possible" in text
+
+
+def test_strict_makes_a_missed_criterion_an_error():
+    enforce(validation(), strict=True)
+    enforce(validation(clock="host"), strict=False)
+    with pytest.raises(AcceptanceError, match=r"NON ACCEPTÉ.*strict"):
+        enforce(validation(clock="host"), strict=True)
+    with pytest.raises(AcceptanceError, match="DIAGNOSTIC"):
+        enforce(validation(schedule="interleaved"), strict=True)
