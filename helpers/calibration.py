@@ -19,9 +19,10 @@ FIT_US = (10, 100, 1_000, 10_000)
 HELD_OUT_US = (30, 300, 3_000)
 REPEATS = {10: 200, 30: 200, 100: 100, 300: 100, 1_000: 30, 3_000: 20, 10_000: 10}
 # Stated limits of the error left on held-out durations: absolute (ms), and relative, the larger.
-LIMITS = {"gpu": (0.001, 0.001), "host": (0.030, 0.010)}
+# The host's clock also waits for the scheduler: below 0.1 ms it says nothing on a virtual machine.
+LIMITS = {"gpu": (0.001, 0.001), "host": (0.100, 0.010)}
 TIMER_SPINS_S = (0.3, 1.3)
-TIMER_LIMIT = 2e-4  # relative disagreement of the GPU's timer and the host's clock over 1 s
+TIMER_LIMIT = 5e-4  # GPU timer against host clock over 1 s: half of the GPU clock's 0.1 %
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ class Parameters:
     model: str = "resnet18"
     eval_images: int = TEST_SET_SIZE
     seed: int = 0
+    wait_quiet_s: float = 0.0
     max_p95_spread: float = 0.10
     strict: bool = False
     session: str = ""
@@ -92,6 +93,9 @@ RULES: dict[str, Rule] = {
     ),
     "eval_images": _integer(1, TEST_SET_SIZE),
     "seed": _integer(0, LARGEST_SEED),
+    "wait_quiet_s": Rule(
+        float, "a number of seconds >= 0 and <= 3600", lambda value: 0 <= value <= 3600
+    ),
     "max_p95_spread": Rule(
         float, "a number > 0 and < 1 (0.10 means 10 %)", lambda value: 0 < value < 1
     ),
@@ -123,6 +127,11 @@ def validate(**given: Any) -> Parameters:
         One line per problem: the parameter, what was given and its type, what is allowed.
     """
     problems = [problem for name, value in given.items() if (problem := _problem(name, value))]
+    if given.get("schedule") == "interleaved" and given.get("isolation") == "process":
+        problems.append(
+            "schedule='interleaved' needs all runs in one process: use isolation='none', or "
+            "schedule='consecutive'"
+        )
     if problems:
         raise ParameterError("\n".join(problems))
     kinds = {field.name: field.type for field in fields(Parameters)}

@@ -10,7 +10,8 @@ from helpers.calibration import CalibrationReceipt
 from helpers.causes import interval
 from helpers.conditions import ConditionsSeen
 from helpers.french import number, percent
-from helpers.stats import LatencySummary
+from helpers.interference import Observation, flags, untagged
+from helpers.stats import LatencySummary, percentile
 from helpers.validation import Validation
 from helpers.verdict import CLOCK_NAMES
 
@@ -101,3 +102,26 @@ def conditions_table(seen: ConditionsSeen) -> pd.DataFrame:
         "Ramasse-miettes actif": yes[seen.gc_enabled],
     }
     return pd.DataFrame({"Constaté pendant la mesure": rows}).rename_axis("Condition")
+
+
+def untagged_table(
+    results: Sequence[LatencyResult], observed: Sequence[Sequence[Observation]]
+) -> pd.DataFrame:
+    """The p95 of all samples beside that of the untagged ones (ms): a diagnosis, no replacement."""
+    rows = []
+    for run, (result, seen) in enumerate(zip(results, observed, strict=True), start=1):
+        for clock in ("gpu", "host"):
+            if (summary := getattr(result, clock)) is not None:
+                kept = summary.samples_ms[untagged(summary.samples_ms, seen, clock)]
+                rows.append(
+                    {
+                        "Run": run,
+                        "Horloge": CLOCK_NAMES[clock],
+                        "p95, tous": number(summary.p95),
+                        "n": str(summary.n),
+                        "p95, sans étiquette": number(percentile(kept, 0.95)) if kept.size else "–",
+                        "n sans étiquette": str(kept.size),
+                        "Étiquettes": ", ".join(flags(seen)) or "aucune",
+                    }
+                )
+    return pd.DataFrame(rows).set_index(["Run", "Horloge"])

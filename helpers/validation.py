@@ -1,7 +1,7 @@
 """Step 4: consecutive runs, the 10 % criterion on their p95, and the verdict with its causes."""
 
 import multiprocessing
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
@@ -10,6 +10,7 @@ from torch import nn
 
 from helpers.bench_latency import LatencyResult, benchmark_latency, move_inputs, prepared
 from helpers.causes import find_causes
+from helpers.interference import Observation, Watch
 from helpers.stats import spread
 
 CLOCKS = ("gpu", "host")
@@ -64,9 +65,9 @@ def validation_runs(
     schedule: str = "consecutive",
     isolation: str = "none",
     precision: str = "fp32",
-    between_blocks: Callable[[], None] = lambda: None,
-) -> Iterator[LatencyResult]:
-    """Yield `runs` results, each as soon as it is complete.
+    watch: Watch | None = None,
+) -> Iterator[tuple[LatencyResult, tuple[Observation, ...]]]:
+    """Yield (result, what was seen around each of its blocks), each run as soon as it is complete.
 
     Parameters
     ----------
@@ -75,6 +76,8 @@ def validation_runs(
         the runs in turn after one warm-up, so that drift hits all alike; a diagnostic.
     isolation
         "process": each run in a fresh process, so that repeatability between processes is seen.
+    watch
+        Looks between blocks, never inside; a new one by default, and in a fresh process anyway.
 
     Raises
     ------
@@ -87,55 +90,56 @@ def validation_runs(
             "'none' or 'process'"
         )
     settings = {"device": device, "precision": precision}
+    watch = watch or Watch(device)
     if schedule == "interleaved":
         if isolation == "process":
             raise ValueError(
                 "schedule='interleaved' needs all runs in one process: use isolation='none'"
             )
         with prepared(model, dataloader, warmup_iters, **settings) as bench:
-            yield from _interleaved(bench, runs, measure_iters, between_blocks)
+            yield from _interleaved(bench, runs, measure_iters, watch)
         return
+    iterations = (warmup_iters, measure_iters)
     for _ in range(runs):
         if isolation == "process":
-            yield _in_fresh_process(model, dataloader, warmup_iters, measure_iters, settings)
+            yield _in_fresh_process(model, dataloader, iterations, settings)
         else:
-            yield benchmark_latency(
-                model,
-                dataloader,
-                warmup_iters,
-                measure_iters,
-                between_blocks=between_blocks,
-                **settings,
-            )
+            yield _watched(model, dataloader, iterations, settings, watch)
 
 
-def _interleaved(bench, runs: int, measure_iters: int, between_blocks) -> list[LatencyResult]:
+def _watched(model, dataloader, iterations, settings, watch):
+    result = benchmark_latency(
+        model, dataloader, *iterations, between_blocks=watch.look, **settings
+    )
+    return result, watch.observations(result)
+
+
+def _interleaved(bench, runs: int, measure_iters: int, watch: Watch):
     started = [bench.new_run(measure_iters) for _ in range(runs)]
     while not started[-1].complete:
         for run in started:
-            between_blocks()
+            watch.look()
             run.measure_block()
-    between_blocks()
-    return [run.result() for run in started]
+    watch.look()
+    results = [run.result() for run in started]
+    return zip(results, watch.interleaved(results), strict=True)
 
 
-def _in_fresh_process(model, dataloader, warmup_iters, measure_iters, settings) -> LatencyResult:
+def _in_fresh_process(model, dataloader, iterations, settings):
     cpu = torch.device("cpu")
     inputs, home = move_inputs(dataloader, cpu), next(model.parameters()).device
     context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
     try:
         model.to(cpu)
         with ProcessPoolExecutor(1, mp_context=context) as pool:
-            return pool.submit(
-                _measure_moved, model, inputs, warmup_iters, measure_iters, settings
-            ).result()
+            return pool.submit(_measure_moved, model, inputs, iterations, settings).result()
     finally:
         model.to(home)
 
 
-def _measure_moved(model, inputs, warmup_iters, measure_iters, settings) -> LatencyResult:
-    model.to(settings["device"])
-    return benchmark_latency(model, inputs, warmup_iters, measure_iters, **settings)
+def _measure_moved(model, inputs, iterations, settings):
+    device = settings["device"]
+    return _watched(model.to(device), inputs, iterations, settings, Watch(device))
 
 
 def deciding_clock(requested: str, results: Iterable[LatencyResult]) -> str:

@@ -1,7 +1,10 @@
 """The verdict of the day in French sentences: what was met, on which clock, and if not, why."""
 
+from collections.abc import Sequence
+
 from helpers.calibration import CalibrationReceipt
 from helpers.french import number, percent
+from helpers.interference import Observation, describe
 from helpers.profiling import ForwardProfile
 from helpers.validation import ClockVerdict, Validation
 
@@ -44,9 +47,12 @@ def clock_sentence(clock: ClockVerdict, limit: float, decides: bool) -> str:
 
 
 def verdict_sentences(
-    validation: Validation, receipt: CalibrationReceipt, profile: ForwardProfile | None
+    validation: Validation,
+    receipt: CalibrationReceipt,
+    profile: ForwardProfile | None,
+    observed: Sequence[Sequence[Observation]] = (),
 ) -> list[str]:
-    """The whole verdict, headline first."""
+    """The whole verdict, headline first; what was seen around the blocks is said even if it met."""
     sentences = [headline(validation)]
     if validation.schedule != "consecutive":
         sentences.append(
@@ -60,6 +66,9 @@ def verdict_sentences(
     sentences += [f"Pas d'horloge GPU : {why}." for why in sorted(unavailable)]
     sentences.append(f"Étalonnage : {RECEIPTS[receipt.status]}.")
     sentences.append(_copies(profile))
+    seen = [told for run, blocks in enumerate(observed, 1) for told in describe(blocks, run)]
+    if observed:
+        sentences.append(f"Perturbations : {' ; '.join(seen) or 'aucune constatée'}.")
     return sentences
 
 

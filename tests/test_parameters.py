@@ -201,3 +201,8 @@ def test_an_uncaught_error_shows_its_message_last():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "`-p strict True`" in done.stderr.splitlines()[-1]
+
+
+def test_interleaved_runs_cannot_be_isolated():
+    with pytest.raises(ParameterError, match="one process"):
+        validate(schedule="interleaved", isolation="process")

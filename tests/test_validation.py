@@ -14,7 +14,8 @@ def series(level, seed=0, n=500, sd=0.01):
 
 
 def runs(**settings):
-    return list(validation_runs(TinyNet(), BATCHES, device=CPU, warmup_iters=5, **settings))
+    pairs = validation_runs(TinyNet(), BATCHES, device=CPU, warmup_iters=5, **settings)
+    return [result for result, _ in pairs]
 
 
 @pytest.mark.parametrize("schedule", ["consecutive", "interleaved"])
@@ -25,23 +26,35 @@ def test_every_run_has_all_its_samples(schedule):
 
 def test_results_come_one_by_one():
     generator = validation_runs(TinyNet(), BATCHES, device=CPU, warmup_iters=5, measure_iters=20)
-    first = next(generator)
+    first, seen = next(generator)
     assert first.host.n == 20
+    assert len(seen) == 1
     generator.close()
 
 
+@pytest.mark.parametrize("schedule", ["consecutive", "interleaved"])
+def test_every_block_of_every_run_is_watched(schedule):
+    pairs = validation_runs(
+        TinyNet(), BATCHES, runs=2, measure_iters=250, device=CPU, schedule=schedule
+    )
+    assert [len(seen) for _, seen in pairs] == [3, 3]
+
+
 def test_interleaved_runs_take_turns():
-    looks = []
-    runs(runs=2, measure_iters=200, schedule="interleaved", between_blocks=lambda: looks.append(1))
-    assert len(looks) == 5  # two blocks of each run, and a last look
+    pairs = validation_runs(
+        TinyNet(), BATCHES, runs=2, measure_iters=200, device=CPU, schedule="interleaved"
+    )
+    (_, one), (_, two) = pairs
+    assert one[0].end_s <= two[0].start_s <= one[1].start_s <= two[1].start_s
 
 
 def test_a_run_in_a_fresh_process():
     model = TinyNet().train()
-    (result,) = validation_runs(
+    ((result, seen),) = validation_runs(
         model, BATCHES, runs=1, warmup_iters=5, measure_iters=30, device=CPU, isolation="process"
     )
     assert result.host.n == 30
+    assert len(seen) == 1
     assert result.conditions.as_required
     assert model.training
 
