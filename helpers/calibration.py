@@ -70,6 +70,11 @@ class CalibrationReceipt:
         good = timer_ok and all(c.within_limits for c in self.clocks)
         return "calibrated" if good else "uncalibrated"
 
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """For the column `flags`: empty when calibrated."""
+        return () if self.status == "calibrated" else (self.status.replace(" ", "_"),)
+
 
 def fit_line(true_ms: np.ndarray, measured_ms: np.ndarray, clock: str) -> tuple[float, float]:
     """Return (intercept_ms, slope), least squares weighted by the clock's stated limits."""

@@ -81,6 +81,10 @@ class Watch:
         """Take one look, to be called before, between and after blocks of samples."""
         self._looks.append(self.read())
 
+    def forget(self) -> None:
+        """Drop the looks of a run that was interrupted."""
+        self._looks = []
+
     def read(self) -> Snapshot:
         """Take one look without keeping it."""
         start = time.perf_counter()

@@ -91,6 +91,7 @@ def validation_runs(
         )
     settings = {"device": device, "precision": precision}
     watch = watch or Watch(device)
+    watch.forget()
     if schedule == "interleaved":
         if isolation == "process":
             raise ValueError(

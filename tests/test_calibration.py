@@ -24,11 +24,13 @@ def test_a_clock_off_its_limits_marks_the_session_uncalibrated():
     bent = judge("gpu", 3e-5, 1e-3, points(lambda t: t + 0.02 * np.sqrt(t)))
     assert not bent.within_limits
     assert CalibrationReceipt((bent,), 1.0, "").status == "uncalibrated"
+    assert CalibrationReceipt((bent,), 1.0, "").flags == ("uncalibrated",)
 
 
 def test_a_gpu_timer_that_disagrees_with_the_host_is_not_trusted():
     good = judge("gpu", 3e-5, 1e-3, points(lambda t: t + 0.004))
     assert CalibrationReceipt((good,), 1.00001, "").status == "calibrated"
+    assert CalibrationReceipt((good,), 1.00001, "").flags == ()
     assert CalibrationReceipt((good,), 1.001, "").status == "uncalibrated"
 
 
@@ -56,6 +58,7 @@ def test_a_platform_without_kernels_says_not_calibrated(monkeypatch):
     monkeypatch.setattr(calibration, "compile_kernel", no_compiler)
     receipt = calibrate(torch.device("cuda"))
     assert receipt.status == "not calibrated"
+    assert receipt.flags == ("not_calibrated",)
     assert "no run-time compiler" in receipt.reason
 
 

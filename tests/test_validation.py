@@ -3,6 +3,7 @@ import pytest
 import torch
 from fakes import TinyNet, make_result
 
+from helpers.interference import Watch
 from helpers.validation import deciding_clock, judge, validation_runs
 
 CPU = torch.device("cpu")
@@ -113,3 +114,22 @@ def test_interleaved_runs_never_stand_for_the_acceptance():
 def test_one_run_is_no_validation():
     with pytest.raises(ValueError, match="two"):
         judge([make_result(series(1.0))])
+
+
+def test_an_interrupted_run_leaves_nothing_for_the_next():
+    class Interrupted(TinyNet):
+        left = 30
+
+        def forward(self, x):
+            self.left -= 1
+            if not self.left:
+                raise KeyboardInterrupt
+            return super().forward(x)
+
+    model, watch = Interrupted(), Watch(CPU)
+    settings = {"runs": 1, "warmup_iters": 5, "measure_iters": 50, "device": CPU, "watch": watch}
+    with pytest.raises(KeyboardInterrupt):
+        list(validation_runs(model, BATCHES, **settings))
+    ((result, seen),) = validation_runs(model, BATCHES, **settings)
+    assert result.host.n == 50
+    assert len(seen) == 1
