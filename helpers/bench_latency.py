@@ -3,17 +3,38 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from time import perf_counter
 
 import numpy as np
 import torch
 
+from helpers.bench_checks import (
+    DISTINCT_INPUTS,
+    ModelError,
+    check_count,
+    check_device,
+    check_output,
+    check_unchanged,
+    device_of,
+    move_inputs,
+    phase,
+)
 from helpers.clocks import GpuClock, NotQueueableError, host_latencies
-from helpers.conditions import ConditionsSeen, measuring_conditions, modules_of
+from helpers.conditions import ConditionsSeen, measuring_conditions
+from helpers.measuring import announced, other_session
 from helpers.stats import LatencySummary, percentile, summarise
 
-DISTINCT_INPUTS = 8  # several images, rotated: one image alone may be a special case
+__all__ = [
+    "DISTINCT_INPUTS",
+    "Bench",
+    "LatencyResult",
+    "ModelError",
+    "Run",
+    "benchmark_latency",
+    "move_inputs",
+    "prepared",
+]
+
 BLOCK = 100  # samples per block; between blocks other things may be looked at, never inside
 WARMUP_WINDOW = 25  # the warm-up is steady when two windows of this many samples agree
 WARMUP_MAX_ITERS = 200
@@ -30,7 +51,8 @@ class LatencyResult:
     `warmup_ms` (warmup_used,) are the warm-up's host latencies, never part of the statistics;
     `steady`: they had settled. `rejected_gpu_ms`: samples of batches whose gate opened too early,
     kept but apart. `launch_ms`: host time to launch one forward (None without GPU clock).
-    `wall_s`: wall time of the measured part, {"host": s, "gpu": s}.
+    `wall_s`: wall time of the measured part, {"host": s, "gpu": s}. `other_session`: who else
+    measured on this device meanwhile (French), "" if nobody was seen.
     """
 
     host: LatencySummary
@@ -49,6 +71,7 @@ class LatencyResult:
     precision: str
     device: str
     conditions: ConditionsSeen
+    other_session: str = ""
 
 
 def benchmark_latency(
@@ -85,9 +108,10 @@ def benchmark_latency(
     Raises
     ------
     ValueError
-        No batch, unequal batches, too few iterations, unknown precision.
-    RuntimeError
-        What the model itself raised, named with the iteration's phase.
+        No batch, unequal batches, too few iterations, unknown precision, a model elsewhere than
+        on `device`, that changes its inputs, or whose output is no finite tensor of one shape.
+    ModelError
+        The model raised; the message says what, in which phase and iteration.
     """
     with prepared(model, dataloader, warmup_iters, device=device, precision=precision) as bench:
         run = bench.new_run(measure_iters)
@@ -108,51 +132,16 @@ def prepared(
     precision: str = "fp32",
 ) -> Iterator["Bench"]:
     """Everything that comes before the first sample; yields a warm `Bench`, restores on exit."""
-    if warmup_iters < 1:
-        raise ValueError(f"warmup_iters={warmup_iters}: at least 1 is needed")
-    device = torch.device(device) if device is not None else _device_of(model)
+    check_count("warmup_iters", warmup_iters)
+    device = torch.device(device) if device is not None else device_of(model)
+    check_device(model, device)
     inputs = move_inputs(dataloader, device)
-    with measuring_conditions(model, precision) as seen:
+    with announced(device), measuring_conditions(model, precision) as seen:
         bench = Bench(model, inputs, device, precision, seen)
         bench.warm_up(warmup_iters)
+        bench.check()
         yield bench
-
-
-def move_inputs(dataloader: Iterable, device: torch.device) -> list[torch.Tensor]:
-    """Move the first `DISTINCT_INPUTS` batches to `device`, once, before any timing.
-
-    Raises
-    ------
-    ValueError
-        No batch, an empty batch, something that is no floating-point tensor, or unequal shapes.
-    """
-    batches = [
-        b[0] if isinstance(b, (tuple, list)) else b for b in islice(dataloader, DISTINCT_INPUTS)
-    ]
-    if not batches:
-        raise ValueError("the data loader yields no batch: give it at least one image")
-    for index, batch in enumerate(batches):
-        if not isinstance(batch, torch.Tensor) or not batch.is_floating_point():
-            kind = getattr(batch, "dtype", type(batch).__name__)
-            raise ValueError(
-                f"batch {index} of the data loader is {kind}, not a floating-point tensor: "
-                "apply the test transform, which scales and normalises"
-            )
-        if batch.shape != batches[0].shape or not batch.numel():
-            raise ValueError(
-                f"batch {index} of the data loader has shape {tuple(batch.shape)}, batch 0 "
-                f"{tuple(batches[0].shape)}: latencies need batches of one size (drop_last=True)"
-            )
-        if not torch.isfinite(batch).all():
-            raise ValueError(
-                f"batch {index} of the data loader holds NaN or infinity: mend the data"
-            )
-    return [batch.to(device) for batch in batches]
-
-
-def _device_of(model: Callable) -> torch.device:
-    parameter = next((p for m in modules_of(model) for p in m.parameters()), None)
-    return parameter.device if parameter is not None else torch.device("cpu")
+        bench.check()  # a figure of a model that changed meanwhile is never returned
 
 
 class Bench:
@@ -160,6 +149,8 @@ class Bench:
 
     def __init__(self, model, inputs, device, precision, seen: ConditionsSeen):
         self.model, self.inputs, self.device = model, inputs, device
+        self._originals = [batch.to("cpu", copy=True) for batch in inputs]
+        self._shape: tuple[int, ...] = ()
         self.precision, self.seen = precision, seen
         self.warmup_ms, self.steady = np.zeros(0), False
         self.gpu_clock, self.gpu_unavailable = None, "aucun GPU CUDA"
@@ -170,47 +161,40 @@ class Bench:
         The first iterations load modules, choose algorithms and raise an idle GPU's clock.
         """
         chunks, done, start = [], 0, perf_counter()
-        self._check_output()
+        self._shape = check_output(self.model, self.inputs[0], self.device)
         while done < warmup_iters or not _steady(chunks):
             if done >= max(warmup_iters, WARMUP_MAX_ITERS) or perf_counter() - start > WARMUP_MAX_S:
                 break
-            chunks.append(
-                host_latencies(
-                    self.model, self.inputs, min(WARMUP_WINDOW, max(1, warmup_iters)), self.device
-                )
-            )
+            count = min(WARMUP_WINDOW, warmup_iters)
+            with phase("warm-up", done):
+                chunks.append(host_latencies(self.model, self.inputs, count, self.device))
             done += len(chunks[-1])
         self.warmup_ms, self.steady = np.concatenate(chunks), _steady(chunks)
         if self.device.type == "cuda":
             self._start_gpu_clock()
 
-    def _check_output(self) -> None:
-        output = self.model(self.inputs[0])
-        if not isinstance(output, torch.Tensor):
+    def check(self) -> None:
+        """Raise where the model has changed its inputs or the shape of its output."""
+        check_unchanged(self.inputs, self._originals)
+        shape = check_output(self.model, self.inputs[-1], self.device)
+        if shape != self._shape:
             raise ValueError(
-                f"the model returned {type(output).__name__}, not a tensor of logits: wrap it in a "
-                "function that returns the tensor to be timed"
+                f"the model's output had shape {self._shape} and now has {shape}: its forwards "
+                "are not the same work, give it inputs and a state for which they are"
             )
-        if output.device.type != self.device.type:
-            raise ValueError(
-                f"the model's output is on {output.device}, the benchmark on {self.device}: "
-                f"move the model with .to('{self.device}')"
-            )
-        if not torch.isfinite(output).all():
-            raise ValueError("the model's output holds NaN or infinity: its latency means nothing")
 
     def _start_gpu_clock(self) -> None:
         try:
             self.gpu_clock = GpuClock(self.device)
-            self.gpu_clock.adapt(self.model, self.inputs)
+            with phase("GPU clock's adaptation"):
+                self.gpu_clock.adapt(self.model, self.inputs)
             self.gpu_unavailable = ""
         except NotQueueableError as error:
             self.gpu_clock, self.gpu_unavailable = None, str(error)
 
     def new_run(self, measure_iters: int) -> "Run":
         """Start a run of `measure_iters` samples per clock."""
-        if measure_iters < 1:
-            raise ValueError(f"measure_iters={measure_iters}: at least 1 is needed")
+        check_count("measure_iters", measure_iters)
         return Run(self, measure_iters)
 
 
@@ -225,7 +209,8 @@ class Run:
     """Collects one run's samples, block by block, so that runs may also take turns."""
 
     def __init__(self, bench: Bench, measure_iters: int):
-        self._bench, self._remaining = bench, measure_iters
+        self._bench, self._remaining, self._done = bench, measure_iters, 0
+        self._others: list[str] = []
         self._host, self._gpu, self._wall = [], [], {"host": 0.0, "gpu": 0.0}
 
     @property
@@ -236,18 +221,23 @@ class Run:
     def measure_block(self) -> None:
         """Take the next block of samples with the host clock, then with the GPU clock."""
         bench, count = self._bench, min(BLOCK, self._remaining)
+        self._others.append(other_session(bench.device))
         start = perf_counter()
-        self._host.append(host_latencies(bench.model, bench.inputs, count, bench.device))
+        with phase("measurement by the host's clock", self._done):
+            self._host.append(host_latencies(bench.model, bench.inputs, count, bench.device))
         middle = perf_counter()
         if bench.gpu_clock is not None:
-            self._gpu.append(bench.gpu_clock.measure(bench.model, bench.inputs, count))
+            with phase("measurement by the GPU's clock", self._done):
+                self._gpu.append(bench.gpu_clock.measure(bench.model, bench.inputs, count))
         self._wall["host"] += middle - start
         self._wall["gpu"] += perf_counter() - middle
         self._remaining -= count
+        self._done += count
 
     def result(self) -> LatencyResult:
         """Summarise a complete run."""
         bench, gpu = self._bench, self._gpu
+        others = dict.fromkeys([*self._others, other_session(bench.device)])
         launches = np.concatenate([g.launch_ms for g in gpu]) if gpu else None
         return LatencyResult(
             host=summarise(np.concatenate(self._host)),
@@ -266,4 +256,5 @@ class Run:
             precision=bench.precision,
             device=str(bench.device),
             conditions=bench.seen,
+            other_session=" ; ".join(filter(None, others)),
         )

@@ -41,7 +41,7 @@ def find_causes(clock: str, results: Sequence[LatencyResult], limit: float) -> t
 
 
 def _oddities(clock: str, result: LatencyResult, summary: LatencySummary) -> list[str]:
-    found = []
+    found = [result.other_session] if result.other_session else []
     shift = _level_shift(summary)
     if shift:
         found.append(shift)

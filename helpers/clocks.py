@@ -43,6 +43,14 @@ class NotQueueableError(RuntimeError):
     """The model's work cannot be queued behind a closed gate, so the GPU clock does not apply."""
 
 
+class ForwardError(RuntimeError):
+    """The model raised (its error is the cause) in forward `index` of a series, from 0."""
+
+    def __init__(self, index: int):
+        super().__init__(f"the model raised in forward {index}")
+        self.index = index
+
+
 @dataclass(frozen=True)
 class GpuSamples:
     """What one call of `GpuClock.measure` read, all in ms.
@@ -71,15 +79,24 @@ def host_latencies(
     """Time `iterations` forwards one by one with the host's clock.
 
     Returns (iterations,) float64 ms: forward + synchronize. The inputs are used in turn.
+
+    Raises
+    ------
+    ForwardError
+        The model raised.
     """
     synchronize, kinds = synchronizer(device), len(inputs)
     elapsed_ns = np.zeros(iterations, dtype=np.int64)
     synchronize()
-    for i in range(iterations):
-        start = perf_counter_ns()
-        call(inputs[i % kinds])
-        synchronize()
-        elapsed_ns[i] = perf_counter_ns() - start
+    i = 0
+    try:  # outside the loop: it costs nothing inside
+        for i in range(iterations):
+            start = perf_counter_ns()
+            call(inputs[i % kinds])
+            synchronize()
+            elapsed_ns[i] = perf_counter_ns() - start
+    except Exception as error:
+        raise ForwardError(i) from error
     return elapsed_ns / 1e6
 
 
@@ -139,6 +156,8 @@ class GpuClock:
         ------
         NotQueueableError
             Even one forward waits for the GPU (`.item()`, `.cpu()`, a synchronize inside).
+        ForwardError
+            The model raised.
         """
         self.batch, self.timeout_ms = 0, MAX_GATE_TIMEOUT_MS
         for count in QUEUE_PROBES:
@@ -168,6 +187,8 @@ class GpuClock:
         ------
         NotQueueableError
             More batches were rejected than accepted batches were needed.
+        ForwardError
+            The model raised.
         """
         if not self.batch:
             self.adapt(call, inputs)
@@ -200,7 +221,7 @@ class GpuClock:
         """
         opened, timed_out, kinds = self._opened, self._timed_out, len(inputs)
         starts, ends, before = self._starts, self._ends, self._before
-        opened[0], timed_out[0] = 0, 0
+        opened[0], timed_out[0], i = 0, 0, 0
         with torch.cuda.device(self.device):
             try:
                 self._gate(args=[opened, timed_out, self.timeout_ms])
@@ -212,6 +233,8 @@ class GpuClock:
                     ends[i].record()
                 launch_ms = (perf_counter_ns() - start) / 1e6 / count
                 shut = not timed_out.item()
+            except Exception as error:
+                raise ForwardError(first + i) from error
             finally:  # also when the model raises: never leave the stream held
                 opened[0] = 1
                 torch.cuda.synchronize(self.device)

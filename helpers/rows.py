@@ -75,6 +75,7 @@ def _own_flags(result: LatencyResult) -> list[str]:
         "conditions_not_met": not result.conditions.as_required,
         "gpu_clock_unavailable": result.gpu is None and result.device.startswith("cuda"),
         "retried_batches": result.retried_batches > 0,
+        "other_session": bool(result.other_session),
     }
     return [name for name, raised in seen.items() if raised]
 
