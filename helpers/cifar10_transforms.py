@@ -1,5 +1,7 @@
 """CIFAR-10's normalisation constants, transforms and the data set that applies them per image."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from torch.utils.data import Dataset
@@ -45,3 +47,41 @@ class ImageDataset(Dataset):
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         return self.transform(self.images[index]), int(self.labels[index])
+
+
+def check_batches(batches: Iterable, batch_size: int) -> None:
+    """Verify that a loader gives what `test_transform` makes of 8-bit images, in such batches.
+
+    Undone, the normalisation must give back whole numbers from 0 to 255: images that are not
+    normalised, twice normalised or augmented by something else do not pass. Looks at one batch.
+
+    Raises
+    ------
+    ValueError
+        There is none, or its type, shape or normalisation is another one.
+    """
+    images, labels = next(iter(batches), (None, None))
+    if images is None:
+        raise ValueError("the data loader yields no batch: give it at least one image")
+    expected = (batch_size, 3, 32, 32)
+    if tuple(images.shape) != expected or images.dtype != torch.float32:
+        raise ValueError(
+            f"the data loader gives {tuple(images.shape)} {images.dtype}, declared are {expected} "
+            "torch.float32: build it with test_loader(data, batch_size)"
+        )
+    if labels.shape != (batch_size,):
+        raise ValueError(
+            f"the data loader gives labels of shape {tuple(labels.shape)} for {batch_size} images: "
+            "give one label for each"
+        )
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+    pixels = (images * std + mean) * 255
+    if not (pixels.min() > -0.01 and pixels.max() < 255.01 and _whole(pixels)):
+        raise ValueError(
+            f"the data loader's images, from {images.min():.3g} to {images.max():.3g}, are not "
+            f"8-bit images normalised with mean {MEAN} and std {STD}: apply test_transform() once"
+        )
+
+
+def _whole(values: torch.Tensor) -> bool:
+    return bool((values - values.round()).abs().max() < 0.01)

@@ -1,14 +1,17 @@
 """Step 4: consecutive runs, the 10 % criterion on their p95, and the verdict with its causes."""
 
 import multiprocessing
+import pickle
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from helpers.bench_latency import LatencyResult, benchmark_latency, move_inputs, prepared
+from helpers.bench_checks import device_of, move_inputs
+from helpers.bench_latency import LatencyResult, benchmark_latency, prepared
 from helpers.causes import find_causes
 from helpers.interference import Observation, Watch
 from helpers.stats import spread
@@ -128,14 +131,33 @@ def _interleaved(bench, runs: int, measure_iters: int, watch: Watch):
 
 def _in_fresh_process(model, dataloader, iterations, settings):
     cpu = torch.device("cpu")
-    inputs, home = move_inputs(dataloader, cpu), next(model.parameters()).device
+    inputs, home = move_inputs(dataloader, cpu), device_of(model)
+    _check_portable(model)
     context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
     try:
         model.to(cpu)
         with ProcessPoolExecutor(1, mp_context=context) as pool:
             return pool.submit(_measure_moved, model, inputs, iterations, settings).result()
+    except BrokenProcessPool as error:
+        raise RuntimeError(
+            "isolation='process': the fresh process ended before its run was complete; it was "
+            "killed, ran out of memory, or could not import the model's class (move a class "
+            "defined in a notebook to a module). isolation='none' measures without it"
+        ) from error
     finally:
         model.to(home)
+
+
+def _check_portable(model) -> None:
+    try:
+        if not isinstance(model, nn.Module):
+            raise TypeError("it is no nn.Module")
+        pickle.dumps(model)
+    except Exception as error:
+        raise ValueError(
+            f"isolation='process' cannot hand this model ({type(model).__name__}) to a fresh "
+            f"process: {error}. Use isolation='none', or a module without lambdas and hooks"
+        ) from error
 
 
 def _measure_moved(model, inputs, iterations, settings):

@@ -62,6 +62,8 @@ def verdict_sentences(
         clock_sentence(clock, validation.max_p95_spread, name == validation.deciding)
         for name, clock in validation.clocks.items()
     ]
+    others = dict.fromkeys(r.other_session for r in validation.results if r.other_session)
+    sentences += [f"ATTENTION, mesures contaminées : {who}." for who in others]
     unavailable = {r.gpu_unavailable for r in validation.results if r.gpu is None}
     sentences += [f"Pas d'horloge GPU : {why}." for why in sorted(unavailable)]
     sentences.append(f"Étalonnage : {RECEIPTS[receipt.status]}.")

@@ -1,0 +1,131 @@
+"""Sessions that measure at once see each other, and nobody sees those that are gone."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+from fakes import TinyNet
+
+from helpers import bench_latency, measuring
+from helpers.bench_latency import benchmark_latency
+from helpers.measuring import announced, other_session
+
+CPU = torch.device("cpu")
+INPUTS = [torch.zeros(1, 3, 8, 8)]
+MEASURING = """
+import torch
+from helpers.measuring import announced
+with announced(torch.device("cpu")):
+    print("measuring", flush=True)
+    input()
+print("done", flush=True)
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_folder(monkeypatch, tmp_path):
+    """Not the machine's temporary folder: sessions that really measure are not ours to see."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    yield tmp_path / measuring.FOLDER
+    tempfile.tempdir = None
+
+
+@pytest.fixture
+def neighbour():
+    """Another process that is measuring until it reads a line."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", MEASURING],
+        cwd=Path(__file__).parents[1],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "measuring\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_nobody_is_seen_where_nobody_measures():
+    assert other_session(CPU) == ""
+
+
+def test_another_process_is_seen_until_it_has_finished(neighbour, own_folder):
+    seen = other_session(CPU)
+    assert seen == f"une autre session mesure sur le même processeur (processus {neighbour.pid})"
+    neighbour.communicate("\n", timeout=30)
+    assert other_session(CPU) == ""
+    assert list(own_folder.iterdir()) == []
+
+
+def test_a_killed_process_is_no_longer_seen_and_its_file_is_removed(neighbour, own_folder):
+    neighbour.send_signal(signal.SIGKILL)
+    neighbour.wait()
+    assert len(list(own_folder.iterdir())) == 1
+    assert other_session(CPU) == ""
+    assert list(own_folder.iterdir()) == []
+
+
+def test_one_is_not_its_own_neighbour_even_with_two_benchmarks():
+    with announced(CPU), announced(CPU):
+        assert other_session(CPU) == ""
+
+
+def test_an_error_or_an_interruption_withdraws_the_announcement(own_folder):
+    for error in (RuntimeError, KeyboardInterrupt):
+        with pytest.raises(error), announced(CPU):
+            raise error
+    assert list(own_folder.iterdir()) == []
+
+
+def test_who_measures_elsewhere_does_not_disturb(neighbour, monkeypatch):
+    monkeypatch.setattr(measuring, "_key", lambda device: "gpu-another")
+    assert other_session(CPU) == ""
+
+
+def test_without_a_temporary_folder_the_measurement_goes_on(own_folder):
+    own_folder.write_text("a file where the folder should be")
+    with announced(CPU):
+        assert other_session(CPU) == ""
+
+
+def test_the_benchmark_says_who_else_measured(neighbour):
+    result = benchmark_latency(TinyNet(), INPUTS, 2, 20)
+    assert f"(processus {neighbour.pid})" in result.other_session
+
+
+def test_the_benchmark_alone_says_nothing():
+    assert benchmark_latency(TinyNet(), INPUTS, 2, 20).other_session == ""
+
+
+def test_who_measured_for_a_while_only_is_said_too(monkeypatch):
+    looks = iter(["", "quelqu'un", "quelqu'un", ""])
+    monkeypatch.setattr(bench_latency, "other_session", lambda device: next(looks))
+    assert benchmark_latency(TinyNet(), INPUTS, 2, 250).other_session == "quelqu'un"
+
+
+def test_the_benchmark_is_seen_while_it_measures():
+    names = []
+    benchmark_latency(
+        TinyNet(),
+        INPUTS,
+        2,
+        20,
+        between_blocks=lambda: names.extend(os.listdir(measuring._folder())),
+    )
+    assert names
+    assert all(name.startswith(f"cpu.{os.getpid()}.") for name in names)
+
+
+@pytest.mark.gpu
+def test_a_gpu_is_known_by_its_uuid():
+    key = measuring._key(torch.device("cuda:0"))
+    assert str(torch.cuda.get_device_properties(0).uuid) in key
+    with announced(torch.device("cuda:0")):
+        assert other_session(torch.device("cuda:0")) == ""
