@@ -216,7 +216,7 @@ def read_local(data_dir: Path) -> tuple[np.ndarray, str] | None:
                 incomplete.append(f"{folder} lacks {', '.join(missing)}")
     for form in forms():
         archive = data_dir / form.archive
-        if archive.is_file():
+        if archive.exists():
             return read_archive(form, archive), f"{form.label}, dans l'archive {archive}"
     if incomplete:
         raise DataError(

@@ -195,6 +195,8 @@ def judge(
         clock="gpu" was asked for and a run has no GPU clock.
     """
     results = tuple(results)
+    if len(results) < 2:
+        raise ValueError(f"a verdict compares at least two runs, got {len(results)}: measure more")
     deciding = deciding_clock(clock, results)
     verdicts = {
         name: _judge_clock(name, results, max_p95_spread)
