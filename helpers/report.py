@@ -1,51 +1,65 @@
-"""What a session found, read back from its folder: `python -m helpers.report results/<session>`."""
+"""What a session found, read back from its folder.
+
+python -m helpers.report results/SESSION            prints it
+python -m helpers.report html results/SESSION       writes report.html there: one file, code folded
+python -m helpers.report markdown results/SESSION   writes report.md there: for an issue or a wiki
+"""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
-from helpers.results import ResultsError, read_results
+from helpers.report_session import FinishedSession, read_session
+from helpers.results import PUBLISHED, ResultsError
+from helpers.results_files import write_file
 
 SHOWN = ["run", "clock", "lat_mean", "lat_p95", "host_p95", "gpu_p95", "accuracy", "flags"]
 
 
-def session_text(folder: Path) -> str:
-    """The table of runs, the verdict and where the files are, as plain text.
-
-    Raises
-    ------
-    ResultsError
-        The folder holds no complete session.
-    """
-    try:
-        state = json.loads((folder / "session.json").read_text(encoding="utf8"))["state"]
-        verdict = json.loads((folder / "verdict.json").read_text(encoding="utf8"))["sentences"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ResultsError(f"{folder} holds no finished session ({error}): run it again") from None
-    if state != "complete":
-        raise ResultsError(f"session {folder.name} is {state!r}, not complete: run it again")
-    rows = read_results(folder / "results.csv")
-    files = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
+def session_text(session: FinishedSession) -> str:
+    """The table of runs, the verdict and where the files are, as plain text."""
+    table = session.rows[SHOWN]
     return "\n".join(
         [
-            f"Session {folder.name}, jeu de données {rows['dataset'].iloc[0]}, latences en ms",
-            rows[SHOWN].to_string(index=False, float_format="%.4f", na_rep="-"),
+            f"Session {session.name}, jeu de données {session.dataset}, latences en ms",
+            table.to_string(index=False, float_format="%.4f", na_rep="-"),
             "",
-            *verdict,
+            *session.sentences,
             "",
-            f"Fichiers dans {folder} : {', '.join(files)}",
-            f"CSV publié : {folder.parent / 'results_j1_validation.csv'}",
+            f"Fichiers dans {session.folder} : {', '.join(session.files)}",
+            f"CSV publié : {session.folder.parent / PUBLISHED}",
         ]
     )
 
 
+def write_report(session: FinishedSession, form: str) -> Path:
+    """Write report.html or report.md into the session's folder; returns its path.
+
+    Raises
+    ------
+    ResultsError
+        For "html", there is no executed notebook in the folder; or it cannot be written to.
+    """
+    if form == "html":
+        from helpers.report_html import session_html  # nbconvert and torch take seconds to import
+
+        return write_file(session.folder / "report.html", session_html(session).encode())
+    from helpers.report_markdown import session_markdown
+
+    return write_file(session.folder / "report.md", session_markdown(session).encode())
+
+
 def main() -> None:
-    """Print the session named on the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Print, or write, the report of the session named on the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("form", nargs="?", choices=("text", "html", "markdown"), default="text")
     parser.add_argument("folder", type=Path)
+    given = parser.parse_args()
     try:
-        print(session_text(parser.parse_args().folder))
+        session = read_session(given.folder)
+        print(session_text(session) if given.form == "text" else write_report(session, given.form))
     except ResultsError as error:
         sys.exit(f"error: {error}")
 

@@ -1,0 +1,61 @@
+"""A finished session, read back from its folder for the reports."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from helpers.results import ResultsError, read_results
+
+
+@dataclass(frozen=True)
+class FinishedSession:
+    """What a report needs: the rows (one per run), the verdict's sentences, the machine.
+
+    `files`: names of what lies in the folder, hidden files apart.
+    """
+
+    folder: Path
+    rows: pd.DataFrame
+    sentences: tuple[str, ...]
+    environment: dict[str, Any]
+    files: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The session's name, which is its folder's."""
+        return self.folder.resolve().name
+
+    @property
+    def dataset(self) -> str:
+        """Which images were used: "cifar10" or "synthetic"."""
+        return self.rows["dataset"].iloc[0]
+
+
+def read_session(folder: Path) -> FinishedSession:
+    """Read a session's folder.
+
+    Raises
+    ------
+    ResultsError
+        The folder holds no complete session.
+    """
+    try:
+        state = _json(folder / "session.json")["state"]
+        sentences = tuple(_json(folder / "verdict.json")["sentences"])
+        environment = _json(folder / "environment.json")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ResultsError(f"{folder} holds no finished session ({error}): run it again") from None
+    if state != "complete":
+        raise ResultsError(
+            f"session {folder.resolve().name} is {state!r}, not complete: run it again"
+        )
+    files = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
+    rows = read_results(folder / "results.csv")
+    return FinishedSession(folder, rows, sentences, environment, tuple(files))
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf8"))
