@@ -171,7 +171,7 @@ def _draw_spreads(axis: Axes, sittings: Sittings, names, words) -> dict[str, flo
     axis.set_xlim(SMALLEST, max(1.5, 4 * max(worst.values())))
     axis.xaxis.set_major_formatter(lambda value, _: percent(value, 1))
     edge = f" (au bord : {percent(SMALLEST, 1)} au plus)" * (smallest <= SMALLEST)
-    axis.set_xlabel(f"(max − min) / moyenne des trois{edge}")
+    axis.set_xlabel(f"(max − min) / moyenne des trois p95{edge}")
     limit = percent(LIMIT)
     labels = [f"{_french(n, words)}\n< {limit} : {_within(sittings, n, LIMIT)}" for n in names]
     _set_rows(axis, labels)

@@ -13,6 +13,7 @@ from helpers.interference_rules import HOST_ONLY
 from helpers.plots_style import COLOURS, GREY, MARKED, NOTE_SIZE, handle, thousands
 
 LANE = 0.17  # inches
+MOST_NAMED_SPANS = 6  # in the alt text, per kind of tag; beyond, their blocks are counted
 TAG_LABELS = {
     "foreign_gpu_process": "processus étranger",
     "gpu_clock_drop": "horloge GPU abaissée",
@@ -70,7 +71,9 @@ class Strip:
         """All of it in French words, for the alt text."""
         told = [gauge.label for gauge in self.gauges]
         for code, spans in self.tags.items():
-            blocks = (f"bloc {b}" if b == a + 1 else f"blocs {a + 1} à {b}" for a, b in spans)
+            blocks = [f"bloc {b}" if b == a + 1 else f"blocs {a + 1} à {b}" for a, b in spans]
+            if len(blocks) > MOST_NAMED_SPANS:
+                blocks = [f"{sum(b - a for a, b in spans)} blocs sur {-(-self.samples // BLOCK)}"]
             told.append(f"{_label(code)} ({', '.join(blocks)})")
         return ", ".join(told)
 
