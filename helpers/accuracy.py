@@ -13,7 +13,6 @@ def accuracy(
     batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
     device: torch.device,
     precision: str = "fp32",
-    progress: Callable[[Iterable], Iterable] = iter,
 ) -> tuple[float, int]:
     """Return (fraction of right answers, number of images), under the measuring conditions.
 
@@ -21,8 +20,6 @@ def accuracy(
     ----------
     batches
         (images (N, 3, 32, 32), labels (N,)) pairs.
-    progress
-        Wraps the iteration over batches, to show how far it is.
 
     Raises
     ------
@@ -31,7 +28,7 @@ def accuracy(
     """
     right = seen = 0
     with measuring_conditions(model, precision):
-        for index, (images, labels) in enumerate(progress(batches)):
+        for index, (images, labels) in enumerate(batches):
             scores = model(images.to(device))
             _check(scores, labels, f"batch {index}")
             right += int((scores.argmax(dim=1) == labels.to(device)).sum())
