@@ -248,7 +248,9 @@ def describe(observations: Sequence[Observation], run: int) -> list[str]:
     idle = max((o.idle_foreigners for o in observations), default=0)
     if idle:
         told.append(f"{idle} autre(s) processus présent(s) sur le GPU sans calcul, run {run}")
-    unseen = dict.fromkeys(what for o in observations for what in o.unseen)
-    if unseen:
-        told.append(f"non observable pendant le run {run} : {', '.join(unseen)}")
     return told
+
+
+def not_observable(observations: Sequence[Observation]) -> tuple[str, ...]:
+    """What could not be seen here (French), each once: it is not thereby clean."""
+    return tuple(dict.fromkeys(what for o in observations for what in o.unseen))

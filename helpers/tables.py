@@ -16,14 +16,19 @@ from helpers.validation import Validation
 from helpers.verdict import CLOCK_NAMES
 
 NOT_ESTIMABLE = "non estimable"
+FAILED, ALARM = ("✗", "non tenu", "dépassée"), "color: #D55E00; font-weight: bold"
 
 
-def show(frame: pd.DataFrame) -> HTML:
-    """Lay a table out for the notebook: nothing cut, texts to the left, the same HTML each time."""
+def show(frame: pd.DataFrame, caption: str = "") -> HTML:
+    """Lay a table out for the notebook: nothing cut, texts to the left, only what failed coloured.
+
+    The same table gives the same HTML each time, so that stored outputs can be compared.
+    """
     left = {"text-align": "left", "white-space": "normal"}
-    headers = [{"selector": "th", "props": list(left.items())}]
-    style = frame.style.set_properties(**left).set_table_styles(headers).set_uuid("")
-    return HTML(style.to_html())
+    styles = [{"selector": "th, caption", "props": list(left.items())}]
+    style = frame.style.set_properties(**left).set_table_styles(styles).set_uuid("")
+    style = style.map(lambda value: ALARM if value in FAILED else "")
+    return HTML((style.set_caption(caption) if caption else style).to_html())
 
 
 def checks_table(checks: Iterable) -> pd.DataFrame:

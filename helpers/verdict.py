@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from helpers.calibration import CalibrationReceipt
 from helpers.french import number, percent
-from helpers.interference import Observation, describe
+from helpers.interference import Observation, describe, not_observable
 from helpers.profiling import ForwardProfile
 from helpers.validation import ClockVerdict, Validation
 
@@ -71,6 +71,8 @@ def verdict_sentences(
     seen = [told for run, blocks in enumerate(observed, 1) for told in describe(blocks, run)]
     if observed:
         sentences.append(f"Perturbations : {' ; '.join(seen) or 'aucune constatée'}.")
+    if hidden := not_observable([block for blocks in observed for block in blocks]):
+        sentences.append(f"Non observable ici : {', '.join(hidden)}.")
     return sentences
 
 

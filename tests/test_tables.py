@@ -60,3 +60,10 @@ def test_nothing_is_cut_and_the_html_is_the_same_each_time():
     first, second = (tables.show(frame).data for _ in range(2))
     assert first == second
     assert ("long " * 50).strip() in first
+
+
+def test_colour_means_failure_and_nothing_else():
+    good, bad = (pd.DataFrame({"Critère": [word]}, index=["x"]) for word in ("tenu", "non tenu"))
+    assert "#D55E00" not in tables.show(good).data
+    assert "#D55E00" in tables.show(bad, "Latences en ms").data
+    assert "Latences en ms" in tables.show(bad, "Latences en ms").data
