@@ -6,12 +6,16 @@ import torch
 
 def pytest_addoption(parser):
     parser.addoption("--runslow", action="store_true", help="run the tests marked slow")
+    parser.addoption("--runbrowser", action="store_true", help="run the tests marked browser")
 
 
 def pytest_collection_modifyitems(config, items):
     no_gpu = pytest.mark.skip(reason="needs a CUDA GPU; torch.cuda.is_available() is False")
     not_asked = pytest.mark.skip(reason="slow: run by `make test-slow` (--runslow)")
+    no_browser = pytest.mark.skip(reason="browser: run by `make test-browser` (--runbrowser)")
     for item in items:
+        if "browser" in item.keywords and not config.getoption("--runbrowser"):
+            item.add_marker(no_browser)
         if "gpu" in item.keywords and not torch.cuda.is_available():
             item.add_marker(no_gpu)
         if "slow" in item.keywords and not config.getoption("--runslow"):

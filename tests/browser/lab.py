@@ -1,0 +1,177 @@
+"""JupyterLab on a copy of the project, and a notebook open in it as a person sees it."""
+
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+NOTEBOOK = "J1_benchmark.ipynb"
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+START_S, RUN_S = 60, 240
+SETTINGS = {
+    # No windowing: every cell is in the page, so that every figure can be looked at.
+    "@jupyterlab/notebook-extension/tracker": {"windowingMode": "none"},
+    "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+}
+
+
+def copy_project(folder: Path, **parameters) -> Path:
+    """Copy the notebook and its modules, with other values in the parameters cell."""
+    shutil.copytree(ROOT / "helpers", folder / "helpers", ignore=shutil.ignore_patterns("__pyc*"))
+    text = (ROOT / NOTEBOOK).read_text(encoding="utf8")
+    for name, value in parameters.items():
+        text, found = re.subn(
+            rf'(?<="){name}: (\w+) = .+?  #',
+            lambda m, n=name, v=value: f"{n}: {m[1]} = {v}  #".replace('"', '\\"'),
+            text,
+        )
+        assert found == 1, f"{name} stands {found} times in the parameters cell"
+    (folder / NOTEBOOK).write_text(text, encoding="utf8")
+    return folder
+
+
+@contextmanager
+def serving(folder: Path, private: Path):
+    """Run JupyterLab on a free loopback port, with none of the user's settings; yields its URL."""
+    for name, content in SETTINGS.items():
+        file = private / "settings" / f"{name}.jupyterlab-settings"
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps(content))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    token = secrets.token_hex()
+    options = [f"--ServerApp.port={port}", "--ServerApp.ip=127.0.0.1", "--ServerApp.port_retries=0"]
+    options += [f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder}"]
+    options += ["--no-browser", "--allow-root", "--LabApp.expose_app_in_browser=True"]
+    options += ["--LabApp.extension_manager=readonly"]
+    places = {"JUPYTER_CONFIG_DIR": "config", "JUPYTERLAB_SETTINGS_DIR": "settings"}
+    places |= {"JUPYTERLAB_WORKSPACES_DIR": "workspaces", "IPYTHONDIR": "ipython"}
+    places |= {"JUPYTER_RUNTIME_DIR": "runtime"}
+    environment = os.environ | {name: str(private / sub) for name, sub in places.items()}
+    with (private / "lab.log").open("w") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "jupyterlab", *options],
+            cwd=folder,
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        _await(f"http://127.0.0.1:{port}/api?token={token}", server, private / "lab.log")
+        yield lambda path: f"http://127.0.0.1:{port}/lab/tree/{path}?token={token}&reset"
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def _await(url: str, server: subprocess.Popen, log: Path) -> None:
+    end = time.monotonic() + START_S
+    while time.monotonic() < end and server.poll() is None:
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+            return
+        except (urllib.error.URLError, ConnectionError):
+            time.sleep(0.2)
+    raise RuntimeError(f"JupyterLab did not start: {log.read_text()[-2000:]}")
+
+
+class OpenNotebook:
+    """One notebook open in a page; what is in it is asked of JupyterLab's own model."""
+
+    def __init__(self, page, url: str):
+        self.page = page
+        page.set_default_timeout(1000 * START_S)
+        page.goto(url)
+        page.wait_for_selector(".jp-Notebook .jp-Cell")
+        page.wait_for_function(f"({_WIDGET})?.sessionContext.session?.kernel?.status === 'idle'")
+
+    def cells(self) -> list[dict]:
+        """The cells as they would be saved."""
+        return self.page.evaluate(f"{_WIDGET}.content.model.toJSON().cells")
+
+    def cell(self, name: str) -> dict:
+        """One cell by its identifier."""
+        return next(cell for cell in self.cells() if cell["id"] == name)
+
+    def menu(self, menu: str, entry: str) -> None:
+        """Choose an entry of the menu bar."""
+        self.page.get_by_role("menuitem", name=menu, exact=True).click()
+        self.page.get_by_role("menuitem", name=entry).first.click()
+
+    def run_all(self) -> None:
+        """Run > Run All Cells, and wait for the end."""
+        self.menu("Run", "Run All Cells")
+        self.wait()
+
+    def run(self, name: str) -> None:
+        """Select a cell and press Ctrl+Enter."""
+        index = [cell["id"] for cell in self.cells()].index(name)
+        self.page.locator(".jp-Notebook .jp-Cell").nth(index).locator(
+            ".jp-InputArea-prompt"
+        ).click()
+        self.page.keyboard.press("Control+Enter")
+
+    def wait(self) -> None:
+        """Until the kernel has been idle for a moment and no cell waits for it."""
+        self.page.wait_for_timeout(500)
+        self.page.wait_for_function(
+            f"""() => {{
+                const prompts = [...document.querySelectorAll('.jp-InputArea-prompt')];
+                return {_WIDGET}.sessionContext.session.kernel.status === 'idle'
+                    && !prompts.some(prompt => prompt.textContent.includes('[*]'));
+            }}""",
+            timeout=1000 * RUN_S,
+        )
+
+    def write(self, name: str, old: str, new: str) -> None:
+        """Edit a cell's code."""
+        index = [cell["id"] for cell in self.cells()].index(name)
+        assert old in "".join(self.cell(name)["source"])
+        self.page.evaluate(
+            f"""([index, old, now]) => {{
+                const shared = {_WIDGET}.content.model.cells.get(index).sharedModel;
+                shared.setSource(shared.getSource().replace(old, now));
+            }}""",
+            [index, old, new],
+        )
+
+
+_WIDGET = "window.jupyterapp.shell.currentWidget"
+
+
+def failures(cells: list[dict]) -> list[str]:
+    """Errors and warnings among the outputs, each with its cell."""
+    return [
+        f"{cell['id']}: {output.get('evalue') or output.get('text')}"
+        for cell in cells
+        for output in cell.get("outputs", [])
+        if output["output_type"] == "error" or output.get("name") == "stderr"
+    ]
+
+
+def text(cell: dict) -> str:
+    """All text of a cell's outputs."""
+    parts = []
+    for output in cell["outputs"]:
+        for content in (output.get("text", ""), *output.get("data", {}).values()):
+            parts.append("".join(content) if isinstance(content, list) else str(content))
+    return "\n".join(parts)
