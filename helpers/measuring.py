@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 import torch
 
@@ -40,17 +41,17 @@ def announced(device: torch.device) -> Iterator[None]:
 
     Where the temporary folder cannot be written, the measurement goes on unannounced.
     """
+    name = f"{_key(device)}.{_OWN}.{secrets.token_hex(4)}"
+    visible, hidden = _folder() / name, _folder() / f".{name}"
     try:
-        visible, file = _show(device)
-    except OSError:
-        yield
-        return
-    try:
+        with suppress(OSError):
+            file = _locked(hidden)  # noqa: F841, the lock lasts as long as the file is open
+            hidden.rename(visible)  # never seen unlocked
         yield
     finally:
-        with suppress(OSError):
-            visible.unlink()
-        os.close(file)
+        for path in (visible, hidden):  # the second after an interruption only
+            with suppress(OSError):
+                path.unlink()
 
 
 def _folder() -> Path:
@@ -63,35 +64,24 @@ def _key(device: torch.device) -> str:
     return device.type
 
 
-def _show(device: torch.device) -> tuple[Path, int]:
-    """Create the file under its visible name, already locked."""
-    folder = _folder()
-    folder.mkdir(exist_ok=True)
+def _locked(path: Path) -> IO:
+    path.parent.mkdir(exist_ok=True)
     with suppress(PermissionError):  # another user's, who has done it
-        folder.chmod(0o1777)
-    name = f"{_key(device)}.{_OWN}.{secrets.token_hex(4)}"
-    hidden = folder / f".{name}"
-    file = os.open(hidden, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return hidden.rename(folder / name), file
-    except BaseException:
-        os.close(file)
-        raise
+        path.parent.chmod(0o1777)
+    file = open(path, "x")  # noqa: SIM115, the caller holds it
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return file
 
 
 def _is_held(path: Path) -> bool:
     """Is the process that created this file alive? If not, the file is removed."""
     try:
-        file = os.open(path, os.O_RDONLY)
-    except OSError:  # gone meanwhile
-        return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        with open(path) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    finally:
-        os.close(file)
+    except OSError:  # gone meanwhile
+        return False
     with suppress(OSError):
         path.unlink()
     return False

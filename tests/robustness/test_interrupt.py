@@ -1,0 +1,148 @@
+"""Interrupting the kernel, at any moment, leaves every global switch and the model as they were."""
+
+import gc
+import random
+import signal
+
+import pytest
+import torch
+from fakes import TinyNet
+from jupyter_client.manager import start_new_kernel
+from sessions import ROOT
+
+from helpers import measuring
+from helpers.bench_latency import benchmark_latency
+from helpers.conditions import tf32_in_force
+from helpers.validation import validation_runs
+
+INPUTS = [torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(i)) for i in range(3)]
+
+
+def switches(model) -> dict:
+    """Everything a measurement changes, and what it must not."""
+    backends = torch.backends
+    return {
+        "modes": [m.training for m in model.modules()],
+        "grad": torch.is_grad_enabled(),
+        "inference": torch.is_inference_mode_enabled(),
+        "gc": gc.isenabled(),
+        "tf32": tf32_in_force(),
+        "legacy": (backends.cudnn.allow_tf32, backends.cuda.matmul.allow_tf32),
+        "cudnn": (
+            backends.cudnn.enabled,
+            backends.cudnn.benchmark,
+            backends.cudnn.deterministic,
+        ),
+        "threads": (torch.get_num_threads(), torch.get_num_interop_threads()),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "announced": list(measuring._folder().glob(f"*{measuring._OWN}*")),
+    }
+
+
+def interrupts_at(forward: int) -> TinyNet:
+    """A model in training, partly frozen, in whose nth forward the user interrupts."""
+    model, calls = TinyNet().train(), []
+
+    def count(*_):
+        calls.append(1)
+        if len(calls) == forward:
+            signal.raise_signal(signal.SIGINT)
+
+    model.norm.eval()
+    model.register_forward_hook(count)
+    return model
+
+
+@pytest.mark.parametrize("forward", [1, 2, 12, 60, 150, 249])
+def test_interrupted_in_a_forward(forward):
+    model = interrupts_at(forward)
+    before = switches(model)
+    with pytest.raises(KeyboardInterrupt):
+        benchmark_latency(model, INPUTS, 5, 300)
+    assert switches(model) == before
+
+
+@pytest.mark.parametrize("schedule", ["consecutive", "interleaved"])
+def test_interrupted_between_and_within_runs(schedule):
+    model = interrupts_at(300)
+    before, done = switches(model), []
+    runs = validation_runs(
+        model,
+        INPUTS,
+        runs=3,
+        warmup_iters=5,
+        measure_iters=150,
+        device=torch.device("cpu"),
+        schedule=schedule,
+    )
+    with pytest.raises(KeyboardInterrupt):
+        done.extend(result for result in runs)
+    assert switches(model) == before
+
+
+def at_any_moment(count: int, seed: int) -> int:
+    """Interrupt by a timer at `count` random moments, not only where Python calls a hook."""
+    chance, caught = random.Random(seed), 0
+    model = TinyNet().train()
+    before = switches(model)
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        for _ in range(count):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, chance.uniform(1e-4, 0.03))
+                benchmark_latency(model, INPUTS, 5, 200)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except KeyboardInterrupt:
+                caught += 1
+            assert switches(model) == before
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    return caught
+
+
+def test_interrupted_at_any_moment(tell):
+    tell(f"interrupted at {at_any_moment(25, seed=0)} random moments: every switch restored")
+
+
+@pytest.mark.slow
+def test_interrupted_at_very_many_moments(tell):
+    tell(f"interrupted at {at_any_moment(500, seed=1)} random moments: every switch restored")
+
+
+PREPARE = """
+import gc, sys, torch
+sys.path.insert(0, "tests")
+from fakes import TinyNet
+from helpers.bench_latency import benchmark_latency
+from helpers.conditions import tf32_in_force
+model = TinyNet().train()
+def switches():
+    return (model.training, torch.is_grad_enabled(), torch.is_inference_mode_enabled(),
+            gc.isenabled(), tf32_in_force(), torch.get_num_threads())
+before = switches()
+"""
+MEASURE = """
+print("measuring", flush=True)
+benchmark_latency(model, [torch.rand(1, 3, 8, 8)], 5, 10**8)
+"""
+
+
+def test_a_kernel_interrupted_as_jupyterlab_does_it():
+    manager, client = start_new_kernel(kernel_name="python3", cwd=str(ROOT))
+    try:
+        assert client.execute_interactive(PREPARE, timeout=60)["content"]["status"] == "ok"
+
+        def on_output(message):
+            if message["content"].get("text", "").startswith("measuring"):
+                manager.interrupt_kernel()
+
+        reply = client.execute_interactive(MEASURE, timeout=60, output_hook=on_output)
+        assert reply["content"]["ename"] == "KeyboardInterrupt"
+        answer = client.execute_interactive("assert switches() == before", timeout=60)
+        assert answer["content"]["status"] == "ok"
+        again = "benchmark_latency(model, [torch.rand(1, 3, 8, 8)], 5, 20).host.n"
+        assert client.execute_interactive(again, timeout=60)["content"]["status"] == "ok"
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)

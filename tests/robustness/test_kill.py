@@ -1,0 +1,89 @@
+"""kill -9 of papermill and of its kernel, at random moments of a session."""
+
+import random
+import time
+
+import pytest
+from sessions import (
+    RUNS,
+    check_published,
+    check_session,
+    check_whole,
+    finish,
+    kill,
+    start,
+    state_of,
+)
+
+from helpers.results import ResultsError, open_session
+
+
+def killed_session(results_dir, name: str, victim: str, after_s: float, publishers: set) -> dict:
+    """Kill one session; check that nothing is lost or half-written and that the next may start."""
+    published_before = check_published(results_dir)
+    process = start(results_dir, name)
+    time.sleep(after_s)
+    finished = process.poll() is not None
+    victim = kill(process, victim)
+    folder, state = results_dir / name, "nothing"
+    runs = 0
+    if results_dir.exists():
+        check_whole(results_dir)
+    if folder.exists():
+        runs, state = check_session(folder), state_of(folder)
+    published = check_published(results_dir)
+    assert published in (published_before, name)
+    assert published != name or state == "complete"
+    assert state == "complete" or not finished
+    after = open_session(results_dir, f"{name}-next")  # the next one starts, under a new name ...
+    if state == "complete":
+        publishers.add(name)
+    if state != "nothing":
+        with pytest.raises(ResultsError, match="already holds results"):
+            open_session(results_dir, name)  # ... and never goes on under the same one
+    assert state_of(after.folder) == "running"
+    return {"victim": victim, "state": state, "runs": runs}
+
+
+def random_kills(results_dir, whole: str, lasts_s: float, count: int, seed: int) -> list[dict]:
+    """Kill `count` sessions at random moments, beside one that is whole and must remain so."""
+    chance, publishers, outcomes = random.Random(seed), {whole}, []
+    for index in range(count):
+        victim = ("papermill", "kernel")[index % 2]
+        after_s = chance.uniform(0.3, lasts_s)
+        outcomes.append(killed_session(results_dir, f"k{index}", victim, after_s, publishers))
+        assert check_session(results_dir / whole) == RUNS  # what was there is still there
+        assert check_published(results_dir) in publishers
+    return outcomes
+
+
+def told(outcomes: list[dict], lasts_s: float) -> str:
+    def count(key, value):
+        return sum(outcome[key] == value for outcome in outcomes)
+
+    return (
+        f"kill -9 at {len(outcomes)} random moments of a session of {lasts_s:.0f} s "
+        f"({count('victim', 'papermill')} papermill, {count('victim', 'kernel')} kernel): "
+        f"{count('state', 'nothing')} before the session was opened, {count('state', 'running')} "
+        f"while it ran, with {sum(o['runs'] for o in outcomes if o['state'] == 'running')} "
+        f"completed runs all readable, {count('state', 'complete')} after it was complete; no "
+        "file broken, no row lost, each next session started"
+    )
+
+
+def test_killed_twice_at_random_moments(two_sessions, tell):
+    whole = check_published(two_sessions.folder)
+    outcomes = random_kills(two_sessions.folder, whole, two_sessions.lasts_s / 2, 2, seed=5)
+    tell(told(outcomes, two_sessions.lasts_s / 2))
+
+
+@pytest.mark.slow
+def test_killed_at_many_random_moments(tmp_path, tell):
+    results_dir, begun = tmp_path / "results", time.monotonic()
+    finish(start(results_dir, "whole"))
+    lasts_s = time.monotonic() - begun
+    outcomes = random_kills(results_dir, "whole", lasts_s, 32, seed=1)
+    finish(start(results_dir, "last"))
+    assert check_published(results_dir) == "last"
+    check_whole(results_dir)
+    tell(told(outcomes, lasts_s))
