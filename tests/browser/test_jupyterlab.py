@@ -12,7 +12,7 @@ import pytest
 from lab import FLAGS, NOTEBOOK, OpenNotebook, copy_project, failures, serving, text
 from nbformat.v4 import new_code_cell, new_notebook
 
-from helpers.stored_outputs import KERNEL
+from helpers.stored_outputs import KERNEL, problems, read, stripped
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="run `make test-browser` once")
 CHROMIUM = shutil.which("chromium")
@@ -78,7 +78,8 @@ def photograph(notebook, folder, name):
     scroll = """([page]) => {
         const outer = document.querySelector('.jp-WindowedPanel-outer');
         outer.scrollTop = page * (outer.clientHeight - 40);
-        return outer.scrollTop + outer.clientHeight < outer.scrollHeight - 5;
+        const last = [...outer.querySelectorAll('.jp-Cell')].at(-1);
+        return last.getBoundingClientRect().bottom > outer.getBoundingClientRect().bottom;
     }"""
     page = 0
     while True:
@@ -100,6 +101,7 @@ def test_all_cells_run_to_the_verdict_and_again_with_another_parameter(notebook,
     assert "ACCEPTÉ — horloge hôte" in text(notebook.cell("verdict"))
     check_figures(notebook)
     check_nothing_is_left_of_progress(notebook, code)
+    check_what_is_saved_can_be_cleaned(notebook, lab[0] / NOTEBOOK)
     first = sessions(lab)
 
     notebook.run("runs")  # all runs are there: nothing is measured twice
@@ -131,6 +133,13 @@ def check_nothing_is_left_of_progress(notebook, code):
         assert "widget" not in text(cell), cell["id"]
 
 
+def check_what_is_saved_can_be_cleaned(notebook, path):
+    """After `strip`, only the record of another run is missing; no trace of JupyterLab is left."""
+    notebook.page.evaluate("window.jupyterapp.commands.execute('docmanager:save')")
+    (problem,) = problems(stripped(read(path)))
+    assert "do not belong together" in problem
+
+
 def test_the_outline_lists_the_steps(notebook, screenshots):
     notebook.page.get_by_role("tab", name="Table of Contents").click()
     entries = notebook.page.locator(".jp-TableOfContents-content .jp-tocItem-heading")
@@ -152,7 +161,7 @@ def test_the_outline_lists_the_steps(notebook, screenshots):
 def test_an_interrupted_run_goes_on_where_it_stopped(notebook, lab):
     before = sessions(lab)
     # Long enough to be interrupted after the first run, whatever the machine.
-    notebook.write("parameters", "measure_iters: int = 60", "measure_iters: int = 3000")
+    notebook.write("parameters", "measure_iters: int = 60", "measure_iters: int = 1500")
     notebook.menu("Run", "Run All Cells")
     name, rows = wait_for_a_run(notebook, lab, before)
     notebook.menu("Kernel", "Interrupt Kernel")
