@@ -203,7 +203,7 @@ def read_results(path: str | Path) -> pd.DataFrame:
     with explained(Path(path), "read"):
         content = Path(path).read_bytes()
     try:
-        return to_frame(from_csv(content.decode("utf-8")))
+        return to_frame(from_csv(content.decode("utf-8-sig")))  # a spreadsheet adds a mark
     except (RowError, UnicodeDecodeError) as error:
         raise ResultsError(f"{path} does not hold results of this project: {error}") from None
 
