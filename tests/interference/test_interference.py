@@ -11,7 +11,7 @@ import torch
 
 from helpers import interference, interference_quiet
 from helpers.bench_latency import benchmark_latency
-from helpers.interference import Watch, describe, flags, untagged
+from helpers.interference import Watch, describe, flags, not_observable, untagged
 from helpers.interference_evidence import (
     Evidence,
     Levels,
