@@ -116,7 +116,7 @@ def test_what_is_said_of_disturbances_does_not_grow():
 def tagged_block(index: int) -> Observation:
     fields = dict.fromkeys(Observation.__dataclass_fields__)
     seen = {"block": index, "foreign_pids": (), "idle_foreigners": 0, "values": {}, "unseen": ()}
-    tag = Tag("cpu_load", float(index % 2), "CPU occupé à 90 %")
+    tag = Tag("cpu_load", float(index % 2), 0.5, "CPU occupé à 90 %")
     return Observation(**{**fields, **seen, "tags": (tag,)})
 
 
