@@ -1,6 +1,7 @@
 # make benchmark   the whole day: papermill runs the notebook, the verdict is printed
 # make test        everything that a change can break, on a CPU
 # make lab         JupyterLab on the notebook
+# make report      report.html and report.md of a session (SESSION=name, else the latest)
 # Parameters: make benchmark RUNS=5 SESSION=my-session ARGS="-p device cpu -p measure_iters 200"
 
 PYTHON ?= python3
@@ -11,9 +12,12 @@ RESULTS ?= results
 
 NOTEBOOK := J1_benchmark.ipynb
 BIN := .venv/bin
-FOLDER = $(RESULTS)/$(SESSION)
+FOLDER := $(RESULTS)/$(SESSION)
+# the session that `make report` reports: the named one, else the latest that is complete
+LATEST = $(shell ls -td $(RESULTS)/*/verdict.json 2>/dev/null | head -1 | xargs -r dirname)
+REPORTED = $(if $(filter command line environment,$(origin SESSION)),$(FOLDER),$(LATEST))
 
-.PHONY: benchmark test test-slow lint lab clean
+.PHONY: benchmark test test-slow test-browser lint lab report clean
 .DELETE_ON_ERROR:
 
 benchmark: .venv/installed
@@ -32,6 +36,14 @@ test-slow: .venv/installed
 lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+test-browser: .venv/installed requirements-browser.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-browser.txt
+	$(BIN)/pytest --runbrowser tests/browser
+
+report: .venv/installed
+	$(BIN)/python -m helpers.report html "$(REPORTED)"
+	$(BIN)/python -m helpers.report markdown "$(REPORTED)"
 
 lab: .venv/installed
 	$(BIN)/jupyter lab $(NOTEBOOK)
