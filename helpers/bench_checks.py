@@ -102,7 +102,7 @@ def check_output(model: Callable, batch: torch.Tensor, device: torch.device) -> 
         try:
             output = model(batch)
         except Exception as error:
-            raise ForwardError(0) from error
+            raise ForwardError(0, error) from error
     if not isinstance(output, torch.Tensor):
         raise ValueError(
             f"the model returned {type(output).__name__}, not a tensor of logits: wrap it in a "

@@ -46,8 +46,8 @@ class NotQueueableError(RuntimeError):
 class ForwardError(RuntimeError):
     """The model raised (its error is the cause) in forward `index` of a series, from 0."""
 
-    def __init__(self, index: int):
-        super().__init__(f"the model raised in forward {index}")
+    def __init__(self, index: int, error: Exception):
+        super().__init__(f"the model raised {type(error).__name__} in forward {index}: {error}")
         self.index = index
 
 
@@ -96,7 +96,7 @@ def host_latencies(
             synchronize()
             elapsed_ns[i] = perf_counter_ns() - start
     except Exception as error:
-        raise ForwardError(i) from error
+        raise ForwardError(i, error) from error
     return elapsed_ns / 1e6
 
 
@@ -234,7 +234,7 @@ class GpuClock:
                 launch_ms = (perf_counter_ns() - start) / 1e6 / count
                 shut = not timed_out.item()
             except Exception as error:
-                raise ForwardError(first + i) from error
+                raise ForwardError(first + i, error) from error
             finally:  # also when the model raises: never leave the stream held
                 opened[0] = 1
                 torch.cuda.synchronize(self.device)

@@ -18,9 +18,9 @@ from helpers.measuring import announced, other_session
 CPU = torch.device("cpu")
 INPUTS = [torch.zeros(1, 3, 8, 8)]
 MEASURING = """
-import torch
+import sys, torch
 from helpers.measuring import announced
-with announced(torch.device("cpu")):
+with announced(torch.device(sys.argv[1])):
     print("measuring", flush=True)
     input()
 print("done", flush=True)
@@ -37,10 +37,10 @@ def own_folder(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def neighbour():
+def neighbour(request):
     """Another process that is measuring until it reads a line."""
     process = subprocess.Popen(
-        [sys.executable, "-c", MEASURING],
+        [sys.executable, "-c", MEASURING, getattr(request, "param", "cpu")],
         cwd=Path(__file__).parents[1],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -124,8 +124,11 @@ def test_the_benchmark_is_seen_while_it_measures():
 
 
 @pytest.mark.gpu
-def test_a_gpu_is_known_by_its_uuid():
-    key = measuring._key(torch.device("cuda:0"))
-    assert str(torch.cuda.get_device_properties(0).uuid) in key
-    with announced(torch.device("cuda:0")):
-        assert other_session(torch.device("cuda:0")) == ""
+@pytest.mark.parametrize("neighbour", ["cuda:0"], indirect=True)
+def test_sessions_on_one_gpu_know_it_by_its_uuid(neighbour):
+    gpu = torch.device("cuda:0")
+    assert str(torch.cuda.get_device_properties(0).uuid) in measuring._key(gpu)
+    seen = f"une autre session mesure sur le même GPU (processus {neighbour.pid})"
+    assert other_session(gpu) == seen
+    assert other_session(CPU) == ""
+    assert benchmark_latency(TinyNet().cuda(), INPUTS, 5, 50).other_session == seen

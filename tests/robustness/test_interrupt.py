@@ -7,7 +7,6 @@ import signal
 import pytest
 import torch
 from fakes import TinyNet
-from jupyter_client.manager import start_new_kernel
 from sessions import ROOT
 
 from helpers import measuring
@@ -129,7 +128,8 @@ benchmark_latency(model, [torch.rand(1, 3, 8, 8)], 5, 10**8)
 
 
 def test_a_kernel_interrupted_as_jupyterlab_does_it():
-    manager, client = start_new_kernel(kernel_name="python3", cwd=str(ROOT))
+    jupyter = pytest.importorskip("jupyter_client.manager")
+    manager, client = jupyter.start_new_kernel(kernel_name="python3", cwd=str(ROOT))
     try:
         assert client.execute_interactive(PREPARE, timeout=60)["content"]["status"] == "ok"
 
@@ -146,3 +146,15 @@ def test_a_kernel_interrupted_as_jupyterlab_does_it():
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("forward", [5, 40, 130, 180, 290])
+def test_interrupted_on_a_gpu_leaves_no_stream_held(forward):
+    model = interrupts_at(forward).cuda()
+    before = switches(model)
+    with pytest.raises(KeyboardInterrupt):
+        benchmark_latency(model, INPUTS, 5, 300)
+    assert switches(model) == before
+    torch.cuda.synchronize()  # returns: the gate is open
+    assert benchmark_latency(model, INPUTS, 5, 50).gpu.n == 50
