@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-from torch.utils.benchmark import Timer
 
 from helpers.bench_latency import Bench, prepared
 from helpers.clocks import GpuClock, host_latencies
@@ -27,6 +26,8 @@ def do_bench(bench: Bench) -> np.ndarray:
 
 def torch_timer(bench: Bench) -> np.ndarray:
     """torch's Timer.blocked_autorange, 0.8 s: means of blocks, so only its median is comparable."""
+    from torch.utils.benchmark import Timer  # touches the GPU when imported: not in the fork server
+
     timer = Timer("model(x)", globals={"model": bench.model, "x": bench.inputs[0]})
     return np.array(timer.blocked_autorange(min_run_time=0.8).times) * 1e3
 
