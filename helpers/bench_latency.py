@@ -186,6 +186,10 @@ class Bench:
     def _start_gpu_clock(self) -> None:
         try:
             self.gpu_clock = GpuClock(self.device)
+        except RuntimeError as error:  # its kernels cannot be compiled: the host's clock goes on
+            self.gpu_unavailable = str(error)
+            return
+        try:
             with phase("GPU clock's adaptation"):
                 self.gpu_clock.adapt(self.model, self.inputs)
             self.gpu_unavailable = ""

@@ -7,13 +7,19 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from fakes import TinyNet
+from fakes import TinyNet, make_result
 
 from helpers import bench_latency, measuring
 from helpers.bench_latency import benchmark_latency
+from helpers.calibration import calibrate
 from helpers.measuring import announced, other_session
+from helpers.parameters import validate
+from helpers.rows import run_row
+from helpers.validation import judge
+from helpers.verdict import verdict_sentences
 
 CPU = torch.device("cpu")
 INPUTS = [torch.zeros(1, 3, 8, 8)]
@@ -121,6 +127,19 @@ def test_the_benchmark_is_seen_while_it_measures():
     )
     assert names
     assert all(name.startswith(f"cpu.{os.getpid()}.") for name in names)
+
+
+def test_a_contaminated_run_says_so_in_its_row_its_verdict_and_its_causes():
+    who = "une autre session mesure sur le même GPU (processus 7)"
+    runs = [make_result(np.full(100, ms), other_session=who) for ms in (1.0, 1.3)]
+    machine = {"gpu": None, "software": {"torch": "2.14.1"}, "cuda": {"torch_cuda": None}}
+    settings = {"parameters": validate(), "environment": machine, "dataset": "cifar10"}
+    row = run_row(runs[0], run=1, accuracy=0.1, eval_images=1, session="s", **settings)
+    assert "other_session" in row["flags"].split(";")
+    validation = judge(runs)
+    assert who in " ".join(validation.clocks["host"].causes)
+    sentences = verdict_sentences(validation, calibrate(CPU), None)
+    assert f"ATTENTION, mesures contaminées : {who}." in sentences
 
 
 @pytest.mark.gpu

@@ -7,6 +7,7 @@ another. Every case gives the parts that its message must contain.
 
 import itertools
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -16,12 +17,13 @@ from fakes import TinyNet, make_result
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from helpers import cifar10
+from helpers import bench_latency, cifar10
 from helpers.accuracy import accuracy
 from helpers.bench_latency import ModelError, benchmark_latency
 from helpers.cifar10 import load_cifar10, test_loader
 from helpers.cifar10_sources import DataError
 from helpers.cifar10_transforms import MEAN, STD, ImageDataset, check_batches, test_transform
+from helpers.clocks import ForwardError, NotQueueableError
 from helpers.parameters import ParameterError, validate
 from helpers.results import ResultsError, open_session
 from helpers.validation import judge, validation_runs
@@ -451,6 +453,52 @@ def test_a_pickle_that_calls_code_is_not_opened(monkeypatch, tmp_path):
     with says(DataError, "test_batch"):
         load_cifar10(tmp_path, "cifar10")
     assert not went_off.exists()
+
+
+# --- a GPU clock that cannot be had is said, and none stands in for it unseen
+
+
+class NoClock:
+    def __init__(self, device):
+        raise RuntimeError("torch 2.8 cannot compile CUDA kernels: install torch >= 2.9")
+
+
+class WaitsInside:
+    batch = 0
+
+    def __init__(self, device):
+        pass
+
+    def adapt(self, call, inputs):
+        raise NotQueueableError("it waits for the GPU inside: remove the wait")
+
+
+class ModelFails(WaitsInside):
+    def adapt(self, call, inputs):
+        raise ForwardError(3, RuntimeError("inner trouble")) from RuntimeError("inner trouble")
+
+
+@pytest.mark.parametrize("clock", [NoClock, WaitsInside])
+def test_why_there_is_no_gpu_clock(monkeypatch, clock):
+    monkeypatch.setattr(bench_latency, "GpuClock", clock)
+    with bench_latency.prepared(TinyNet(), ONE, 5) as bench:
+        bench._start_gpu_clock()
+        run = bench.new_run(20)
+        run.measure_block()
+        result = run.result()
+    assert result.gpu is None
+    assert re.search("install torch|remove the wait", result.gpu_unavailable)
+    with says(RuntimeError, "clock='gpu'", "install torch|remove the wait", "clock='auto'"):
+        judge([result, result], clock="gpu")
+
+
+def test_a_model_that_raises_while_the_gpu_clock_adapts(monkeypatch):
+    monkeypatch.setattr(bench_latency, "GpuClock", ModelFails)
+    with (
+        bench_latency.prepared(TinyNet(), ONE, 5) as bench,
+        says(ModelError, "iteration 4 of the GPU clock's adaptation: inner trouble"),
+    ):
+        bench._start_gpu_clock()
 
 
 # --- on a GPU
