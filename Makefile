@@ -42,8 +42,8 @@ test-browser: .venv/installed requirements-browser.txt
 	$(BIN)/pytest --runbrowser tests/browser
 
 report: .venv/installed
-	$(BIN)/python -m helpers.report html "$(REPORTED)"
 	$(BIN)/python -m helpers.report markdown "$(REPORTED)"
+	$(BIN)/python -m helpers.report html "$(REPORTED)"
 
 lab: .venv/installed
 	$(BIN)/jupyter lab $(NOTEBOOK)

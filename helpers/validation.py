@@ -173,6 +173,8 @@ def deciding_clock(requested: str, results: Iterable[LatencyResult]) -> str:
     RuntimeError
         clock="gpu" was asked for and a run has no GPU clock.
     """
+    if requested not in ("auto", *CLOCKS):
+        raise ValueError(f"clock={requested!r}: use 'auto', 'gpu' or 'host'")
     missing = next((r.gpu_unavailable for r in results if r.gpu is None), "")
     if requested == "gpu" and missing:
         raise RuntimeError(f"clock='gpu' cannot be had: {missing}. Use clock='auto' or 'host'")

@@ -134,7 +134,7 @@ def test_help_lists_every_parameter_with_type_and_help():
     done = run("papermill", "J1_benchmark.ipynb", "--help-notebook")
     assert done.returncode == 0
     for name, field in Parameters.__dataclass_fields__.items():
-        pattern = rf"^\s+{name}: {field.type} \(default .+\)\s*\S+"
+        pattern = rf"^\s+{name}: {field.type.__name__} \(default .+\)\s*\S+"
         assert re.search(pattern, done.stdout, re.MULTILINE), name
 
 
@@ -158,7 +158,7 @@ def test_the_notebook_is_fit_to_be_committed():
 
 def test_checked_cells_exist_and_have_outputs():
     checked = tagged(stored(), CHECKED)
-    assert len(checked) >= 6
+    assert len(checked) >= 5
     for cell in checked:
         assert cell.outputs, cell.source
         assert all(output.output_type != "error" for output in cell.outputs)

@@ -16,7 +16,7 @@ REQUIREMENTS = [
     if line.strip() and not line.startswith("#")
 ]
 # What an import is called where it differs from the package's name.
-PACKAGE_OF = {"PIL": "pillow", "pynvml": "nvidia-ml-py"}
+PACKAGE_OF = {"PIL": "pillow", "pynvml": "nvidia-ml-py", "IPython": "ipython"}
 
 
 def names() -> set[str]:

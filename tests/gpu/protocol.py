@@ -8,14 +8,19 @@ from pathlib import Path
 
 import numpy as np
 
+from helpers.causes import interval
 from helpers.french import number, percent
-from helpers.results import read_results
-from helpers.stats import chance_of_failing, spread
+from helpers.results import load_samples, read_results
+from helpers.stats import chance_of_failing, spread, summarise
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "results" / "reference_h100"
 PROTOCOL = ROOT / "README_PROTOCOLE.md"
 BEGIN, END = "<!-- mesures : début -->", "<!-- mesures : fin -->"
+NOTES = {
+    "sitting_1": "15 processus : le script d'alors (commit 381e436) a atteint la limite de 600 s.",
+    "sitting_2": "20 processus, autre machine du même type (commit 20ab5c0), 484 s en tout.",
+}
 NAMES = {
     "p95, GPU clock": "p95, horloge GPU",
     "p95, host clock, consecutive": "p95, horloge hôte, runs consécutifs",
@@ -27,6 +32,35 @@ NAMES = {
     "p95, J1 GPU clock": "p95, J1, horloge GPU",
     "p95, J1 GPU clock, L2 flushed": "p95, J1, horloge GPU, L2 vidé avant chaque passage",
 }
+
+
+def label(folder: Path = REFERENCE / "session") -> str:
+    """The reference session in three French lines, as on a laboratory's label."""
+    rows = read_results(folder / "results.csv")
+    lines = []
+    for clock, name in (("gpu", "horloge GPU"), ("host", "horloge hôte")):
+        runs = [
+            summarise(load_samples(folder / f"run_{k}.npz")[f"{clock}_ms"]) for k in rows["run"]
+        ]
+        middle = sorted(runs, key=lambda run: run.p95)[len(runs) // 2]
+        bounds = interval(middle)
+        between = " – ".join(map(number, bounds)) if bounds else "non estimable"
+        lines.append(
+            f"- **{name}** : moyenne {number(middle.mean)} ms, p95 {number(middle.p95)} ms "
+            f"(intervalle à 95 % : {between}) ; écart du p95 sur {len(runs)} runs "
+            f"{percent(spread([run.p95 for run in runs]))}"
+        )
+    verdict = json.loads((folder / "verdict.json").read_text(encoding="utf8"))["sentences"][0]
+    machine = rows.iloc[0]
+    return "\n".join(
+        [
+            f"**{machine['gpu_name']}**, PyTorch {machine['torch_version']}, ResNet-18, FP32 "
+            f"strict, lot de 1, n = {len(rows)} × {machine['measure_iters']} par horloge :",
+            "",
+            *lines,
+            f"- **{verdict}**",
+        ]
+    )
 
 
 def table(header: list[str], rows: list[list[str]]) -> list[str]:
@@ -111,7 +145,7 @@ def sitting(label: str, folder: Path) -> list[str]:
     figures = json.loads((folder / "reference.json").read_text(encoding="utf8"))["figures"]
     with np.load(folder / "samples.npz") as stored:
         samples = {name: stored[name] for name in stored.files if name.startswith("repeat")}
-    lines = [f"#### {label}", "", "Répétabilité, processus neufs :", ""]
+    lines = [f"#### {label}", "", NOTES[folder.name], "", "Répétabilité, processus neufs :", ""]
     lines += spreads(figures["repeatability"])
     if figures["side_by_side"]:
         lines += ["Le même travail, méthodes en ordre aléatoire dans chaque processus :", ""]
