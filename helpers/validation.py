@@ -170,6 +170,8 @@ def deciding_clock(requested: str, results: Iterable[LatencyResult]) -> str:
 
     Raises
     ------
+    ValueError
+        There is no such clock.
     RuntimeError
         clock="gpu" was asked for and a run has no GPU clock.
     """

@@ -1,0 +1,126 @@
+"""Figures and edges worked out by another way; each was found untested by a mutation run."""
+
+import math
+
+import numpy as np
+import pytest
+from fakes import make_result
+from scipy import stats as scipy_stats
+from simulated_series import ar1
+
+from helpers import stats
+from helpers.autocorrelation import correlation_time
+from helpers.results import open_session
+from helpers.stats import chance_of_failing, mean_interval, quantile_interval, spread
+from helpers.validation import deciding_clock, judge
+
+# --- stats
+
+
+def test_the_mean_interval_of_uncorrelated_samples_is_the_textbooks():
+    samples = np.tile([1.0, 2.0], 150) + np.linspace(0, 1e-6, 300)
+    time = correlation_time(samples)
+    assert time.tau == 1
+    for confidence in (0.5, 0.95, 0.99):
+        expected = scipy_stats.t.interval(
+            confidence, time.freedom, samples.mean(), scipy_stats.sem(samples)
+        )
+        assert mean_interval(samples, confidence) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("interval", "what"), [(mean_interval, "the mean"), (quantile_interval, r"the 0\.95-quantile")]
+)
+def test_a_refusal_says_of_what(interval, what):
+    with pytest.raises(ValueError, match=rf"a 95 % interval for {what} needs"):
+        interval(np.arange(20.0))
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ([], r"^values is empty$"),
+        ([1.0, math.nan], r"^values must be finite"),
+        ([1.0], r"^spread needs at least two values, got 1: run the benchmark again$"),
+    ],
+)
+def test_a_spread_speaks_of_values(values, reason):
+    with pytest.raises(ValueError, match=reason):
+        spread(values)
+
+
+def coin(n=2000, seed=0):
+    return np.random.default_rng(seed).permutation(np.repeat([1.0, 2.0], n // 2))
+
+
+def test_the_chance_of_failing_of_a_coin_is_a_half():
+    """Two runs of one sample each differ half of the time, and then fail."""
+    assert chance_of_failing(coin(), run_length=1, runs=2) == pytest.approx(0.5, abs=0.05)
+    assert chance_of_failing(coin(), run_length=1) == pytest.approx(0.75, abs=0.05)  # of 3 runs
+    assert chance_of_failing(coin(), run_length=1, runs=2, draws=1) in (0.0, 1.0)
+
+
+def test_a_spread_that_is_exactly_the_limit_does_not_fail_by_chance():
+    limit = spread([1.0, 2.0])
+    assert chance_of_failing(coin(), run_length=1, runs=2, limit=limit) == 0
+    below = np.nextafter(limit, 0)
+    assert chance_of_failing(coin(), run_length=1, runs=2, limit=below) > 0.4
+
+
+@pytest.mark.parametrize("rho", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize("n", [500, 4000])
+def test_blocks_are_as_long_as_carlstein_says(rho, n):
+    """His rule in its own form, with the ρ of an AR(1) of the same τ."""
+    samples = ar1(rho)(np.random.default_rng(1), n)
+    tau = correlation_time(samples).tau
+    same = (tau - 1) / (tau + 1)
+    expected = (math.sqrt(6) * same / (1 - same**2)) ** (2 / 3) * n ** (1 / 3)
+    assert stats._block_length(samples) == math.ceil(expected)
+
+
+def test_uncorrelated_samples_are_drawn_one_by_one():
+    assert stats._block_length(np.tile([1.0, 2.0], 100)) == 1
+
+
+# --- validation
+
+
+def runs_of(*p95):
+    return [make_result(np.full(100, ms)) for ms in p95]
+
+
+def test_a_spread_that_is_exactly_the_limit_is_not_met():
+    limit = spread([1.0, 1.1])
+    assert not judge(runs_of(1.0, 1.1), max_p95_spread=limit).met
+    assert judge(runs_of(1.0, 1.1), max_p95_spread=np.nextafter(limit, 1)).met
+
+
+def test_two_runs_are_enough_and_the_verdict_carries_what_it_judged():
+    results = runs_of(1.0, 1.3)
+    validation = judge(results, max_p95_spread=0.2)
+    assert validation.results == tuple(results)
+    assert (validation.deciding, validation.schedule) == ("host", "consecutive")
+    assert validation.max_p95_spread == 0.2
+    (verdict,) = validation.clocks.values()
+    assert verdict.clock == "host"
+    assert verdict.p95_ms == pytest.approx((1.0, 1.3))
+    assert verdict.mean_ms == pytest.approx((1.0, 1.3))
+
+
+def test_a_criterion_that_is_not_met_has_its_causes():
+    assert judge(runs_of(1.0, 1.3)).clocks["host"].causes
+    assert judge(runs_of(1.0, 1.0)).clocks["host"].causes == ()
+
+
+@pytest.mark.parametrize("clock", ["wall", "", "GPU", None])
+def test_a_clock_that_does_not_exist(clock):
+    with pytest.raises(ValueError, match=rf"clock={clock!r}: use 'auto', 'gpu' or 'host'"):
+        deciding_clock(clock, runs_of(1.0))
+
+
+# --- results
+
+
+def test_json_files_are_indented_and_in_utf8(tmp_path):
+    path = open_session(tmp_path, "s").save_json("facts", {"nom": "été"})
+    assert path.read_bytes() == '{\n  "nom": "été"\n}\n'.encode()
