@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from fakes import make_result
+from scipy import special
 from scipy import stats as scipy_stats
 from simulated_series import ar1
 
@@ -80,6 +81,56 @@ def test_blocks_are_as_long_as_carlstein_says(rho, n):
 
 def test_uncorrelated_samples_are_drawn_one_by_one():
     assert stats._block_length(np.tile([1.0, 2.0], 100)) == 1
+
+
+def test_exactly_as_many_samples_as_needed_are_enough():
+    assert stats.minimum_effective_size() == 72
+    assert quantile_interval(np.ones(72)) == (1.0, 1.0)
+    reason = (
+        r"^71 samples are worth 71\.0 independent ones here, but a 95 % interval for the "
+        r"0\.95-quantile needs at least 72: "
+    )
+    with pytest.raises(ValueError, match=reason):
+        quantile_interval(np.ones(71))
+    assert quantile_interval(np.ones(6), q=0.5) == (1.0, 1.0)
+    assert quantile_interval(np.ones(28), confidence=0.5) == (1.0, 1.0)
+    with pytest.raises(ValueError, match=r"a 99 % interval for the 0\.5-quantile needs .* 8: "):
+        quantile_interval(np.ones(7), q=0.5, confidence=0.99)
+
+
+@pytest.mark.parametrize(
+    "call", [lambda: stats.percentile([1.0], 2), lambda: quantile_interval(np.ones(99), q=2)]
+)
+def test_a_probability_out_of_range_is_named(call):
+    with pytest.raises(ValueError, match=r"^q must lie strictly between 0 and 1, got 2$"):
+        call()
+
+
+def test_the_interval_of_the_median_of_ranks_is_hutsons():
+    """Samples 1 … n in random order: a fractional rank is then its own quantile."""
+    n = 400
+    samples = np.random.default_rng(0).permutation(np.arange(1.0, n + 1))
+    time = correlation_time((samples > n / 2).astype(float))
+    assert time.tau == correlation_time(samples).tau == 1
+    for confidence in (0.8, 0.95):
+        low, high = quantile_interval(samples, q=0.5, confidence=confidence)
+        assert low + high == pytest.approx(n + 1)  # symmetric about the median
+        z = scipy_stats.t.isf((1 - confidence) / 2, time.freedom)
+        tail = scipy_stats.norm.sf(z)
+        # The low end lies below the median with probability 1 - tail.
+        assert special.betainc(low, n - low + 1, 0.5) == pytest.approx(1 - tail, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("probability", "rank"), [(1 - 1e-9, 1.0), (0.5**6, 6.0), (0.5**6 / 2, 6.0), (0.95, None)]
+)
+def test_a_fractional_rank_stays_within_the_sample(probability, rank):
+    found = stats._fractional_rank(6, 0.5, probability)
+    if rank is None:
+        assert 1 < found < 2
+        assert special.betainc(found, 7 - found, 0.5) == pytest.approx(probability, abs=1e-9)
+    else:
+        assert found == pytest.approx(rank)
 
 
 # --- validation
