@@ -11,11 +11,16 @@ from simulated_series import ar1
 
 from helpers import stats
 from helpers.autocorrelation import correlation_time
-from helpers.results import open_session
+from helpers.results import ResultsError, load_samples, open_session
 from helpers.stats import chance_of_failing, mean_interval, quantile_interval, spread
 from helpers.validation import deciding_clock, judge
 
 # --- stats
+
+
+def test_summaries_of_the_smallest_samples():
+    assert stats.summarise([1.0, 2.0]).std == pytest.approx(math.sqrt(0.5))
+    assert stats.summarise([0.0, 1.0]).min == 0  # a clock may tick more coarsely than that
 
 
 def test_the_mean_interval_of_uncorrelated_samples_is_the_textbooks():
@@ -175,3 +180,8 @@ def test_a_clock_that_does_not_exist(clock):
 def test_json_files_are_indented_and_in_utf8(tmp_path):
     path = open_session(tmp_path, "s").save_json("facts", {"nom": "été"})
     assert path.read_bytes() == '{\n  "nom": "été"\n}\n'.encode()
+
+
+def test_a_file_of_samples_that_is_missing_is_named(tmp_path):
+    with pytest.raises(ResultsError, match=r"cannot read .*run_9\.npz: No such file"):
+        load_samples(tmp_path / "run_9.npz")
