@@ -1,19 +1,22 @@
 """Figures and edges worked out by another way; each was found untested by a mutation run."""
 
+import inspect
 import math
 
 import numpy as np
 import pytest
-from fakes import make_result
+import torch
+from fakes import TinyNet, make_result
 from scipy import special
 from scipy import stats as scipy_stats
 from simulated_series import ar1
 
 from helpers import stats
 from helpers.autocorrelation import correlation_time
+from helpers.parameters import Parameters
 from helpers.results import ResultsError, load_samples, open_session
 from helpers.stats import chance_of_failing, mean_interval, quantile_interval, spread
-from helpers.validation import deciding_clock, judge
+from helpers.validation import deciding_clock, judge, validation_runs
 
 # --- stats
 
@@ -172,6 +175,50 @@ def test_a_criterion_that_is_not_met_has_its_causes():
 def test_a_clock_that_does_not_exist(clock):
     with pytest.raises(ValueError, match=rf"clock={clock!r}: use 'auto', 'gpu' or 'host'"):
         deciding_clock(clock, runs_of(1.0))
+
+
+class Recorder:
+    """A watch that notes what it is asked."""
+
+    def __init__(self):
+        self.looks, self.asked = 0, []
+
+    def look(self):
+        self.looks += 1
+
+    def forget(self):
+        self.looks = 0
+
+    def observations(self, result):
+        self.asked.append(result)
+        return ("seen",)
+
+    def interleaved(self, results):
+        self.asked += results
+        return tuple(("seen",) for _ in results)
+
+
+@pytest.mark.parametrize("schedule", ["consecutive", "interleaved"])
+def test_every_setting_reaches_every_run(schedule):
+    watch = Recorder()
+    settings = {"warmup_iters": 60, "measure_iters": 120, "precision": "tf32", "watch": watch}
+    model, inputs = TinyNet(), [torch.zeros(1, 3, 8, 8)]
+    device = torch.device("cpu")
+    pairs = list(validation_runs(model, inputs, device=device, schedule=schedule, **settings))
+    results = [result for result, seen in pairs if seen == ("seen",)]
+    assert len(results) == 3
+    assert watch.asked == results
+    assert watch.looks == (9 if schedule == "consecutive" else 7)
+    for result in results:
+        assert (result.precision, result.device, result.host.n) == ("tf32", "cpu", 120)
+        assert result.warmup_used >= 60
+
+
+def test_the_defaults_are_the_protocols():
+    signature, protocol = inspect.signature(validation_runs), Parameters()
+    for name in ("runs", "warmup_iters", "measure_iters", "schedule", "isolation"):
+        assert signature.parameters[name].default == getattr(protocol, name)
+    assert inspect.signature(judge).parameters["max_p95_spread"].default == protocol.max_p95_spread
 
 
 # --- results
