@@ -41,7 +41,8 @@ def test_the_mean_interval_of_uncorrelated_samples_is_the_textbooks():
     ("interval", "what"), [(mean_interval, "the mean"), (quantile_interval, r"the 0\.95-quantile")]
 )
 def test_a_refusal_says_of_what(interval, what):
-    with pytest.raises(ValueError, match=rf"^20 samples are worth 1\.0 .* a 95 % interval for {what} needs"):
+    reason = rf"^20 samples are worth 1\.0 .* a 95 % interval for {what} needs"
+    with pytest.raises(ValueError, match=reason):
         interval(np.arange(20.0))
 
 
