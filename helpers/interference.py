@@ -35,6 +35,8 @@ from helpers.interference_readings import (
 )
 from helpers.interference_rules import GPU_RULES, HOST_ONLY, HOST_RULES, TOUCHED
 
+MOST_NAMED = 6  # blocks named one by one in a sentence; beyond that, the range and the number
+
 
 @dataclass(frozen=True)
 class Observation:
@@ -242,13 +244,19 @@ def describe(observations: Sequence[Observation], run: int) -> list[str]:
     for code in flags(observations):
         found = [(tag, o.block) for o in observations for tag in o.tags if tag.code == code]
         worst = max((tag for tag, _ in found), key=lambda tag: tag.value)
-        blocks = ", ".join(str(block + 1) for _, block in found)
-        where = f"bloc {blocks} sur {len(observations)}"
+        where = f"bloc {_enumerate([block + 1 for _, block in found])} sur {len(observations)}"
         told.append(f"{worst.phrase} pendant le run {run} ({where})")
     idle = max((o.idle_foreigners for o in observations), default=0)
     if idle:
         told.append(f"{idle} autre(s) processus présent(s) sur le GPU sans calcul, run {run}")
     return told
+
+
+def _enumerate(blocks: Sequence[int]) -> str:
+    """Block numbers in words that do not grow with their number."""
+    if len(blocks) <= MOST_NAMED:
+        return ", ".join(map(str, blocks))
+    return f"{blocks[0]} à {blocks[-1]}, {len(blocks)} en tout,"
 
 
 def not_observable(observations: Sequence[Observation]) -> tuple[str, ...]:

@@ -104,7 +104,6 @@ def test_figures_draw_a_bounded_number_of_points(iterations):
         assert max(len(line.get_xdata()) for line in lines) <= 10_000
 
 
-@pytest.mark.xfail(reason="interference.describe lists every tagged block", strict=False)
 def test_what_is_said_of_disturbances_does_not_grow():
     said = []
     for blocks in (100, 10_000):
