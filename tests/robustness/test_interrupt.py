@@ -96,6 +96,8 @@ def at_any_moment(count: int, seed: int) -> int:
     benchmark_latency(model, INPUTS, 5, 200)
     lasts_s = time.monotonic() - begun
     signal.signal(signal.SIGALRM, signal.default_int_handler)
+    callbacks = gc.callbacks[:]
+    gc.callbacks.clear()  # Python discards what is raised in one, and hypothesis has one
     try:
         for _ in range(count):
             try:
@@ -108,12 +110,13 @@ def at_any_moment(count: int, seed: int) -> int:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        gc.callbacks.extend(callbacks)
     assert caught >= count // 4  # the others came too late, or where Python cannot raise
     return caught
 
 
 def test_interrupted_at_any_moment(tell):
-    tell(f"interrupted at {at_any_moment(25, seed=0)} random moments: every switch restored")
+    tell(f"interrupted at {at_any_moment(15, seed=0)} random moments: every switch restored")
 
 
 @pytest.mark.slow
