@@ -22,8 +22,10 @@ REPORTED = $(if $(filter command line environment,$(origin SESSION)),$(FOLDER),$
 
 benchmark: .venv/installed
 	@mkdir -p "$(FOLDER)"
-	$(BIN)/papermill $(NOTEBOOK) "$(FOLDER)/$(NOTEBOOK)" --no-progress-bar \
-	    -p runs $(RUNS) -r session "$(SESSION)" -r results_dir "$(RESULTS)" $(ARGS)
+	@# papermill rewrites its copy after each cell: it gets its name when it is whole
+	$(BIN)/papermill $(NOTEBOOK) "$(FOLDER)/.$(NOTEBOOK)" --no-progress-bar \
+	    -p runs $(RUNS) -r session "$(SESSION)" -r results_dir "$(RESULTS)" $(ARGS); \
+	    status=$$?; mv -f "$(FOLDER)/.$(NOTEBOOK)" "$(FOLDER)/$(NOTEBOOK)"; exit $$status
 	@$(BIN)/python -m helpers.report "$(FOLDER)"
 
 test: lint
