@@ -12,6 +12,7 @@ from helpers.cifar10_download import NotFoundError, fetch
 from helpers.cifar10_sources import DataError, read_local
 from helpers.cifar10_synthetic import PATTERNS, draw_synthetic
 from helpers.cifar10_transforms import MEAN, STD, ImageDataset, test_transform, train_transform
+from helpers.environment import Check
 
 DATASETS = ("auto", "cifar10", "synthetic")
 CLASSES = (
@@ -51,15 +52,6 @@ class Cifar10:
     name: str
     source: str
     fingerprint: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was verified, and what was seen (French)."""
-
-    name: str
-    ok: bool
-    detail: str
 
 
 def fingerprint(images: np.ndarray, labels: np.ndarray) -> str:

@@ -33,7 +33,7 @@ NOT_VISIBLE = "non visible"
 
 @dataclass(frozen=True)
 class Check:
-    """One check of the environment; `detail` is a French sentence."""
+    """One thing that was verified, here or in the data; `detail` is a French sentence."""
 
     name: str
     ok: bool
