@@ -1,5 +1,6 @@
 """Tables for the notebook's reader, in French: pandas appears here, at the edge."""
 
+import hashlib
 from collections.abc import Iterable, Sequence
 
 import pandas as pd
@@ -22,11 +23,13 @@ FAILED, ALARM = ("✗", "non tenu", "dépassée"), "color: #D55E00; font-weight:
 def show(frame: pd.DataFrame, caption: str = "") -> HTML:
     """Lay a table out for the notebook: nothing cut, texts to the left, only what failed coloured.
 
-    The same table gives the same HTML each time, so that stored outputs can be compared.
+    The same table gives the same HTML each time, so that stored outputs can be compared; two
+    tables never share an id, or one's colours would show in the other.
     """
+    identity = hashlib.sha256(f"{caption}\n{frame.to_csv()}".encode()).hexdigest()[:10]
     left = {"text-align": "left", "white-space": "normal"}
     styles = [{"selector": "th, caption", "props": list(left.items())}]
-    style = frame.style.set_properties(**left).set_table_styles(styles).set_uuid("")
+    style = frame.style.set_properties(**left).set_table_styles(styles).set_uuid(identity)
     style = style.map(lambda value: ALARM if value in FAILED else "")
     return HTML((style.set_caption(caption) if caption else style).to_html())
 

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pandas as pd
 from fakes import AS_REQUIRED, make_result
@@ -67,3 +69,11 @@ def test_colour_means_failure_and_nothing_else():
     assert "#D55E00" not in tables.show(good).data
     assert "#D55E00" in tables.show(bad, "Latences en ms").data
     assert "Latences en ms" in tables.show(bad, "Latences en ms").data
+
+
+def test_one_tables_colours_never_show_in_another():
+    bad, other = (pd.DataFrame({"x": [word]}, index=["y"]) for word in ("non tenu", "500"))
+    ids = [set(re.findall(r'id="([^"]+)"', tables.show(frame).data)) for frame in (bad, other)]
+    assert ids[0]
+    assert ids[1]
+    assert not ids[0] & ids[1]
