@@ -177,12 +177,12 @@ def test_an_interrupted_run_goes_on_where_it_stopped(notebook, lab):
 
 
 def wait_for_a_run(notebook, lab, before):
-    for _ in range(1200):
+    for _ in range(3000):
         new = {name: rows for name, rows in sessions(lab).items() if name not in before}
         if new:
             return new.popitem()
         notebook.page.wait_for_timeout(100)
-    raise AssertionError(f"no run within 120 s: {failures(notebook.cells())}")
+    raise AssertionError(f"no run within 300 s: {failures(notebook.cells())}")
 
 
 def test_a_progress_bar_is_live_and_leaves_nothing(opened, lab, screenshots):
