@@ -18,7 +18,9 @@ REFERENCE = ROOT / "results" / "reference_h100"
 PROTOCOL = ROOT / "README_PROTOCOLE.md"
 BEGIN, END = "<!-- mesures : début -->", "<!-- mesures : fin -->"
 NOTES = {
-    "sitting_1": "15 processus : le script d'alors (commit 381e436) a atteint la limite de 600 s.",
+    "sitting_1": "15 processus : le script d'alors (commit 381e436) a atteint la limite de 600 s. "
+    "Son reçu d'étalonnage dit `uncalibrated` : l'horloge hôte y dépassait de 26 % la tolérance "
+    "d'alors (30 µs ou 1 %), portée depuis à 100 µs ou 1 %.",
     "sitting_2": "20 processus, autre machine du même type (commit 20ab5c0), 484 s en tout.",
 }
 NAMES = {
