@@ -23,6 +23,7 @@ from helpers.clocks import GpuClock, NotQueueableError, host_latencies
 from helpers.conditions import ConditionsSeen, measuring_conditions
 from helpers.measuring import announced, other_session
 from helpers.stats import LatencySummary, percentile, summarise
+from helpers.warmup import Warmup, warm_up
 
 __all__ = [
     "DISTINCT_INPUTS",
@@ -36,10 +37,6 @@ __all__ = [
 ]
 
 BLOCK = 100  # samples per block; between blocks other things may be looked at, never inside
-WARMUP_WINDOW = 25  # the warm-up is steady when two windows of this many samples agree
-WARMUP_MAX_ITERS = 200
-WARMUP_MAX_S = 60.0
-STEADY_TOLERANCE = 0.05  # relative difference of two windows' medians
 
 
 @dataclass(frozen=True)
@@ -49,10 +46,10 @@ class LatencyResult:
     `host`: perf_counter around forward + synchronize. `gpu`: CUDA events behind a full queue, None
     on a CPU or where the model cannot be queued, and then `gpu_unavailable` says why.
     `warmup_ms` (warmup_used,) are the warm-up's host latencies, never part of the statistics;
-    `steady`: they had settled. `rejected_gpu_ms`: samples of batches whose gate opened too early,
-    kept but apart. `launch_ms`: host time to launch one forward (None without GPU clock).
-    `wall_s`: wall time of the measured part, {"host": s, "gpu": s}. `other_session`: who else
-    measured on this device meanwhile (French), "" if nobody was seen.
+    `steady`: they and the SM clock had settled. `rejected_gpu_ms`: samples of batches whose gate
+    opened too early, kept but apart. `launch_ms`: host time to launch one forward (None without GPU
+    clock). `wall_s`: wall time of the measured part, {"host": s, "gpu": s}. `other_session`: who
+    else measured on this device meanwhile (French), "" if nobody was seen.
     """
 
     host: LatencySummary
@@ -95,7 +92,8 @@ def benchmark_latency(
         Yields inputs (N, ...) or (inputs, labels); the first few batches are used in turn, and
         their batch size N >= 1 is recorded.
     warmup_iters
-        A minimum: the warm-up goes on, up to 200 iterations or 60 s, until latencies are steady.
+        A minimum: the warm-up goes on, up to 200 iterations or 60 s, until latencies and the GPU's
+        SM clock are steady.
     measure_iters
         Samples per clock, one per forward.
     device
@@ -152,24 +150,13 @@ class Bench:
         self._originals = [batch.to("cpu", copy=True) for batch in inputs]
         self._shape: tuple[int, ...] = ()
         self.precision, self.seen = precision, seen
-        self.warmup_ms, self.steady = np.zeros(0), False
+        self.warmup = Warmup(np.zeros(0), steady=False)
         self.gpu_clock, self.gpu_unavailable = None, "aucun GPU CUDA"
 
     def warm_up(self, warmup_iters: int) -> None:
-        """Run until at least `warmup_iters` forwards are done and latencies are steady; bounded.
-
-        The first iterations load modules, choose algorithms and raise an idle GPU's clock.
-        """
-        chunks, done, start = [], 0, perf_counter()
+        """Run until latencies and clocks are steady, then adapt the GPU's clock to the model."""
         self._shape = check_output(self.model, self.inputs[0], self.device)
-        while done < warmup_iters or not _steady(chunks):
-            if done >= max(warmup_iters, WARMUP_MAX_ITERS) or perf_counter() - start > WARMUP_MAX_S:
-                break
-            count = min(WARMUP_WINDOW, warmup_iters)
-            with phase("warm-up", done):
-                chunks.append(host_latencies(self.model, self.inputs, count, self.device))
-            done += len(chunks[-1])
-        self.warmup_ms, self.steady = np.concatenate(chunks), _steady(chunks)
+        self.warmup = warm_up(self.model, self.inputs, warmup_iters, self.device)
         if self.device.type == "cuda":
             self._start_gpu_clock()
 
@@ -202,13 +189,6 @@ class Bench:
         return Run(self, measure_iters)
 
 
-def _steady(chunks: list[np.ndarray]) -> bool:
-    if len(chunks) < 2:
-        return False
-    before, now = np.median(chunks[-2]), np.median(chunks[-1])
-    return bool(abs(now - before) <= STEADY_TOLERANCE * before)
-
-
 class Run:
     """Collects one run's samples, block by block, so that runs may also take turns."""
 
@@ -222,12 +202,16 @@ class Run:
         """All samples are taken."""
         return self._remaining == 0
 
-    def measure_block(self) -> None:
-        """Take the next block of samples with the host clock, then with the GPU clock."""
-        bench, count = self._bench, min(BLOCK, self._remaining)
+    def measure_block(self, size: int = BLOCK) -> None:
+        """Take the next block of samples with the host clock, then with the GPU clock.
+
+        One forward goes ahead unmeasured: what looked between the blocks has used the caches.
+        """
+        bench, count = self._bench, min(size, self._remaining)
         self._others.append(other_session(bench.device))
         start = perf_counter()
         with phase("measurement by the host's clock", self._done):
+            host_latencies(bench.model, bench.inputs, 1, bench.device)
             self._host.append(host_latencies(bench.model, bench.inputs, count, bench.device))
         middle = perf_counter()
         if bench.gpu_clock is not None:
@@ -247,9 +231,9 @@ class Run:
             host=summarise(np.concatenate(self._host)),
             gpu=summarise(np.concatenate([g.samples_ms for g in gpu])) if gpu else None,
             gpu_unavailable=bench.gpu_unavailable,
-            warmup_ms=bench.warmup_ms,
-            warmup_used=len(bench.warmup_ms),
-            steady=bench.steady,
+            warmup_ms=bench.warmup.samples_ms,
+            warmup_used=len(bench.warmup.samples_ms),
+            steady=bench.warmup.steady,
             retried_batches=sum(g.retried_batches for g in gpu),
             rejected_gpu_ms=np.concatenate([g.rejected_ms for g in gpu]) if gpu else np.zeros(0),
             queued_forwards=bench.gpu_clock.batch if bench.gpu_clock else 0,

@@ -90,6 +90,11 @@ def nvml_handle(device: torch.device) -> Any:
     return attempt(find)
 
 
+def sm_clock_mhz(handle: Any) -> int | None:
+    """The SM clock now, in MHz; None where it cannot be seen."""
+    return attempt(pynvml.nvmlDeviceGetClockInfo, handle, pynvml.NVML_CLOCK_SM)
+
+
 def own_pids() -> frozenset[int]:
     """Our pid in every PID namespace that /proc shows: NVML may know us by the host's."""
     status = attempt(Path("/proc/self/status").read_text) or ""

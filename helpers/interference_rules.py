@@ -7,10 +7,10 @@ p95 moves once 5 % of the samples are touched, whatever happens to each of them.
 
 import numpy as np
 
-from helpers.bench_latency import WARMUP_WINDOW
 from helpers.french import number, percent
 from helpers.interference_evidence import Evidence, Found, Rule, foreign_shares
 from helpers.interference_readings import HARMFUL_REASONS
+from helpers.warmup import WARMUP_WINDOW
 
 TOUCHED = 0.05  # share of samples, or of time, beyond which a p95 moves
 SLOWER = 0.05  # half of the 10 % criterion; the GPU clock repeats to 0.1 %, NVML's steps are 1 %

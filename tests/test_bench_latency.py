@@ -8,6 +8,7 @@ from fakes import TinyNet
 from torch.utils.data import DataLoader, TensorDataset
 
 from helpers import bench_latency as bench
+from helpers import warmup
 from helpers.bench_latency import benchmark_latency, move_inputs, prepared
 
 
@@ -80,17 +81,22 @@ def test_warm_up_is_a_minimum_and_never_measured():
         return x.mean((2, 3))
 
     result = benchmark_latency(model, loader(), warmup_iters=60, measure_iters=30)
-    assert 60 <= result.warmup_used <= bench.WARMUP_MAX_ITERS
+    assert 60 <= result.warmup_used <= warmup.WARMUP_MAX_ITERS
     assert len(result.warmup_ms) == result.warmup_used
-    assert len(calls) == 3 + result.warmup_used + 30  # three forwards check the output
+    # three forwards check the output, one goes ahead of the block
+    assert len(calls) == 3 + result.warmup_used + 1 + 30
 
 
-def test_a_warm_up_that_never_settles_is_bounded_and_said(monkeypatch):
-    levels = iter(np.linspace(1, 1000, 10_000))
-    monkeypatch.setattr(bench, "host_latencies", lambda m, x, n, d: np.full(n, next(levels) ** 2))
-    with prepared(TinyNet(), loader(), 50) as ready:
-        assert not ready.steady
-        assert len(ready.warmup_ms) == bench.WARMUP_MAX_ITERS
+def test_an_unmeasured_forward_goes_ahead_of_each_block():
+    model, counts = TinyNet(), []
+    model.register_forward_hook(lambda *_: counts.append(1))
+    with prepared(model, loader(), 5) as ready:
+        run = ready.new_run(250)
+        before = len(counts)
+        while not run.complete:
+            run.measure_block()
+        assert len(counts) - before == 250 + 3
+    assert run.result().host.n == 250
 
 
 def test_blocks_are_announced_before_between_and_after():

@@ -169,7 +169,7 @@ def test_a_model_that_raises_in_its_300th_measured_iteration():
 
     def armed():  # once the warm-up is over, whatever it took
         if model.nth == 1 << 40:
-            model.nth = model.calls + 300
+            model.nth = model.calls + 300 + 3  # one unmeasured forward ahead of each block
 
     with says(
         ModelError,
@@ -538,7 +538,7 @@ def test_a_model_that_raises_behind_the_closed_gate_leaves_no_stream_held():
 
     def armed():
         if model.nth == 1 << 40:
-            model.nth = model.calls + 100 + 30  # in the first block's GPU series
+            model.nth = model.calls + 1 + 100 + 30  # in the first block's GPU series
 
     with says(ModelError, "iteration 30 of the measurement by the GPU's clock", "inner trouble"):
         benchmark_latency(model, ONE, 5, 500, device="cuda", between_blocks=armed)
