@@ -29,13 +29,80 @@ def accuracy(
     right = seen = 0
     with measuring_conditions(model, precision):
         for index, (images, labels) in enumerate(batches):
-            scores = model(images.to(device))
+            scores = _scores(model, images.to(device))
             _check(scores, labels, f"batch {index}")
             right += int((scores.argmax(dim=1) == labels.to(device)).sum())
             seen += len(labels)
     if not seen:
         raise ValueError("accuracy needs at least one image: the data loader yields none")
     return right / seen, seen
+
+
+def logits(
+    model: Callable,
+    batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    device: torch.device,
+    precision: str = "fp32",
+) -> torch.Tensor:
+    """Return the scores (N, classes) of all images, float32 on the CPU, in their order.
+
+    A callable that only takes one batch size (a captured graph, say) names it in its attribute
+    `static_batch`: it is called with exactly that many images, the last of a batch repeated where
+    some are missing, and the repeated ones' scores dropped.
+
+    Parameters
+    ----------
+    batches
+        (images (N, 3, 32, 32), labels (N,)) pairs; the labels only prove that the scores fit.
+
+    Raises
+    ------
+    ValueError
+        As `accuracy`.
+    """
+    found = []
+    with measuring_conditions(model, precision):
+        for index, (images, labels) in enumerate(batches):
+            scores = _scores(model, images.to(device))
+            _check(scores, labels, f"batch {index}")
+            # A copy at once: a graph writes its next scores into the same memory.
+            found.append(scores.to("cpu", torch.float32, copy=True))
+    if not found:
+        raise ValueError("logits need at least one image: the data loader yields none")
+    return torch.cat(found)
+
+
+def static_batch(model: Callable) -> int | None:
+    """The only batch size that `model` takes, or None if it takes any.
+
+    Raises
+    ------
+    ValueError
+        Its attribute `static_batch` is no batch size.
+    """
+    size = getattr(model, "static_batch", None)
+    if size is not None and (not isinstance(size, int) or size < 1):
+        raise ValueError(
+            f"the callable's static_batch={size!r} is no batch size: give a whole number from 1, "
+            "or None if it takes any"
+        )
+    return size
+
+
+def _scores(model: Callable, images: torch.Tensor) -> torch.Tensor:
+    """Call `model` on all images, in pieces of its static batch if it has one."""
+    size = static_batch(model)
+    if size is None:
+        return model(images)
+    found = []
+    for piece in images.split(size):
+        missing = size - len(piece)
+        padding = piece[-1:].expand(missing, *piece.shape[1:])
+        scores = model(torch.cat([piece, padding]) if missing else piece)
+        if not isinstance(scores, torch.Tensor):
+            return scores  # refused by _check, which says what it is
+        found.append(scores[: len(piece)].clone())  # see logits
+    return torch.cat(found)
 
 
 def _check(scores, labels: torch.Tensor, where: str) -> None:
