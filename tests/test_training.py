@@ -1,0 +1,323 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from helpers import training
+from helpers.accuracy import accuracy
+from helpers.cifar10 import Cifar10, test_loader
+from helpers.models import build_model
+from helpers.training import Recipe, train
+from helpers.training_checkpoint import checkpoint_path
+
+test_loader.__test__ = False  # its name is not ours to choose
+CPU = torch.device("cpu")
+SMALL = "tests.test_training:small_network"
+
+
+def small_network():
+    """Fast on a CPU; a batch-norm, a dropout and a 1x1 kernel, since each needs its own care."""
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 4, stride=4),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 1),
+        nn.ReLU(),
+        nn.Dropout(0.1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 10),
+    )
+
+
+def other_network():
+    return nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
+
+
+def drawn(train_count=400, test_count=200):
+    """Images that a small network can tell apart: each class has a colour, under noise."""
+    random = np.random.default_rng(0)
+    colours = random.integers(40, 216, (10, 3))
+
+    def draw(count):
+        labels = np.arange(count) % 10
+        noise = random.normal(0, 30, (count, 32, 32, 3))
+        return (colours[labels][:, None, None] + noise).clip(0, 255).astype(np.uint8), labels
+
+    found = {"train": "a", "test": "b"}
+    return Cifar10(*draw(train_count), *draw(test_count), "synthetic", "here", found)
+
+
+DATA = drawn()
+
+
+def weights(result):
+    return result.network.state_dict()
+
+
+def same_weights(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one.values(), other.values(), strict=True))
+
+
+def short(checkpoint=None, **changes):
+    settings = {"epochs": 3, "device": CPU, "seed": 0, "limit": 100, "checkpoint": checkpoint}
+    return train(SMALL, DATA, **{**settings, **changes})
+
+
+def stopping_after(epochs):
+    """A progress that stops the training in the middle of the epoch after so many."""
+    begun = []
+
+    def progress(steps, total, description):
+        begun.append(description)
+        for step in steps:
+            if len(begun) > epochs and step == 2:
+                raise KeyboardInterrupt
+            yield step
+
+    return progress
+
+
+def test_a_short_training_learns_on_a_cpu():
+    result = train(SMALL, DATA, epochs=6, device=CPU, recipe=Recipe(peak_rate=2))
+    assert result.losses[-1] < result.losses[0] - 0.3
+    right, seen = accuracy(result.network, test_loader(DATA, 100), CPU)
+    assert seen == 200
+    assert right > 0.4  # chance: 0.1
+
+
+def test_the_result_says_what_was_done():
+    result = short()
+    assert (result.model, result.seed, result.epochs, result.images) == (SMALL, 0, 3, 100)
+    assert (result.batch_size, result.resumed_at, result.checkpoint_s) == (5, 0, 0)
+    assert result.trained_on == "CPU, fp32"
+    assert len(result.losses) == len(result.epoch_s) == 3
+    assert result.train_s == sum(result.epoch_s) > 0
+    assert not any(module.training for module in result.network.modules())
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
+    one, again, other = short(), short(), short(seed=1)
+    assert same_weights(weights(one), weights(again))
+    assert one.losses == again.losses
+    assert not same_weights(weights(one), weights(other))
+
+
+@pytest.mark.parametrize("done", [1, 2])
+def test_an_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path, done):
+    path = tmp_path / "new" / "training.pt"
+    with pytest.raises(KeyboardInterrupt):
+        short(path, progress=stopping_after(done))
+    torch.manual_seed(123)  # what happens in between must not matter
+    resumed, whole = short(path), short()
+    assert resumed.resumed_at == done
+    assert same_weights(weights(resumed), weights(whole))
+    assert resumed.losses == whole.losses
+    assert len(resumed.epoch_s) == 3
+    assert resumed.checkpoint_s > 0
+    assert [file.name for file in path.parent.iterdir()] == ["training.pt"]
+
+
+def test_a_finished_training_is_only_read(tmp_path):
+    first = short(tmp_path / "done.pt")
+    again = short(tmp_path / "done.pt", progress=stopping_after(-1))
+    assert again.resumed_at == 3
+    assert same_weights(weights(first), weights(again))
+    assert (again.losses, again.epoch_s) == (first.losses, first.epoch_s)
+    assert again.trained_on == "CPU, fp32"
+
+
+def test_the_checkpoint_is_data_only_and_build_model_reads_it(tmp_path):
+    path = tmp_path / "cifar.pt"
+    result = train("resnet18_cifar", DATA, epochs=1, device=CPU, limit=2, checkpoint=path)
+    stored = torch.load(path, weights_only=True)
+    assert (stored["model"], stored["epoch"], stored["seed"]) == ("resnet18_cifar", 1, 0)
+    assert same_weights(build_model(str(path)).state_dict(), weights(result))
+
+
+OTHERS = {
+    "seed": {"seed": 1},
+    "epochs": {"epochs": 4},
+    "images": {"limit": 90},
+    "recipe": {"recipe": Recipe(peak_rate=0.1)},
+}
+
+
+@pytest.mark.parametrize(("name", "change"), OTHERS.items(), ids=OTHERS)
+def test_another_trainings_checkpoint_is_not_gone_on_with(tmp_path, name, change):
+    path = tmp_path / "training.pt"
+    short(path)
+    with pytest.raises(ValueError, match=rf"training\.pt is another training's: {name}=.*asked"):
+        short(path, **change)
+    with pytest.raises(ValueError, match=r"another training's: model="):
+        train("tests.test_training:other_network", DATA, epochs=3, device=CPU, checkpoint=path)
+
+
+def test_a_model_changed_since_is_told(tmp_path, monkeypatch):
+    path = tmp_path / "training.pt"
+    short(path)
+    monkeypatch.setattr(training, "build_model", lambda *_: other_network())
+    with pytest.raises(ValueError, match=r"does not fit .*small_network as it is"):
+        short(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", None])
+def test_a_damaged_checkpoint_says_so(tmp_path, content):
+    path = tmp_path / "training.pt"
+    short(path)
+    path.write_bytes(path.read_bytes()[:-2000] if content is None else content)
+    with pytest.raises(ValueError, match=r"training\.pt cannot be read .* delete it"):
+        short(path)
+
+
+@pytest.mark.parametrize("content", [{"state_dict": {}}, [1, 2]])
+def test_a_foreign_file_is_not_taken_for_a_checkpoint(tmp_path, content):
+    path = tmp_path / "training.pt"
+    torch.save(content, path)
+    with pytest.raises(ValueError, match="was not written by this training"):
+        short(path)
+
+
+class Evil:
+    def __reduce__(self):
+        return (print, ("this must never run",))
+
+
+def test_nothing_in_a_checkpoint_is_run(tmp_path, capsys):
+    torch.save({"model": Evil()}, tmp_path / "training.pt")
+    with pytest.raises(ValueError, match="cannot be read"):
+        short(tmp_path / "training.pt")
+    assert "never run" not in capsys.readouterr().out
+
+
+def test_a_full_disk_leaves_the_epoch_before(tmp_path, monkeypatch):
+    path = tmp_path / "training.pt"
+    with pytest.raises(KeyboardInterrupt):
+        short(path, progress=stopping_after(1))
+    before = path.read_bytes()
+
+    def full(content, partial):
+        partial.write_bytes(b"half")
+        raise RuntimeError("unexpected pos")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match=r"training\.pt cannot be written .*free space"):
+        short(path)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["training.pt"]
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match="cannot be written"):
+        short(tmp_path / "file" / "training.pt")
+
+
+def test_the_default_path_is_a_plain_file_name_beside_the_data(tmp_path):
+    path = checkpoint_path(tmp_path, "my.models:net", 40, 2)
+    assert path == tmp_path / "checkpoints" / "my.models_net-40-epochs-seed-2.pt"
+    assert checkpoint_path("data", "a/../b.pt", 1, 0).parent.name == "checkpoints"
+
+
+@pytest.mark.parametrize("stop", [False, True])
+def test_random_state_and_switches_are_restored_whatever_happens(stop):
+    torch.manual_seed(5)
+    random, benchmark = torch.random.get_rng_state(), torch.backends.cudnn.benchmark
+    seen = []
+
+    def progress(steps, total, description):
+        seen.append(torch.backends.cudnn.benchmark)
+        yield from [] if stop else steps
+        if stop:
+            raise KeyboardInterrupt
+
+    with torch.no_grad():
+        if stop:
+            with pytest.raises(KeyboardInterrupt):
+                short(progress=progress)
+        else:
+            short(progress=progress)  # gradients are turned on inside
+        assert not torch.is_grad_enabled()
+    assert all(seen)
+    assert torch.equal(torch.random.get_rng_state(), random)
+    assert torch.backends.cudnn.benchmark == benchmark
+
+
+def test_the_weights_come_back_in_the_layout_that_build_model_gives():
+    built = dict(build_model(SMALL).named_parameters())
+    for name, parameter in short(epochs=1).network.named_parameters():
+        assert parameter.stride() == built[name].stride(), name
+        assert parameter.grad is None
+
+
+def test_every_epoch_has_its_own_order_and_draws(monkeypatch):
+    seen = []
+
+    def spy(images, draws):
+        seen.append((images.float().mean(), draws.angle))
+        return real(images, draws)
+
+    real = training.augment
+    monkeypatch.setattr(training, "augment", spy)
+    short(epochs=2)
+    assert len(seen) == 40  # 20 steps of 5 images, twice
+    orders = [torch.stack([mean for mean, _ in part]) for part in (seen[:20], seen[20:])]
+    angles = [torch.cat([angle for _, angle in part]) for part in (seen[:20], seen[20:])]
+    assert not torch.equal(*orders)
+    assert len(torch.unique(torch.cat(angles))) == 200
+
+
+def test_the_rate_climbs_to_its_peak_and_falls_to_nothing():
+    recipe = Recipe(peak_rate=0.4, warmup=0.25)
+    rates = [recipe.rate(p, 500) for p in np.linspace(0, 1, 101)]
+    assert rates[0] == pytest.approx(0.08)
+    assert max(rates) == rates[25] == pytest.approx(0.4)
+    assert rates[-1] == 0
+    assert all(a < b for a, b in pairwise(rates[:26]))
+    assert all(a > b for a, b in pairwise(rates[25:]))
+    assert recipe.rate(0.25, 50) == pytest.approx(0.04)  # smaller batches, smaller steps
+
+
+@pytest.mark.parametrize(("images", "batch"), [(50_000, 500), (300, 15), (9_000, 450), (2, 2)])
+def test_few_images_make_small_batches(images, batch):
+    assert Recipe().batch_for(images) == batch
+
+
+def test_biases_and_batch_norms_are_not_decayed():
+    optimizer = training._optimizer(build_model(SMALL), Recipe())
+    sizes = {g["weight_decay"]: {p.ndim for p in g["params"]} for g in optimizer.param_groups}
+    assert sizes == {5e-4: {2, 4}, 0.0: {1}}
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == 8
+
+
+def test_a_training_that_diverges_stops_and_says_so(tmp_path):
+    with pytest.raises(RuntimeError, match=r"diverged: .* epoch 1 of 3; .*peak_rate than 1e\+30"):
+        short(tmp_path / "training.pt", recipe=Recipe(peak_rate=1e30))
+    assert not (tmp_path / "training.pt").exists()
+
+
+@pytest.mark.parametrize("epochs", [0, -1])
+def test_no_epoch_is_refused(epochs):
+    with pytest.raises(ValueError, match=f"epochs={epochs}: .*at least one"):
+        short(epochs=epochs)
+
+
+@pytest.mark.parametrize("limit", [-5, 0, 1, 401])
+def test_a_limit_that_is_not_there_is_refused(limit):
+    with pytest.raises(ValueError, match=f"limit={limit}: train on 2 to 400"):
+        short(limit=limit)
+
+
+@pytest.mark.gpu
+def test_a_short_training_learns_on_a_gpu_and_resumes(tmp_path):
+    device, path = torch.device("cuda:0"), tmp_path / "training.pt"
+    state = torch.cuda.get_rng_state(device)
+    with pytest.raises(KeyboardInterrupt):
+        train(SMALL, DATA, epochs=6, device=device, checkpoint=path, progress=stopping_after(3))
+    result = train(SMALL, DATA, epochs=6, device=device, checkpoint=path)
+    assert result.resumed_at == 3
+    assert result.losses[-1] < result.losses[0]
+    assert {p.device.type for p in result.network.parameters()} == {"cuda"}
+    assert torch.equal(torch.cuda.get_rng_state(device), state)
