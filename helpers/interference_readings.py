@@ -53,7 +53,8 @@ class HostReading:
 
     at_s: float  # when these counters were read (perf_counter)
     busy_s: float  # whole system, this process included, without idle, waiting and stolen time
-    steal_s: float | None  # wanted by this virtual machine, given to another by the hypervisor
+    core: int | None  # the one we are on
+    steal_s: tuple[float, ...] | None  # by core: wanted by this virtual machine, given to another
     own_s: float  # this process, all threads
     thread_s: float  # the measuring thread
     preemptions: int  # of the measuring thread: involuntary context switches
@@ -149,12 +150,14 @@ def read_gpu(handle: Any, shares: tuple | None) -> GpuReading:
 
 def read_host(cuda: bool) -> HostReading:
     """Read the counters of the system, this process and this thread."""
+    core = attempt(psutil.Process().cpu_num)
     times, usage = psutil.cpu_times(), resource.getrusage(resource.RUSAGE_SELF)
     busy = sum(getattr(times, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq"))
     return HostReading(
         at_s=time.perf_counter(),
         busy_s=busy,
-        steal_s=getattr(times, "steal", None),
+        core=core,
+        steal_s=attempt(_steal_s),
         own_s=time.process_time(),
         thread_s=time.thread_time(),
         preemptions=_preemptions(),
@@ -162,7 +165,7 @@ def read_host(cuda: bool) -> HostReading:
         minor_faults=usage.ru_minflt,
         gc_runs=sum(generation["collections"] for generation in gc.get_stats()),
         allocator_retries=torch.cuda.memory_stats().get("num_alloc_retries", 0) if cuda else 0,
-        cpu_mhz=attempt(_cpu_mhz),
+        cpu_mhz=attempt(_cpu_mhz, core),
     )
 
 
@@ -171,13 +174,16 @@ def _preemptions() -> int:
     return resource.getrusage(whose).ru_nivcsw
 
 
-def _cpu_mhz() -> float:
-    """Clock of the core that we are on, from the cpufreq driver, which is a physical machine's.
+def _steal_s() -> tuple[float, ...]:
+    return tuple(times.steal for times in psutil.cpu_times(percpu=True))
+
+
+def _cpu_mhz(core: int) -> float:
+    """Clock of a core, from the cpufreq driver, which is a physical machine's.
 
     psutil.cpu_freq() averages over all cores, idle ones too, and in a virtual machine it returns
     the constant of /proc/cpuinfo, which says nothing.
     """
-    core = psutil.Process().cpu_num()
     path = Path(f"/sys/devices/system/cpu/cpu{core}/cpufreq/scaling_cur_freq")
     return int(path.read_text()) / 1e3
 

@@ -25,6 +25,26 @@ ONE = 1  # what never happens in an undisturbed measurement: GC is off, memory i
 DISPERSED, DISPERSED_MS = 1.10, 0.02
 STEAL_TICKS_S = 0.03  # the kernel counts stolen time in ticks of 0.01 s: fewer than 3 say nothing
 
+# How the reader's tables and figures call what a rule found.
+TAG_LABELS = {
+    "foreign_gpu_process": "processus étranger",
+    "gpu_clock_drop": "horloge GPU abaissée",
+    "throttle": "GPU bridé",
+    "hot": "GPU trop chaud",
+    "ecc": "erreurs ECC",
+    "cold_gpu": "GPU froid au départ",
+    "gpu_disturbed": "GPU perturbé",
+    "gpu_shift": "bloc GPU plus lent",
+    "allocator_retry": "mémoire GPU saturée",
+    "warmup_short": "échauffement court",
+    "cpu_load": "CPU occupé",
+    "steal": "CPU volé",
+    "cpu_clock": "CPU ralenti",
+    "gc": "ramasse-miettes",
+    "preempted": "processus interrompu",
+    "page_faults": "défauts de page",
+}
+
 # Nothing on the host slows the GPU clock, which runs behind a full queue.
 HOST_ONLY = frozenset({"cpu_load", "steal", "cpu_clock", "gc", "preempted", "page_faults"})
 
@@ -130,11 +150,14 @@ def cpu_load(e: Evidence) -> Found:
 
 
 def steal(e: Evidence) -> Found:
-    stolen = e.rise("steal_s")
-    if stolen is None:
+    before, after = e.before.host, e.after.host
+    cores = {before.core, after.core}
+    if before.steal_s is None or after.steal_s is None or None in cores:
         return None
-    share = stolen / (stolen + e.rise("busy_s")) if stolen >= STEAL_TICKS_S else 0.0
-    return share, f"temps CPU volé par l'hyperviseur : {percent(share)}"
+    # The measuring thread was on one of these cores; what other cores lost has not delayed it.
+    stolen = max(after.steal_s[core] - before.steal_s[core] for core in cores)
+    share = stolen / e.wall_s if stolen >= STEAL_TICKS_S else 0.0
+    return share, f"temps du cœur volé par l'hyperviseur : {percent(share)}"
 
 
 def cpu_clock(e: Evidence) -> Found:

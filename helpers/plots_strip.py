@@ -9,29 +9,11 @@ from matplotlib.lines import Line2D
 
 from helpers.bench_latency import BLOCK, LatencyResult
 from helpers.interference import Observation, flags
-from helpers.interference_rules import HOST_ONLY
+from helpers.interference_rules import HOST_ONLY, TAG_LABELS
 from helpers.plots_style import COLOURS, GREY, MARKED, NOTE_SIZE, handle, thousands
 
 LANE = 0.17  # inches
 MOST_NAMED_SPANS = 6  # in the alt text, per kind of tag; beyond, their blocks are counted
-TAG_LABELS = {
-    "foreign_gpu_process": "processus étranger",
-    "gpu_clock_drop": "horloge GPU abaissée",
-    "throttle": "GPU bridé",
-    "hot": "GPU trop chaud",
-    "ecc": "erreurs ECC",
-    "cold_gpu": "GPU froid au départ",
-    "gpu_disturbed": "GPU perturbé",
-    "gpu_shift": "bloc GPU plus lent",
-    "allocator_retry": "mémoire GPU saturée",
-    "warmup_short": "échauffement court",
-    "cpu_load": "CPU occupé",
-    "steal": "CPU volé",
-    "cpu_clock": "CPU ralenti",
-    "gc": "ramasse-miettes",
-    "preempted": "processus interrompu",
-    "page_faults": "défauts de page",
-}
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from helpers.causes import interval
 from helpers.conditions import ConditionsSeen
 from helpers.french import number, percent
 from helpers.interference import Observation, flags, untagged
+from helpers.interference_rules import TAG_LABELS
 from helpers.stats import LatencySummary, percentile
 from helpers.validation import Validation
 from helpers.verdict import CLOCK_NAMES
@@ -29,9 +30,22 @@ def show(frame: pd.DataFrame, caption: str = "") -> HTML:
     identity = hashlib.sha256(f"{caption}\n{frame.to_csv()}".encode()).hexdigest()[:10]
     left = {"text-align": "left", "white-space": "normal"}
     styles = [{"selector": "th, caption", "props": list(left.items())}]
-    style = frame.style.set_properties(**left).set_table_styles(styles).set_uuid(identity)
+    style = (
+        _one_header(frame)
+        .style.hide(axis="index")
+        .set_properties(**left)
+        .set_table_styles(styles)
+        .set_uuid(identity)
+    )
     style = style.map(lambda value: ALARM if value in FAILED else "")
     return HTML((style.set_caption(caption) if caption else style).to_html())
+
+
+def _one_header(frame: pd.DataFrame) -> pd.DataFrame:
+    """The index as ordinary columns: pandas would give its names a second header row."""
+    if isinstance(frame.index, pd.RangeIndex):
+        return frame
+    return frame.rename_axis([name or "" for name in frame.index.names]).reset_index()
 
 
 def checks_table(checks: Iterable) -> pd.DataFrame:
@@ -118,6 +132,7 @@ def untagged_table(
     """The p95 of all samples beside that of the untagged ones (ms): a diagnosis, no replacement."""
     rows = []
     for run, (result, seen) in enumerate(zip(results, observed, strict=True), start=1):
+        named = ", ".join(TAG_LABELS[code] for code in flags(seen))
         for clock in ("gpu", "host"):
             if (summary := getattr(result, clock)) is not None:
                 kept = summary.samples_ms[untagged(summary.samples_ms, seen, clock)]
@@ -129,7 +144,7 @@ def untagged_table(
                         "n": str(summary.n),
                         "p95, sans étiquette": number(percentile(kept, 0.95)) if kept.size else "–",
                         "n sans étiquette": str(kept.size),
-                        "Étiquettes": ", ".join(flags(seen)) or "aucune",
+                        "Étiquettes": named or "aucune",
                     }
                 )
     return pd.DataFrame(rows).set_index(["Run", "Horloge"])

@@ -1,4 +1,5 @@
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -62,6 +63,19 @@ def test_nothing_is_cut_and_the_html_is_the_same_each_time():
     first, second = (tables.show(frame).data for _ in range(2))
     assert first == second
     assert ("long " * 50).strip() in first
+
+
+def test_one_row_of_headers_and_no_row_label_lost():
+    html = tables.show(tables.latency_table(RESULTS)).data
+    assert html.count("<tr>") == 1 + 4
+    assert html.index("Horloge") < html.index("Run") < html.index("moyenne")
+    assert "x marks" in tables.show(pd.DataFrame({"Constat": ["y"]}, index=["x marks"])).data
+
+
+def test_tags_are_named_in_french():
+    seen = [[SimpleNamespace(tags=[SimpleNamespace(code="gpu_clock_drop")])] * 5] * 2
+    labels = tables.untagged_table(RESULTS, seen)["Étiquettes"]
+    assert set(labels) == {"horloge GPU abaissée"}
 
 
 def test_colour_means_failure_and_nothing_else():

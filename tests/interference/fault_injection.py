@@ -1,8 +1,9 @@
 """Inject faults while a latency is measured, and count what is detected and what is a false alarm.
 
-    python -m tests.interference.fault_injection OUTDIR [--quick] [--device cpu] [--limit-s 295]
+    python -m tests.interference.fault_injection OUTDIR [--quick] [--device cpu] [--limit-s 420]
 
-Rounds of clean and disturbed runs in random order, until ten rounds are done or the time is up.
+First fresh processes on an idle GPU, then rounds of clean and disturbed runs in random order, until
+eleven rounds are done or the time is up.
 Writes OUTDIR/interference.json (every run with its observations), interference.npz (all samples)
 and interference.md, and prints the latter. `--device cpu --quick` tries the script itself.
 """
@@ -12,7 +13,6 @@ import json
 import random
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,15 +20,15 @@ import numpy as np
 import torch
 from torchvision.models import resnet18
 
-from helpers.bench_latency import Bench, LatencyResult, benchmark_latency, prepared
+from helpers.bench_latency import Bench, LatencyResult, prepared
 from helpers.clocks import host_latencies
 from helpers.interference import Watch, flags
+from tests.interference.cold_start import cold_runs
 from tests.interference.fault_table import markdown
 from tests.interference.faults import all_faults
 
-CLEAN, FRESH, PAIRS = 4, 2, 2  # per round; a fresh clean run has its own warm-up
+CLEAN, PAIRS = 5, 2  # per round
 SETTLE_S = 1.0  # NVML's longest sample period: the next run must not inherit this one's samples
-IDLE_S = 2.0  # long enough for a GPU to lower its clocks, if it does while contexts are open
 READY_S = 90.0
 WARMUP = 50  # forwards before a run on the shared model: the pauses between runs cool the clocks
 BURST_RUN = 5  # bursts come every 0.5 s: a run must last for several, 5 times the others
@@ -37,9 +37,9 @@ BURST_RUN = 5  # bursts come every 0.5 s: a run must last for several, 5 times t
 class Suite:
     """One model, one watch, all injectors; collects runs as dictionaries and their samples."""
 
-    def __init__(self, bench: Bench, watch: Watch, faults: dict, iterations: int, idle_s: float):
+    def __init__(self, bench: Bench, watch: Watch, faults: dict, iterations: int):
         self.bench, self.watch, self.faults = bench, watch, faults
-        self.iterations, self.idle_s = iterations, idle_s
+        self.iterations = iterations
         self.runs, self.pairs, self.samples = [], [], {}
         self.gpu_fault_ended = 0.0
 
@@ -59,7 +59,7 @@ class Suite:
         seconds = time.perf_counter() - start
         if foreign:
             self.gpu_fault_ended = time.perf_counter()
-        self._record(kind, round_index, seconds, result, observations, error)
+        self.record(kind, round_index, seconds, result, observations, error)
 
     def _settle(self) -> None:
         time.sleep(max(0.0, self.gpu_fault_ended + SETTLE_S - time.perf_counter()))
@@ -71,10 +71,6 @@ class Suite:
         if kind == "clean":
             self._warm()
             return self._blocks(2 * self.iterations)
-        if kind == "clean_fresh":
-            return self._fresh(50, 2 * self.iterations, self.watch.look)
-        if kind == "cold_start":
-            return self._fresh(1, self.iterations, self._idle_then_look())
         fault = self.faults[kind]
         if not fault.alive:
             raise RuntimeError(f"the injector {kind} has died")
@@ -84,27 +80,6 @@ class Suite:
             return self._blocks((BURST_RUN if kind == "gpu_bursts" else 1) * self.iterations)
         finally:
             fault.off()
-
-    def _fresh(self, warmup: int, iterations: int, look: Callable[[], None]) -> LatencyResult:
-        """A whole benchmark as a user runs it, with its own warm-up."""
-        bench = self.bench
-        return benchmark_latency(
-            bench.model,
-            [i.cpu() for i in bench.inputs],
-            warmup,
-            iterations,
-            device=bench.device,
-            between_blocks=look,
-        )
-
-    def _idle_then_look(self) -> Callable[[], None]:
-        waiting = [self.idle_s]
-
-        def look() -> None:
-            time.sleep(waiting.pop() if waiting else 0)
-            self.watch.look()
-
-        return look
 
     def _blocks(self, iterations: int) -> LatencyResult:
         run = self.bench.new_run(iterations)
@@ -136,7 +111,8 @@ class Suite:
             }
         self.pairs.append(medians)
 
-    def _record(self, kind, round_index, seconds, result, observations, error) -> None:
+    def record(self, kind, round_index, seconds, result, observations, error="") -> None:
+        """Keep a run and print a line about it."""
         index = len(self.runs)
         record = {"index": index, "kind": kind, "round": round_index, "seconds": seconds}
         record |= {"error": error, "tags": flags(observations)}
@@ -186,6 +162,7 @@ def main() -> None:
     torch.manual_seed(options.seed)
     torch.set_num_threads(1)
     device = torch.device(options.device)
+    cold = cold_runs(options.device, options.rounds, options.iterations)
     scratch = tempfile.TemporaryDirectory()  # the injectors' flags and logs
     faults = all_faults(Path(scratch.name), options.device)
     facts = {"device": str(device), "torch": torch.__version__, "options": vars(options)}
@@ -196,10 +173,10 @@ def main() -> None:
             watch = Watch(device)
             kinds, facts["missing"] = ready_faults(faults)
             print(f"ready after {time.monotonic() - start:.1f} s; missing: {facts['missing']}")
-            idle_s = 0.2 if options.quick else IDLE_S
-            suite = Suite(bench, watch, faults, options.iterations, idle_s)
-            tasks = [*kinds, "cold_start", *["clean"] * CLEAN, *["clean_fresh"] * FRESH]
-            tasks += ["pair"] * PAIRS
+            suite = Suite(bench, watch, faults, options.iterations)
+            for run in cold:
+                suite.record(*run)
+            tasks = [*kinds, *["clean"] * CLEAN, *["pair"] * PAIRS]
             longest, table = 0.0, "nothing was measured"
             for index in range(options.rounds):
                 began = time.monotonic()
@@ -233,9 +210,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--quick", action="store_true", help="one short round, to try the script")
     parser.add_argument(
-        "--limit-s", type=float, default=295.0, help="start no round that would end later"
+        "--limit-s", type=float, default=420.0, help="start no round that would end later"
     )
-    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--iterations", type=int, default=100, help="per run; clean ones twice")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

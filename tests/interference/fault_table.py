@@ -40,13 +40,14 @@ def markdown(report: dict) -> str:
     parts = [
         f"# Injection de fautes\n\nAppareil {report['device']}, torch {report['torch']}, "
         f"{report['wall_s']:.0f} s ; runs de {report['options']['iterations']} échantillons par "
-        "horloge (×2 pour les runs propres, dont un tiers avec leur propre chauffe ; ×5 pour les "
-        "rafales), ordre aléatoire. Intervalles de "
-        "Clopper-Pearson à 95 %. Effet : médiane sur les runs perturbés / médiane sur les runs "
-        "propres, p de Mann-Whitney.\n",
+        "horloge (×2 pour les runs propres, ×5 pour les rafales), ordre aléatoire ; d'abord, tour "
+        "à tour, des processus neufs sur un GPU au repos, à la chauffe écourtée ou entière. "
+        "Intervalles de Clopper-Pearson à 95 %. Effet : médiane sur les runs perturbés / médiane "
+        "sur les runs propres (pour la chauffe écourtée : ceux des processus neufs), p de "
+        "Mann-Whitney.\n",
         "| faute | détectée | intervalle | effet hôte | effet GPU | étiquettes vues | refus |",
         "|---|---|---|---|---|---|---|",
-        *(_fault_row(kind, runs, clean) for kind in EXPECTED),
+        *(_fault_row(kind, runs, _comparable(kind, clean)) for kind in EXPECTED),
         "",
         *_false_alarms(clean),
         *_overhead(report["pairs"]),
@@ -56,6 +57,12 @@ def markdown(report: dict) -> str:
         *_margins(clean),
     ]
     return "\n".join(parts) + "\n"
+
+
+def _comparable(kind: str, clean: list[dict]) -> list[dict]:
+    """The clean runs made as those of a fault were, but for the fault."""
+    like = "clean_process" if kind == "cold_start" else "clean"
+    return [r for r in clean if r["kind"] == like]
 
 
 def _fault_row(kind: str, runs: list[dict], clean: list[dict]) -> str:
@@ -132,17 +139,17 @@ def _readings(runs: list[dict], clean: list[dict]) -> list[str]:
     ]
     if looks:
         lines.append(f"- Un regard : médiane {np.median(looks):.2f} ms, max {max(looks):.2f} ms")
-    for kind in ("clean", "gpu_power", "cold_start"):
-        group = [r for r in runs if r["kind"].startswith(kind)]
+    for kind in ("clean", "gpu_power", "cold_start", "clean_process"):
+        group = [r for r in runs if r["kind"] == kind]
         mhz = [o["sm_mhz"] for r in group for o in r["observations"] if o["sm_mhz"]]
         if mhz:
             lines.append(f"- Horloge SM, {kind} : {min(mhz)} à {max(mhz)} MHz (fin de bloc)")
     firsts = [r["first_ms"] for r in runs if r["kind"] == "cold_start" and "first_ms" in r]
-    usual = [r["first_ms"] for r in clean]
+    usual = [r["first_ms"] for r in _comparable("cold_start", clean)]
     if firsts and usual:
         lines.append(
-            f"- Dix premiers échantillons hôte, médiane : {np.median(firsts):.3f} ms après repos, "
-            f"{np.median(usual):.3f} ms dans un run propre"
+            f"- Dix premiers échantillons hôte, médiane : {np.median(firsts):.3f} ms à la chauffe "
+            f"écourtée, {np.median(usual):.3f} ms à la chauffe entière"
         )
     return lines
 

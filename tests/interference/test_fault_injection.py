@@ -62,7 +62,8 @@ def run(kind, factor, tags=(), error="", seed=0):
 
 @pytest.fixture
 def report():
-    clean = [run("clean", 1.0, seed=i) for i in range(60)]
+    clean = [run("clean", 1.0, seed=i) for i in range(50)]
+    clean += [run("clean_process", 4.0, seed=i) for i in range(10)]
     clean[3]["tags"] = ["steal"]
     faults = [run(k, 2.0, EXPECTED[k], seed=i) for k in EXPECTED for i in range(10)]
     faults[0]["tags"] = ["gc"]  # another fault's tag does not count as a detection
@@ -87,6 +88,8 @@ def test_the_table_counts_detections_false_alarms_effects_and_refusals(report):
     assert "55–100 %" in row
     assert row.count("p95 ×2,00") == 2
     assert "Fausses alarmes : 1 sur 60 runs propres (0–9 %)" in table
+    cold = next(line for line in table.splitlines() if FRENCH["cold_start"] in line)
+    assert cold.count("p95 ×0,5") == 2  # compared with runs in fresh processes, as it was
     storm = next(line for line in table.splitlines() if FRENCH["gc_storm"] in line)
     assert storm.rstrip().endswith("| 1 |")
     assert "gpu_full n'a pas pu être injectée : died" in table

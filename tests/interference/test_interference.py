@@ -54,7 +54,8 @@ def host_at(at_s, **changes):
     counters = {
         "at_s": at_s,
         "busy_s": at_s,
-        "steal_s": 0.0,
+        "core": 1,
+        "steal_s": (0.0, 0.0, 0.0, 0.0),
         "own_s": at_s,
         "thread_s": at_s,
         "preemptions": 0,
@@ -119,7 +120,7 @@ GPU_FAULTS = {
 HOST_FAULTS = {
     "warmup_short": {"warmup_used": 3, "first": True},
     "cpu_load": {"host": {"busy_s": 3.9}},
-    "steal": {"host": {"steal_s": 0.2}},
+    "steal": {"host": {"steal_s": (0.0, 0.2, 0.0, 0.0)}},
     "cpu_clock": {"host": {"cpu_mhz": 2500.0}},
     "gc": {"host": {"gc_runs": 1}},
     "preempted": {"host": {"preemptions": 150, "thread_s": 0.5}},
@@ -153,6 +154,12 @@ def test_states_that_are_no_disturbance_are_not_tagged():
 
 def test_many_short_interruptions_that_cost_no_time_are_no_preemption():
     assert codes(block(host={"preemptions": 40, "thread_s": 0.99})) == set()
+
+
+def test_time_stolen_from_other_cores_is_no_matter_but_from_one_we_were_on_it_is():
+    stolen = (0.9, 0.0, 0.2, 0.9)
+    assert codes(block(host={"steal_s": stolen})) == set()
+    assert codes(block(host={"steal_s": stolen, "core": 2})) == {"steal"}  # we have moved there
 
 
 def test_a_small_model_is_not_dispersed_by_the_clocks_own_microseconds():
