@@ -36,6 +36,14 @@ __all__ = [
     "prepared",
 ]
 
+# Why a result has no figure of the GPU's clock.
+NO_GPU = "no CUDA GPU"
+NO_COMPILER = "CUDA kernels cannot be compiled at run time: install torch >= 2.9"
+NOT_QUEUEABLE = (
+    "the model waits for the GPU inside (.item(), .cpu(), synchronize): remove the wait, so that "
+    "its kernels can be queued"
+)
+
 BLOCK = 100  # samples per block; between blocks other things may be looked at, never inside
 
 
@@ -151,7 +159,7 @@ class Bench:
         self._shape: tuple[int, ...] = ()
         self.precision, self.seen = precision, seen
         self.warmup = Warmup(np.zeros(0), steady=False)
-        self.gpu_clock, self.gpu_unavailable = None, "aucun GPU CUDA"
+        self.gpu_clock, self.gpu_unavailable = None, NO_GPU
 
     def warm_up(self, warmup_iters: int) -> None:
         """Run until latencies and clocks are steady, then adapt the GPU's clock to the model."""
@@ -173,15 +181,15 @@ class Bench:
     def _start_gpu_clock(self) -> None:
         try:
             self.gpu_clock = GpuClock(self.device)
-        except RuntimeError as error:  # its kernels cannot be compiled: the host's clock goes on
-            self.gpu_unavailable = str(error)
+        except RuntimeError:  # the calibration receipt quotes it; the host's clock goes on
+            self.gpu_unavailable = NO_COMPILER
             return
         try:
             with phase("GPU clock's adaptation"):
                 self.gpu_clock.adapt(self.model, self.inputs)
             self.gpu_unavailable = ""
-        except NotQueueableError as error:
-            self.gpu_clock, self.gpu_unavailable = None, str(error)
+        except NotQueueableError:
+            self.gpu_clock, self.gpu_unavailable = None, NOT_QUEUEABLE
 
     def new_run(self, measure_iters: int) -> "Run":
         """Start a run of `measure_iters` samples per clock."""

@@ -26,8 +26,11 @@ def find_causes(clock: str, results: Sequence[LatencyResult], limit: float) -> t
             f"l'horloge hôte mesure surtout Python et le lancement des noyaux (p50 hôte "
             f"{number(host)} ms, p50 GPU {number(gpu)} ms) : le bruit est celui du processeur"
         )
-    for index, (result, summary) in enumerate(zip(results, summaries, strict=True), start=1):
-        causes += [f"run {index} : {what}" for what in _oddities(clock, result, summary)]
+    odd: dict[str, list[int]] = {}  # the same thing said of several runs is said once
+    for run, (result, summary) in enumerate(zip(results, summaries, strict=True), start=1):
+        for what in _oddities(clock, result, summary):
+            odd.setdefault(what, []).append(run)
+    causes += [f"{_named(runs)} : {what}" for what, runs in odd.items()]
     chance = _chance(summaries, limit)
     if chance > CHANCE:
         causes.append(
@@ -38,6 +41,12 @@ def find_causes(clock: str, results: Sequence[LatencyResult], limit: float) -> t
         "aucune cause identifiée dans les échantillons : les runs diffèrent entre eux plus "
         "qu'en eux-mêmes",
     )
+
+
+def _named(runs: Sequence[int]) -> str:
+    if len(runs) == 1:
+        return f"run {runs[0]}"
+    return f"runs {', '.join(map(str, runs[:-1]))} et {runs[-1]}"
 
 
 def _oddities(clock: str, result: LatencyResult, summary: LatencySummary) -> list[str]:

@@ -13,6 +13,7 @@ from helpers.cifar10_sources import DataError, read_local
 from helpers.cifar10_synthetic import PATTERNS, draw_synthetic
 from helpers.cifar10_transforms import MEAN, STD, ImageDataset, test_transform, train_transform
 from helpers.environment import Check
+from helpers.french import number
 
 DATASETS = ("auto", "cifar10", "synthetic")
 CLASSES = (
@@ -52,6 +53,13 @@ class Cifar10:
     name: str
     source: str
     fingerprint: dict[str, str]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What the ten labels stand for; drawn patterns are not aeroplanes."""
+        if self.name == "cifar10":
+            return CLASSES
+        return tuple(f"motif {label}" for label in range(len(CLASSES)))
 
 
 def fingerprint(images: np.ndarray, labels: np.ndarray) -> str:
@@ -224,12 +232,15 @@ def _check_statistics(data: Cifar10) -> list[Check]:
             Check(
                 name,
                 bool(gap <= tolerance),
-                f"mesuré [{', '.join(f'{value:.4f}' for value in found)}], "
-                f"constantes [{', '.join(f'{value:.4f}' for value in expected)}], "
-                f"écart maximal {gap:.1e} (tolérance {tolerance:g})",
+                f"mesuré [{_listed(found)}], constantes [{_listed(expected)}], "
+                f"écart maximal {number(gap, 2)} (tolérance {number(tolerance, 1)})",
             )
         )
     return checks
+
+
+def _listed(values) -> str:
+    return " ; ".join(number(value) for value in values)
 
 
 def _check_name(data: Cifar10, real: bool) -> Check:

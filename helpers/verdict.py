@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from helpers.bench_latency import NO_COMPILER, NO_GPU, NOT_QUEUEABLE
 from helpers.calibration import CalibrationReceipt
 from helpers.french import number, percent
 from helpers.interference import Observation, describe, not_observable
@@ -13,6 +14,15 @@ RECEIPTS = {
     "calibrated": "horloges étalonnées, dans leurs tolérances",
     "uncalibrated": "session NON ÉTALONNÉE : une horloge dépasse sa propre tolérance",
     "not calibrated": "pas d'étalonnage possible sur cette plateforme",
+}
+
+NO_GPU_CLOCK = {
+    NO_GPU: "aucun GPU CUDA",
+    NO_COMPILER: "ses noyaux ne peuvent être compilés ici (il faut torch ≥ 2.9)",
+    NOT_QUEUEABLE: (
+        "le modèle attend le GPU pendant son passage (.item(), .cpu(), synchronize), ses noyaux ne "
+        "peuvent donc pas être mis en file"
+    ),
 }
 
 
@@ -39,11 +49,18 @@ def clock_sentence(clock: ClockVerdict, limit: float, decides: bool) -> str:
     name = CLOCK_NAMES[clock.clock].replace("horloge", "Horloge") + (" (décide)" if decides else "")
     values = " · ".join(number(p95) for p95 in clock.p95_ms)
     met = "critère tenu" if clock.met else "critère non tenu"
-    causes = "".join(f" ; {cause}" for cause in clock.causes)
-    return (
+    return _with_points(
         f"{name} : p95 {values} ms, écart {percent(clock.p95_spread)} (moyenne : "
-        f"{percent(clock.mean_spread)}), limite {percent(limit)}, {met}{causes}."
+        f"{percent(clock.mean_spread)}), limite {percent(limit)}, {met}",
+        clock.causes,
     )
+
+
+def _with_points(sentence: str, points: Sequence[str]) -> str:
+    """A sentence, and under it, as a nested Markdown list, what there is to say about it."""
+    if not points:
+        return f"{sentence}."
+    return "\n".join([f"{sentence} :", *(f"  - {point}" for point in points)])
 
 
 def verdict_sentences(
@@ -65,15 +82,21 @@ def verdict_sentences(
     others = dict.fromkeys(r.other_session for r in validation.results if r.other_session)
     sentences += [f"ATTENTION, mesures contaminées : {who}." for who in others]
     unavailable = {r.gpu_unavailable for r in validation.results if r.gpu is None}
-    sentences += [f"Pas d'horloge GPU : {why}." for why in sorted(unavailable)]
+    sentences += [f"Pas d'horloge GPU : {NO_GPU_CLOCK[why]}." for why in sorted(unavailable)]
     sentences.append(f"Étalonnage : {RECEIPTS[receipt.status]}.")
     sentences.append(_copies(profile))
     seen = [told for run, blocks in enumerate(observed, 1) for told in describe(blocks, run)]
     if observed:
-        sentences.append(f"Perturbations : {' ; '.join(seen) or 'aucune constatée'}.")
+        sentences.append(_with_points("Perturbations", seen or ["aucune constatée"]))
     if hidden := not_observable([block for blocks in observed for block in blocks]):
         sentences.append(f"Non observable ici : {', '.join(hidden)}.")
     return sentences
+
+
+def verdict_markdown(sentences: Sequence[str]) -> str:
+    """Lay the verdict's sentences out: the headline as a title, the others as a list."""
+    headline, *others = sentences
+    return "\n".join([f"### {headline}", "", *(f"- {sentence}" for sentence in others)])
 
 
 def _copies(profile: ForwardProfile | None) -> str:

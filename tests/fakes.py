@@ -3,7 +3,7 @@
 import numpy as np
 from torch import nn
 
-from helpers.bench_latency import LatencyResult
+from helpers.bench_latency import NO_GPU, LatencyResult
 from helpers.conditions import ConditionsSeen
 from helpers.stats import summarise
 
@@ -27,7 +27,7 @@ def make_result(host_ms, gpu_ms=None, **changes) -> LatencyResult:
     fields = {
         "host": summarise(np.asarray(host_ms, dtype=float)),
         "gpu": None if gpu_ms is None else summarise(np.asarray(gpu_ms, dtype=float)),
-        "gpu_unavailable": "aucun GPU CUDA" if gpu_ms is None else "",
+        "gpu_unavailable": NO_GPU if gpu_ms is None else "",
         "warmup_ms": np.full(50, 2.0),
         "warmup_used": 50,
         "steady": True,

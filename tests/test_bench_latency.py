@@ -27,7 +27,7 @@ def test_one_sample_per_forward_in_milliseconds():
     assert host.p95 == pytest.approx(np.percentile(host.samples_ms, 95))
     assert 0 < host.mean < 1000
     assert result.gpu is None
-    assert result.gpu_unavailable == "aucun GPU CUDA"
+    assert result.gpu_unavailable == bench.NO_GPU
     assert result.input_shape == (1, 3, 8, 8)
     assert result.precision == "fp32"
 
@@ -175,4 +175,4 @@ def test_a_model_that_waits_inside_has_no_gpu_clock_and_says_why():
 
     result = benchmark_latency(Waiting().cuda(), loader(), 10, 50)
     assert result.gpu is None
-    assert "waits for the GPU" in result.gpu_unavailable
+    assert result.gpu_unavailable == bench.NOT_QUEUEABLE

@@ -51,6 +51,13 @@ def test_gate_failures_and_unsteady_warm_up_are_named():
     assert "200 itérations de chauffe" in found
 
 
+def test_what_is_said_of_several_runs_is_said_once():
+    results = [make_result(series(2.0 + i, i), steady=False, warmup_used=200) for i in range(3)]
+    found = causes(results)
+    assert "runs 1, 2 et 3 : régime non stabilisé" in found
+    assert found.count("régime non stabilisé") == 1
+
+
 def test_never_unstable_alone():
     results = [make_result(series(level, seed)) for seed, level in enumerate((1.0, 1.3, 1.6))]
     assert causes(results) != ""

@@ -4,10 +4,18 @@ import numpy as np
 import pytest
 from fakes import make_result
 
+from helpers.bench_latency import NO_COMPILER, NO_GPU, NOT_QUEUEABLE
 from helpers.calibration import CalibrationReceipt
 from helpers.profiling import ForwardProfile
 from helpers.validation import judge
-from helpers.verdict import AcceptanceError, enforce, headline, verdict_sentences
+from helpers.verdict import (
+    NO_GPU_CLOCK,
+    AcceptanceError,
+    enforce,
+    headline,
+    verdict_markdown,
+    verdict_sentences,
+)
 
 RECEIPT = CalibrationReceipt((), None, "")
 CLEAN = ForwardProfile(10, 68.0, 1.19, 0, 0, ("sgemm",))
@@ -40,7 +48,7 @@ def test_both_clocks_are_shown_and_the_unmet_one_has_causes():
     text = "\n".join(verdict_sentences(validation(), RECEIPT, CLEAN))
     assert "Horloge GPU (décide)" in text
     assert "Horloge hôte : p95" in text
-    assert "critère non tenu ; " in text
+    assert "critère non tenu :\n  - l'horloge hôte mesure surtout Python" in text
     assert "aucune (10 passages profilés)" in text
 
 
@@ -52,11 +60,22 @@ def test_copies_in_the_loop_are_shouted():
 
 
 def test_a_missing_gpu_clock_and_calibration_are_said():
-    results = [make_result(samples(2.0, i), gpu_unavailable="il attend le GPU") for i in range(2)]
+    results = [make_result(samples(2.0, i), gpu_unavailable=NOT_QUEUEABLE) for i in range(2)]
     receipt = CalibrationReceipt((), None, "no compiler")
     text = "\n".join(verdict_sentences(judge(results), receipt, None))
-    assert "Pas d'horloge GPU : il attend le GPU." in text
+    assert "Pas d'horloge GPU : le modèle attend le GPU pendant" in text
     assert "pas d'étalonnage possible" in text
+
+
+def test_every_reason_for_no_gpu_clock_has_its_french():
+    assert NO_GPU_CLOCK.keys() == {NO_GPU, NO_COMPILER, NOT_QUEUEABLE}
+
+
+def test_the_verdict_is_a_title_and_a_list():
+    sentences = verdict_sentences(validation(), RECEIPT, CLEAN)
+    lines = verdict_markdown(sentences).splitlines()
+    assert lines[0] == f"### {sentences[0]}"
+    assert all(line.startswith(("- ", "  - ")) for line in lines[2:])
 
 
 def test_strict_makes_a_missed_criterion_an_error():

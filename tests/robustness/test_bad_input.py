@@ -361,7 +361,7 @@ def test_a_verdict_needs_two_runs(results):
 
 
 def test_the_gpu_clock_is_never_replaced_in_silence():
-    with says(RuntimeError, "clock='gpu'", "aucun GPU CUDA", "clock='auto' or 'host'"):
+    with says(RuntimeError, "clock='gpu'", "no CUDA GPU", "clock='auto' or 'host'"):
         judge([make_result([1.0, 2.0])] * 3, clock="gpu")
 
 
