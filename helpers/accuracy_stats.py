@@ -7,6 +7,7 @@ import torch
 from scipy.stats import binomtest
 
 from helpers.accuracy import logits, static_batch
+from helpers.progress import track
 
 CONFIDENCE = 0.95
 
@@ -43,6 +44,7 @@ def measure_accuracy(
     batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
     device: torch.device,
     precision: str = "fp32",
+    progress: Callable = track,
 ) -> Accuracy:
     """Score all images with the very callable that is timed.
 
@@ -57,7 +59,8 @@ def measure_accuracy(
         See `helpers.accuracy.logits`.
     """
     batches = list(batches)
-    found = logits(model, batches, device, precision)
+    shown = progress(batches, len(batches), "exactitude")
+    found = logits(model, shown, device, precision)
     labels = torch.cat([labels for _, labels in batches])
     return score(found, labels, static_batch(model) or len(batches[0][1]))
 

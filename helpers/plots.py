@@ -60,7 +60,7 @@ def plot_images(
         raise ValueError(f"{len(images)} images but {len(labels)} labels: give one label per image")
     columns = min(10, len(images))
     rows = -(-len(images) // columns)
-    figure = new_figure(1.3 * rows + 0.5)
+    figure = new_figure(1.1 * rows + 0.4)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes:
         axis.set_axis_off()
