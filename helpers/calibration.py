@@ -186,10 +186,20 @@ def _busy_wait(duration_us: int, record: list[int]) -> None:
 
 
 def gpu_timer_ratio(spin: Spin) -> float:
-    """GPU timer over host clock on long spins: their difference cancels the launch overhead.
+    """GPU timer over host clock on long spins.
 
-    CUDA events and the GPU's timer may share a time base; the host's clock does not.
+    CUDA events and the GPU's timer may share a time base; the host's clock does not. The host may
+    wake up a millisecond late: what looks off the limit is measured twice more, and the median of
+    the three counts.
     """
+    ratios = [_timer_ratio_once(spin)]
+    if abs(ratios[0] - 1) > TIMER_LIMIT:
+        ratios += [_timer_ratio_once(spin) for _ in range(2)]
+    return float(np.median(ratios))
+
+
+def _timer_ratio_once(spin: Spin) -> float:
+    """One short spin and one long: their difference cancels the launch overhead."""
     readings = []
     synchronize = synchronizer(spin.device)
     for seconds in TIMER_SPINS_S:

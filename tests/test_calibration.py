@@ -34,6 +34,18 @@ def test_a_gpu_timer_that_disagrees_with_the_host_is_not_trusted():
     assert CalibrationReceipt((good,), 1.001, "").status == "uncalibrated"
 
 
+@pytest.mark.parametrize(
+    ("readings", "ratio"),
+    [([1.00001], 1.00001), ([0.999, 1.0, 1.00001], 1.0), ([0.999, 0.9991, 1.0], 0.9991)],
+    ids=["agrees", "a late host", "disagrees"],
+)
+def test_a_late_host_is_no_wrong_timer(monkeypatch, readings, ratio):
+    series = iter(readings)
+    monkeypatch.setattr(calibration, "_timer_ratio_once", lambda spin: next(series))
+    assert calibration.gpu_timer_ratio(None) == ratio
+    assert next(series, None) is None  # no more spins than needed
+
+
 def test_held_out_durations_do_not_take_part_in_the_fit():
     bad_held_out = [(t, m if fit else m + 5, fit) for t, m, fit in points(lambda t: t)]
     found = judge("host", 1e-6, 1e-4, bad_held_out)
