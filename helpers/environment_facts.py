@@ -125,8 +125,11 @@ def _tf32(old: bool | None, *new: str | None) -> bool | None:
 def collect_git(root: Path = ROOT) -> dict:
     """Commit of the code and whether tracked or new files differ from it.
 
-    A copy without ``.git`` (an offline machine) says its commit by J1_GIT_COMMIT.
+    A copy carried to an offline machine says its commit by J1_GIT_COMMIT: a ``.git`` there may be
+    none, or older than the files.
     """
+    if given := os.environ.get("J1_GIT_COMMIT"):
+        return {"commit": given, "dirty": None}
 
     def git(*args: str) -> str:
         command = ["git", "-C", str(root), *args]
@@ -137,6 +140,6 @@ def collect_git(root: Path = ROOT) -> dict:
     own = (root / ".git").exists()
     commit = attempt(git, "rev-parse", "HEAD") if own else None
     if commit is None:
-        return {"commit": os.environ.get("J1_GIT_COMMIT") or None, "dirty": None}
+        return {"commit": None, "dirty": None}
     changes = attempt(git, "status", "--porcelain")
     return {"commit": commit, "dirty": None if changes is None else changes != ""}

@@ -218,6 +218,11 @@ def test_a_copy_without_git_says_its_commit_by_variable(tmp_path, monkeypatch):
     assert collect_git(tmp_path) == {"commit": "abc123", "dirty": None}
 
 
+def test_a_commit_that_is_given_counts_more_than_an_old_git_folder(repository, monkeypatch):
+    monkeypatch.setenv("J1_GIT_COMMIT", "abc123")
+    assert collect_git(repository) == {"commit": "abc123", "dirty": None}
+
+
 def test_commit_of_a_folder_above_is_not_taken(repository, monkeypatch):
     monkeypatch.delenv("J1_GIT_COMMIT", raising=False)
     (repository / "copy").mkdir()
