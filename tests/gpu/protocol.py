@@ -22,6 +22,11 @@ NOTES = {
     "Son reçu d'étalonnage dit `uncalibrated` : l'horloge hôte y dépassait de 26 % la tolérance "
     "d'alors (30 µs ou 1 %), portée depuis à 100 µs ou 1 %.",
     "sitting_2": "20 processus, autre machine du même type (commit 20ab5c0), 484 s en tout.",
+    "sitting_3": "20 processus, troisième machine du même type, 317 s, sans les autres méthodes. "
+    "Le code est celui du commit 6a053cb ; le relevé nomme à tort 4879290, dont la copie gardait "
+    "le `.git` (corrigé depuis). Le second reçu d'étalonnage dit `uncalibrated` : un réveil tardif "
+    "de l'hôte, 1 ms sur 1 s, y passe pour une dérive du compteur du GPU ; un tel écart est depuis "
+    "mesuré deux fois de plus.",
 }
 NAMES = {
     "p95, GPU clock": "p95, horloge GPU",
