@@ -1,0 +1,232 @@
+"""Ratios: right size on what a host's clock does, power, and a verdict that is its interval."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+from simulated_series import ar1, host_like, normal
+
+from helpers.comparison_stats import (
+    FASTER,
+    MIN_ROUNDS,
+    SAME,
+    SLOWER,
+    Ratio,
+    block_length,
+    compare_rounds,
+    range_of,
+    trimmed_mean,
+)
+
+BLOCK, DRAWS = 10, 500
+REFERENCE = Path(__file__).parents[1] / "results" / "reference_h100"
+
+
+def in_rounds(generator, samples, rounds, entries, sd=0.1):
+    """Medians (rounds, entries) of one stream of log-latencies dealt out in random order."""
+    blocks = np.median(samples.reshape(rounds, entries, BLOCK), axis=2)
+    return np.exp(sd * generator.permuted(blocks, axis=1))
+
+
+def host(generator, rounds, entries):
+    return in_rounds(generator, host_like(generator, rounds * entries * BLOCK), rounds, entries)
+
+
+def modes(generator, rounds, entries):
+    """A CPU that changes its mode every 400 samples, by 40 %, under 3 % of noise."""
+    n = rounds * entries * BLOCK
+    state = np.cumsum(generator.random(n) < 1 / 400) % 2
+    return in_rounds(generator, 4 * state + 0.3 * normal(generator, n), rounds, entries)
+
+
+def independent(generator, rounds, entries):
+    return np.exp(0.02 * generator.standard_normal((rounds, entries)))
+
+
+def wandering(generator, rounds, entries):
+    """A reference that wanders over rounds, against entries that do not."""
+    blocks = 0.02 * generator.standard_normal((rounds, entries))
+    blocks[:, 0] = 0.05 * ar1(0.3)(generator, rounds)
+    return np.exp(blocks)
+
+
+def alarms(series, replicates, rounds, entries=2, shift=1.0):
+    """How many comparisons of equals find a difference, of the first entry if there is a shift."""
+    generator, found = np.random.default_rng([rounds, entries, *series.__name__.encode()]), 0
+    for _ in range(replicates):
+        block_ms = series(generator, rounds, entries)
+        block_ms[:, 1] *= shift
+        ratios = compare_rounds(block_ms, draws=DRAWS)
+        found += any(r.verdict != SAME for r in (ratios if shift == 1 else ratios[:1]))
+    return found
+
+
+@pytest.mark.parametrize("series", [independent, host, modes])
+def test_false_alarms_of_one_comparison_are_about_5_percent(series):
+    interval = binomtest(alarms(series, 600, rounds=40), 600).proportion_ci(0.99, "exact")
+    assert interval.low <= 0.05 <= interval.high
+
+
+def test_power_on_a_host_clock_that_drifts():
+    assert alarms(host, 60, rounds=100, shift=1.03) >= 48
+    assert alarms(modes, 60, rounds=100, shift=1.03) >= 48
+
+
+def committed(clock):
+    """(pairs, 25 rounds, 2) block medians dealt out of the committed H100 samples, as they came."""
+    generator, pairs = np.random.default_rng(0), []
+    prefix = {"gpu": "gpu_", "host": "host_consecutive_"}[clock]
+    for folder in sorted(REFERENCE.glob("sitting_*")):
+        with np.load(folder / "samples.npz") as stored:
+            for name in stored.files:
+                if name.startswith("repeat/") and name.split("/")[2].startswith(prefix):
+                    blocks = np.median(stored[name][:450].reshape(3, 25, 2, 3), axis=3)
+                    pairs += list(generator.permuted(blocks, axis=2))
+    return np.array(pairs)
+
+
+@pytest.mark.parametrize(("clock", "shift"), [("gpu", 1.01), ("host", 1.03)])
+def test_size_and_power_on_the_samples_of_an_h100(clock, shift):
+    pairs = committed(clock)
+    false = sum(compare_rounds(p, draws=DRAWS)[0].verdict != SAME for p in pairs)
+    found = sum(compare_rounds(p * [1, shift], draws=DRAWS)[0].verdict == SLOWER for p in pairs)
+    interval = binomtest(false, len(pairs)).proportion_ci(0.99, "exact")
+    assert len(pairs) > 300
+    assert interval.low <= 0.05 <= interval.high
+    assert found >= 0.8 * len(pairs)
+
+
+def test_trimming_halves_what_a_host_clock_can_detect():
+    pairs = np.log(committed("host"))
+    differences = np.moveaxis(pairs[..., 1] - pairs[..., 0], 0, 1)
+    plain = differences.std(axis=0, ddof=1) / math.sqrt(len(differences))
+    assert np.median(plain) > 1.7 * np.median(trimmed_mean(differences)[1])
+
+
+def test_a_gpu_difference_of_1_percent_is_found_and_has_its_sign():
+    generator = np.random.default_rng(3)
+    block_ms = 1.3 * np.exp(0.001 * generator.standard_normal((60, 3)))
+    block_ms[:, 1] *= 1.01
+    block_ms[:, 2] *= 0.99
+    slower, faster = compare_rounds(block_ms)
+    assert (slower.verdict, faster.verdict) == (SLOWER, FASTER)
+    assert slower.low < 1.01 < slower.high
+    assert slower.ratio == pytest.approx(1.01, abs=0.001)
+    assert slower.detectable < 0.002
+
+
+def test_the_detectable_difference_is_found_four_times_in_five():
+    generator = np.random.default_rng(0)
+    size = np.mean(
+        [
+            compare_rounds(independent(generator, 60, 2), draws=DRAWS)[0].detectable
+            for _ in range(20)
+        ]
+    )
+    found = alarms(independent, 200, rounds=60, shift=1 + size)
+    assert 0.70 * 200 <= found <= 0.90 * 200
+
+
+def test_the_reference_may_drift_without_moving_the_ratio():
+    generator = np.random.default_rng(0)
+    drift = np.linspace(1, 2, 60)[:, None]
+    (ratio,) = compare_rounds(drift * independent(generator, 60, 2))
+    assert ratio.ratio == pytest.approx(1, abs=0.01)
+    assert ratio.verdict == SAME
+
+
+def test_more_comparisons_widen_the_intervals():
+    block_ms = independent(np.random.default_rng(1), 60, 9)
+    alone, among = compare_rounds(block_ms[:, :2])[0], compare_rounds(block_ms)[0]
+    assert alone.ratio == among.ratio
+    assert among.high - among.low > 1.2 * (alone.high - alone.low)
+    assert among.detectable > alone.detectable
+
+
+def test_rounds_that_went_wrong_do_not_decide():
+    block_ms = independent(np.random.default_rng(2), 60, 2)
+    block_ms[:9, 1] *= 30
+    (ratio,) = compare_rounds(block_ms)
+    assert ratio.verdict == SAME
+    assert ratio.ratio == pytest.approx(1, abs=0.02)
+
+
+def test_the_same_rounds_give_the_same_interval():
+    block_ms = independent(np.random.default_rng(1), 60, 3)
+    assert compare_rounds(block_ms, seed=5) == compare_rounds(block_ms, seed=5)
+
+
+def test_equal_readings_are_no_difference_and_equal_ones_apart_are_one():
+    (same,) = compare_rounds(np.full((30, 2), 1.5))
+    (slower,) = compare_rounds(np.tile([1.0, 2.0], (30, 1)))
+    assert (same.ratio, same.verdict, same.detectable) == (1, SAME, 0)
+    assert slower.verdict == SLOWER
+
+
+def test_blocks_are_as_long_as_the_autocorrelation_demands():
+    generator = np.random.default_rng(0)
+    assert block_length(generator.standard_normal((150, 1))) <= 5
+    assert block_length(ar1(0.8)(generator, 150)[:, None]) > 8
+    assert block_length(ar1(0.999)(generator, 20)[:, None]) <= 4
+
+
+def test_trimmed_mean_is_scipys():
+    from scipy import stats
+
+    values = np.random.default_rng(0).standard_t(2, (50, 3))
+    mean, error = trimmed_mean(values)
+    np.testing.assert_allclose(mean, stats.trim_mean(values, 0.2, axis=0))
+    expected = [stats.mstats.trimmed_stde(column, (0.2, 0.2)) for column in values.T]
+    np.testing.assert_allclose(error, expected)
+
+
+def test_range_counts_the_reference():
+    assert range_of([1.01]) == pytest.approx(0.01)
+    assert range_of([0.99, 1.01]) == pytest.approx(1.01 / 0.99 - 1)
+    assert range_of([1.01, 1.02]) == pytest.approx(0.02)
+
+
+def test_the_verdict_is_the_interval():
+    assert Ratio(1.01, 0.999, 1.02, 0.01).verdict == SAME
+    assert Ratio(1.01, 1.001, 1.02, 0.01).verdict == SLOWER
+    assert Ratio(0.9, 0.8, 0.99, 0.01).verdict == FASTER
+
+
+@pytest.mark.parametrize(
+    ("block_ms", "said"),
+    [
+        (np.ones((30, 1)), "the reference"),
+        (np.ones(30), r"shape \(30,\)"),
+        (np.ones((MIN_ROUNDS - 1, 2)), "raise runs or measure_iters"),
+        (np.vstack([np.ones((30, 2)), [[1, 0]]]), "holds 0.0 in round 30, entry 1"),
+        (np.vstack([np.ones((30, 2)), [[math.nan, 1]]]), "holds nan"),
+        (np.vstack([np.ones((30, 2)), [[math.inf, 1]]]), "holds inf"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(block_ms, said):
+    with pytest.raises(ValueError, match=said):
+        compare_rounds(block_ms)
+
+
+@pytest.mark.slow
+def test_sizes_and_powers_for_the_protocol():
+    """Prints the French table of README_PROTOCOLE.md (pytest --runslow … -s)."""
+    print("\n\n| série | tours | comparaisons | fausses alarmes (par session) | +3 % trouvé |")
+    print("| --- | --- | --- | --- | --- |")
+    names = {
+        independent: "indépendante, 2 %",
+        host: "imitation de l'hôte",
+        modes: "deux modes de CPU, 40 %",
+        wandering: "référence seule errante, AR(1) ρ = 0,3",
+    }
+    for series, name in names.items():
+        for rounds, entries in ((20, 2), (60, 2), (150, 2), (150, 11)):
+            false = alarms(series, 1000, rounds, entries)
+            found = alarms(series, 200, rounds, entries, shift=1.03)
+            low, high = binomtest(false, 1000).proportion_ci()
+            told = f"{false / 10:.1f} % ({100 * low:.1f} – {100 * high:.1f})"
+            line = f"| {name} | {rounds} | {entries - 1} | {told} | {found / 2:.0f} % |"
+            print(line.replace(".", ","), flush=True)
+            assert false <= (140 if series is wandering else 70)
