@@ -36,7 +36,7 @@ def check_compile(device: torch.device | str) -> CompileCheck:
         return torch.relu(x * scale - 0.5).sum(dim=1), torch.compiler.is_compiling()
 
     try:
-        with _quiet(), torch.inference_mode():
+        with quiet(), torch.inference_mode():
             # One compilation thread: no pool of workers stays behind beside the measurement.
             compiled = torch.compile(probe, options={"compile_threads": 1})
             x = torch.linspace(-1, 1, 8 * 64, device=device).reshape(8, 64)
@@ -55,7 +55,7 @@ def check_compile(device: torch.device | str) -> CompileCheck:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep torch's compiler from writing to stderr, which a stored notebook would keep."""
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)

@@ -1,23 +1,297 @@
+"""Names of variants, and what is built from them."""
+
+import copy
+import gc
+import weakref
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
 
-from helpers.variants import build_model
+from helpers import variants, variants_select
+from helpers.bench_latency import benchmark_latency
+from helpers.conditions import measuring_conditions, modules_of, tf32_in_force
+from helpers.environment_compile import CompileCheck
+from helpers.variants import PARTS, VariantError, build, parse
+from helpers.variants_select import ALL, ALL_SLOW, select
 
-
-def test_the_same_seed_gives_the_same_weights_and_touches_no_random_state():
-    torch.manual_seed(7)
-    before = torch.get_rng_state()
-    one, two, other = build_model(seed=0), build_model(seed=0), build_model(seed=1)
-    assert torch.equal(torch.get_rng_state(), before)
-    assert torch.equal(one.fc.weight, two.fc.weight)
-    assert not torch.equal(one.fc.weight, other.fc.weight)
-
-
-def test_ten_classes():
-    with torch.no_grad():
-        assert build_model().eval()(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+CPU = torch.device("cpu")
+IMAGES = [torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(i)) for i in range(3)]
 
 
-def test_an_unknown_model_is_named():
-    with pytest.raises(ValueError, match="resnet19"):
-        build_model("resnet19")
+class SmallNet(nn.Module):
+    """A residual block of every kind that the rewritings know, small."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(8)
+        self.branch = nn.Conv2d(8, 8, 3, padding=1)
+        self.relu = nn.ReLU(inplace=True)
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, x):
+        x = self.relu(self.norm(self.stem(x)))
+        return self.head(self.relu(self.branch(x) + x).mean((2, 3)))
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return SmallNet()
+
+
+def test_the_names_of_the_issue_are_known():
+    for name in ALL_SLOW:
+        assert parse(name).name == name
+    assert parse("fp16+compile_frozen+cudagraph").parts == ("compile_frozen", "cudagraph")
+
+
+@pytest.mark.parametrize(
+    ("name", "canonical"),
+    [
+        ("cudagraph+channels_last+fp16", "fp16+channels_last+cudagraph"),
+        ("fp32+channels_last", "channels_last"),
+        (" fp16 + fused ", "fp16+fused"),
+        ("fp32", "fp32"),
+    ],
+)
+def test_parts_come_in_any_order(name, canonical):
+    assert parse(name).name == canonical
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("FP16", "did you mean 'fp16'"),
+        ("fp16+chanels_last", "unknown part 'chanels_last': did you mean 'channels_last'"),
+        ("fp8", "unknown part 'fp8'"),
+        ("", "unknown part ''"),
+        ("fp16+", "unknown part ''"),
+        ("fp16+fp16", "'fp16' twice"),
+        ("fp16+bf16", "fp16 and bf16, which exclude"),
+        ("compile+compile_frozen", "compile and compile_frozen, which exclude"),
+        ("cudagraph+cudagraph_tuned", "exclude each other"),
+        ("compile_reduce_overhead+cudagraph", "already captures CUDA graphs"),
+    ],
+)
+def test_wrong_names_are_explained(name, told):
+    with pytest.raises(VariantError, match=told):
+        parse(name)
+
+
+@given(st.lists(st.sampled_from(sorted(PARTS)), max_size=5).map("+".join) | st.text(max_size=40))
+def test_any_text_is_parsed_or_refused_with_its_name(text):
+    try:
+        variant, refused = parse(text), ""
+    except VariantError as error:
+        variant, refused = None, str(error)
+    if variant is None:
+        assert repr(text) in refused
+        return
+    assert parse(variant.name) == variant
+    assert sorted(variant.parts) == sorted(
+        p for p in map(str.strip, text.split("+")) if PARTS[p].kind != "precision"
+    )
+    assert variant.conditions in ("fp32", "tf32")
+    assert variant.french
+
+
+def test_only_tf32_lifts_the_strict_switches():
+    assert {n: parse(n).conditions for n in ("fp32", "tf32", "fp16", "bf16")} == {
+        "fp32": "fp32",
+        "tf32": "tf32",
+        "fp16": "fp32",
+        "bf16": "fp32",
+    }
+
+
+def works(device):
+    return CompileCheck(True, "")
+
+
+def test_all_on_a_cpu_says_what_is_skipped_and_why(monkeypatch):
+    monkeypatch.setattr(variants_select, "check_compile", works)
+    variants_select._compile_problem.cache_clear()
+    chosen, skipped = select("all", "cpu")
+    assert [v.name for v in chosen] == [
+        "fp32",
+        "bf16",
+        "channels_last",
+        "bf16+channels_last",
+        "fused",
+        "compile",
+        "compile_frozen",
+    ]
+    assert {v.name for v in chosen} | set(skipped) == set(ALL)
+    assert skipped["cudagraph"] == "cudagraph demande un GPU NVIDIA"
+
+
+def test_without_a_compiler_its_variants_are_skipped_with_the_reason(monkeypatch):
+    monkeypatch.setattr(
+        variants_select, "check_compile", lambda device: CompileCheck(False, "no gcc")
+    )
+    variants_select._compile_problem.cache_clear()
+    chosen, skipped = select("compile,channels_last", "cpu")
+    variants_select._compile_problem.cache_clear()
+    assert [v.name for v in chosen] == ["fp32", "channels_last"]
+    assert skipped == {"compile": "torch.compile ne fonctionne pas ici : no gcc"}
+
+
+def test_the_reference_comes_first_and_nothing_twice():
+    chosen, skipped = select("fused, channels_last,channels_last+fused, fused+channels_last", CPU)
+    assert [v.name for v in chosen] == ["fp32", "fused", "channels_last", "fused+channels_last"]
+    assert not skipped
+
+
+def test_what_would_change_nothing_is_skipped():
+    _, skipped = select("fused", CPU, nn.Linear(2, 2))
+    assert "BatchNorm" in skipped["fused"]
+
+
+def test_max_autotune_runs_only_when_named():
+    assert not any("max_autotune" in name for name in ALL)
+    assert sum("max_autotune" in name for name in ALL_SLOW) == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["fp32", "bf16", "channels_last", "bf16+channels_last", "fused", "cropped"]
+)
+def test_every_callable_takes_and_gives_fp32_and_leaves_the_model_alone(model, name):
+    model.train()
+    before = copy.deepcopy(model.state_dict())
+    variant = parse(name)
+    call = build(variant, model, IMAGES[0])
+    assert model.training
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert not call.training
+    assert call.fixed_shape == (IMAGES[0].shape if variant.fixed_shape else None)
+    with measuring_conditions(model):
+        expected = [model(x) for x in IMAGES]
+    with measuring_conditions(call, variant.conditions) as seen:
+        outputs = [call(x) for x in IMAGES]
+    assert seen.modules == seen.modules_in_eval == len(modules_of(call)) > 0
+    for y, e in zip(outputs, expected, strict=True):
+        assert y.dtype == torch.float32
+        torch.testing.assert_close(y, e, atol=0.05 if "bf16" in name else 1e-5, rtol=0)
+
+
+def test_building_leaves_every_switch_as_it_was(model):
+    before = (tf32_in_force(), torch.is_grad_enabled(), gc.isenabled())
+    build(parse("bf16+channels_last"), model, IMAGES[0])
+    assert (tf32_in_force(), torch.is_grad_enabled(), gc.isenabled()) == before
+    assert torch.backends.cudnn.benchmark is False
+
+
+def test_the_weights_really_have_the_precision_and_layout(model):
+    call = build(parse("bf16+channels_last"), model, IMAGES[0])
+    weight = call.network.branch.weight
+    assert weight.dtype == torch.bfloat16
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_built_variant_is_timed_like_any_model(model):
+    variant = parse("bf16+channels_last")
+    call = build(variant, model, IMAGES[0])
+    result = benchmark_latency(call, IMAGES, 2, 20, precision=variant.conditions)
+    assert result.host.n == 20
+    assert result.conditions.as_required
+
+
+def test_a_part_of_ones_own_is_one_line(model, monkeypatch):
+    def doubled(network, example):
+        return nn.Sequential(network, nn.Linear(10, 10))
+
+    monkeypatch.setitem(variants.PARTS, "doubled", variants.Part("network", "doublé", doubled))
+    call = build(parse("doubled"), model, IMAGES[0])
+    assert len(call) == 2
+
+
+@pytest.fixture(scope="module")
+def compiler():
+    """Skip where Inductor has no compiler."""
+    chosen, skipped = select("compile", CPU)
+    if len(chosen) < 2:
+        pytest.skip(skipped["compile"])
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param("compile", marks=pytest.mark.slow), "compile_frozen"]
+)
+def test_compiled_variants_agree_and_are_freed(model, compiler, name):
+    from torch._inductor.codecache import PyCodeCache
+
+    generated = len(PyCodeCache.modules)
+    call = build(parse(name), model, IMAGES[0])
+    with measuring_conditions(model), measuring_conditions(call):
+        torch.testing.assert_close(call(IMAGES[1]), model(IMAGES[1]), atol=1e-5, rtol=0)
+    assert not torch._inductor.config.freezing
+    held = weakref.ref(call.network.branch.weight)
+    del call
+    gc.collect()
+    assert held() is None
+    assert len(PyCodeCache.modules) == generated
+
+
+@pytest.mark.slow
+def test_more_compiled_variants_live_together_than_torch_allows_for_one_function(model, compiler):
+    from torch._dynamo.utils import counters
+
+    before = counters["stats"]["unique_graphs"]
+    calls = [build(parse("compile"), model, IMAGES[0]) for _ in range(10)]
+    assert counters["stats"]["unique_graphs"] == before + 10
+    with measuring_conditions(model):
+        expected = model(IMAGES[1])
+        for call in calls:
+            torch.testing.assert_close(call(IMAGES[1]), expected, atol=1e-5, rtol=0)
+    assert counters["stats"]["unique_graphs"] == before + 10
+
+
+# --- on a GPU
+
+
+def on_gpu():
+    return [torch.randn(1, 3, 32, 32, device="cuda") for _ in range(3)]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["cudagraph", "fp16+channels_last+cudagraph_tuned"])
+def test_a_graph_follows_its_inputs_and_refuses_other_shapes(model, name):
+    model, inputs, variant = model.cuda(), on_gpu(), parse(name)
+    call = build(variant, model, inputs[0])
+    with measuring_conditions(model), measuring_conditions(call):
+        for x in [*inputs, inputs[0]]:
+            torch.testing.assert_close(call(x).clone(), model(x), atol=5e-3, rtol=0)
+        with pytest.raises(ValueError, match="captured for batches of shape"):
+            call(inputs[0].expand(2, -1, -1, -1))
+    call(inputs[0])  # outside inference mode too
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["fp16", "fp16+channels_last+cudagraph_tuned"])
+def test_both_clocks_read_a_variant_and_memory_is_given_back(name):
+    model, inputs, variant = variants.build_model().cuda(), on_gpu(), parse(name)
+
+    def once():
+        call = build(variant, model, inputs[0])
+        result = benchmark_latency(call, inputs, 5, 20, device="cuda", precision=variant.conditions)
+        assert result.gpu.n == 20
+
+    once()
+    gc.collect()
+    before = torch.cuda.memory_allocated()
+    for _ in range(3):
+        once()
+        gc.collect()
+    assert torch.cuda.memory_allocated() <= before + 2**20
+
+
+@pytest.mark.gpu
+def test_a_fused_epilogue_agrees_with_its_parts():
+    model, inputs = variants.build_model().cuda(), on_gpu()
+    call = build(parse("fp16+cropped+epilogue+channels_last"), model, inputs[0])
+    with measuring_conditions(model), measuring_conditions(call):
+        for x in inputs:
+            torch.testing.assert_close(call(x), model(x), atol=5e-3, rtol=0)

@@ -10,8 +10,8 @@ from helpers.bench_latency import benchmark_latency, prepared
 from helpers.calibration import calibrate
 from helpers.environment import choose_device, collect_environment
 from helpers.interference import Watch
+from helpers.models import build_model
 from helpers.profiling import profile_forwards
-from helpers.variants import build_model
 from tests.gpu.methods import METHODS, repeat_method
 
 DEVICE = torch.device("cuda:0")

@@ -24,10 +24,10 @@ from helpers.cifar10 import load_cifar10, test_loader
 from helpers.cifar10_sources import DataError
 from helpers.cifar10_transforms import MEAN, STD, ImageDataset, check_batches, test_transform
 from helpers.clocks import ForwardError, NotQueueableError
+from helpers.models import build_model
 from helpers.parameters import ParameterError, validate
 from helpers.results import ResultsError, open_session
 from helpers.validation import judge, validation_runs
-from helpers.variants import build_model
 
 test_loader.__test__ = test_transform.__test__ = False  # their names are not ours to choose
 CPU = torch.device("cpu")

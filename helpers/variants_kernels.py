@@ -1,0 +1,63 @@
+"""In which precision a GPU really multiplied, as far as the names of its kernels tell."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+# Kernels that multiply: NVIDIA's convolutions and matrix products, and PyTorch's own convolutions.
+PRODUCT = re.compile(
+    r"gemm|gemv|nvjet|scudnn|fprop|implicit_convolve|winograd|conv2d|conv_depthwise|cutlass"
+)
+# Helpers of theirs, which only move data.
+HELPER = re.compile(
+    r"nchwToNhwc|nhwcToNchw|[Pp]adding|splitKreduce|splitkreduce|compute\w*Offsets|triton_"
+)
+# First match wins: "bf16bf16_bf16f32" is also f16-like, "f32f32_tf32f32" also f32-like. In cuBLAS's
+# nvjet names the first letter is the operands' type: h is FP16, t is BF16; s says nothing here.
+# s1688 without a 16-bit type is TF32's tensor-core instruction, ffma and sgemm are plain FP32.
+TYPES = (
+    ("bf16", re.compile(r"bf16|bfloat16|nvjet_(sm\d+_)?t")),
+    ("fp16", re.compile(r"f16|fp16|half|hgemm|h884|h1688|h16816|nvjet_(sm\d+_)?h")),
+    ("tf32", re.compile(r"tf32|s1688")),
+    ("fp32", re.compile(r"f32f32_f32f32|ffma|sgemm|scudnn|simt_s|[<, ]float\b")),
+)
+FRENCH = {"fp32": "FP32", "tf32": "TF32", "fp16": "FP16", "bf16": "BF16"}
+# What a variant's products may run in, beside its own precision: cuDNN keeps plain FP32 where it
+# is faster, although TF32 is allowed.
+ALSO_ALLOWED = {"tf32": ("fp32",)}
+
+
+@dataclass(frozen=True)
+class PrecisionProof:
+    """What the names prove. `proven`: None where they say nothing; `french` is a sentence."""
+
+    proven: bool | None
+    french: str
+
+
+def kernel_precision(name: str) -> str | None:
+    """Return the precision of the products in one kernel; None if it has none or hides it.
+
+    Triton names its kernels after PyTorch's operations, without any type.
+    """
+    if HELPER.search(name) or not PRODUCT.search(name):
+        return None
+    return next((precision for precision, pattern in TYPES if pattern.search(name)), None)
+
+
+def prove_precision(precision: str, names: Sequence[str]) -> PrecisionProof:
+    """Judge the names of all kernels of a forward against a variant's precision."""
+    found: dict[str, int] = {}
+    for name in names:
+        if (seen := kernel_precision(name)) is not None:
+            found[seen] = found.get(seen, 0) + 1
+    if not found:
+        return PrecisionProof(
+            None,
+            "précision non démontrable : aucun nom de noyau ne dit son type "
+            f"({len(names)} noyaux distincts)",
+        )
+    listed = ", ".join(f"{count} en {FRENCH[seen]}" for seen, count in sorted(found.items()))
+    sentence = f"noyaux de produit distincts, d'après leurs noms : {listed}"
+    strangers = set(found) - {precision, *ALSO_ALLOWED.get(precision, ())}
+    return PrecisionProof(precision in found and not strangers, sentence)
