@@ -5,6 +5,7 @@ those two is its own error. Copies of the reference in other memory are a second
 the place in memory alone moves the GPU latency by up to 2.6 %.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import torch
 from helpers.bench_checks import check_count, check_device, move_inputs
 from helpers.bench_latency import Bench, LatencyResult, ModelError, Run
 from helpers.clocks import NotQueueableError
-from helpers.comparison_stats import MIN_ROUNDS, Ratio, compare_rounds, range_of
+from helpers.comparison_stats import MIN_ROUNDS, Ratio, compare_rounds, placement_bound
 from helpers.conditions import eval_mode, measuring_conditions, no_gc, tf32
 from helpers.interference import Observation, Watch
 from helpers.measuring import announced
@@ -51,8 +52,8 @@ class Interleaved:
 class Comparison:
     """Ratios to the reference by clock and entry, the A/A control and the copies among them.
 
-    `placement`: by clock, the largest difference between the reference and its copies, which no
-    difference between variants can be believed below; absent where no copy was measured.
+    `placement`: by clock, what copies of one model may differ by, and no difference between
+    variants can be believed below; absent where no copy was measured.
     `refused`: by clock, why there are no ratios.
     """
 
@@ -65,9 +66,10 @@ class Comparison:
     refused: dict[str, str]
 
     def within_placement(self, clock: str, name: str) -> bool:
-        """Is this difference no larger than what copies of the same model show?"""
+        """Is this difference no larger than what copies of one model may show?"""
         ratio = self.ratios[clock][name].ratio
-        return clock in self.placement and range_of([ratio]) <= self.placement[clock]
+        bound = self.placement.get(clock, 0.0)
+        return abs(math.log(ratio)) <= math.log1p(bound)
 
 
 def control_of(reference: str) -> str:
@@ -152,7 +154,7 @@ def compare(measured: Interleaved, seed: int = 0) -> Comparison:
         ratios[clock] = dict(zip(names[1:], compare_rounds(blocks, seed=seed), strict=True))
         found = [ratios[clock][name].ratio for name in measured.copies if name in names]
         if found:
-            placement[clock] = range_of(found)
+            placement[clock] = placement_bound(found)
     return Comparison(
         measured.reference,
         measured.control,

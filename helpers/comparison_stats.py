@@ -104,10 +104,16 @@ def block_length(differences: np.ndarray) -> int:
     return min(max(math.ceil(best), 1), rounds // 5)
 
 
-def range_of(ratios: Sequence[float]) -> float:
-    """Largest relative difference between a reference and others that have these ratios to it."""
-    logs = [0.0, *map(math.log, ratios)]
-    return math.expm1(max(logs) - min(logs))
+def placement_bound(ratios: Sequence[float], confidence: float = CONFIDENCE) -> float:
+    """Relative difference that two copies of one model rarely exceed, from ratios of its copies.
+
+    A t prediction limit: the reference and its copies are draws of one level, a variant of the same
+    speed would be another. The largest difference seen would be no such limit: with two copies a
+    new one exceeds it 29 times in 100. One copy tells little, and its limit is wide.
+    """
+    levels = [0.0, *map(math.log, ratios)]
+    reach = stats.t.isf((1 - confidence) / 2, len(ratios))
+    return math.expm1(reach * math.sqrt(2) * float(np.std(levels, ddof=1)))
 
 
 def _bootstrap(differences, estimate, generator, draws: int) -> tuple[np.ndarray, np.ndarray]:

@@ -140,7 +140,11 @@ def _placement(name: str, clock: str, comparison: Comparison) -> str:
         )
     gap, ratios = percent(comparison.placement[clock]), comparison.ratios[clock]
     close = [n for n in ratios if verdict_of(comparison, clock, n).endswith(f"({CLOSE})")]
-    told = f"Le même modèle ailleurs en mémoire ({name}) diffère jusqu'à {gap}"
+    copies = [n for n in comparison.copies if n in ratios]
+    told = (
+        f"Le même modèle ailleurs en mémoire peut différer de {gap} ({name}, limite à 95 % d'après "
+        f"{len(copies)} {'copie' if len(copies) == 1 else 'copies'})"
+    )
     if close:
         return f"{told} : les différences de {', '.join(close)} n'en dépassent pas l'effet."
     return f"{told} ; aucune différence trouvée n'est plus petite."

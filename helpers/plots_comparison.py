@@ -29,7 +29,7 @@ from helpers.plots_style import (
 def plot_ratios(comparison: Comparison, dataset: str) -> Figure:
     """Latency of each entry over the reference's, with its simultaneous interval, by clock.
 
-    All clocks show the order of the first; the band is what copies of the reference differ by.
+    All clocks show the order of the first; the band is what copies of the reference may differ by.
 
     Raises
     ------
@@ -49,7 +49,7 @@ def plot_ratios(comparison: Comparison, dataset: str) -> Figure:
         handle(GREY, "contrôle", marker="s", linestyle=""),
     ]
     if comparison.placement:
-        label = "écart entre copies du même modèle"
+        label = "écart possible entre copies du même modèle"
         handles.append(handle(BAND, label, alpha=0.3, linewidth=8))
     figure.legend(handles=handles, loc="outside lower right", ncols=len(handles))
     best = comparison.ratios[clocks[0]][names[0]]

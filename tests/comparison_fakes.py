@@ -7,12 +7,13 @@ from fakes import make_result
 
 from helpers.comparison import Interleaved, control_of
 
-REFERENCE, COPY = "fp32", "fp32 (copie)"
+REFERENCE = "fp32"
+COPIES = COPY, *_ = ("fp32 (copie 1)", "fp32 (copie 2)", "fp32 (copie 3)")
 # GPU and host latency (ms) by entry; the host's clock is the noisier one.
 LEVELS = {
     REFERENCE: (1.30, 2.30),
     control_of(REFERENCE): (1.30, 2.30),
-    COPY: (1.313, 2.30),
+    **dict(zip(COPIES, ((1.313, 2.30), (1.304, 2.30), (1.297, 2.30)), strict=True)),
     "fused": (1.306, 2.10),
     "fp16": (0.60, 2.40),
     "compile": (0.15, 0.20),
@@ -38,7 +39,7 @@ def make_interleaved(levels=None, runs=3, samples=200, gpu=True, seed=0, **chang
         "runs": measured,
         "reference": REFERENCE,
         "control": control_of(REFERENCE),
-        "copies": (COPY,) if COPY in levels else (),
+        "copies": tuple(name for name in COPIES if name in levels),
         "block": samples // 50,
         "orders": (tuple(levels),) * (50 * runs),
         "observed": ((),) * runs,

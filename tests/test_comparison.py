@@ -6,7 +6,7 @@ import gc
 import numpy as np
 import pytest
 import torch
-from comparison_fakes import COPY, LEVELS, REFERENCE, make_interleaved
+from comparison_fakes import COPIES, COPY, LEVELS, REFERENCE, make_interleaved
 from fakes import TinyNet, make_result
 
 from helpers.bench_latency import NO_GPU, ModelError
@@ -190,14 +190,14 @@ def test_ratios_on_both_clocks_with_both_controls():
     assert (gpu[CONTROL].verdict, host[CONTROL].verdict) == (SAME, SAME)
     assert (gpu["fp16"].verdict, host["fp16"].verdict) == (FASTER, SLOWER)
     assert gpu["compile"].ratio == pytest.approx(0.15 / 1.30, rel=0.01)
-    assert comparison.placement["gpu"] == pytest.approx(0.01, abs=0.001)
+    assert 0.02 < comparison.placement["gpu"] < 0.03
     assert comparison.within_placement("gpu", "fused")
     assert not comparison.within_placement("gpu", "fp16")
     assert not comparison.within_placement("host", "fused")
 
 
 def test_without_copies_nothing_is_said_of_the_place_in_memory():
-    levels = {name: level for name, level in LEVELS.items() if name != COPY}
+    levels = {name: level for name, level in LEVELS.items() if name not in COPIES}
     comparison = compare(make_interleaved(levels))
     assert comparison.placement == {}
     assert not comparison.within_placement("gpu", "fused")

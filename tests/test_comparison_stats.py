@@ -16,7 +16,7 @@ from helpers.comparison_stats import (
     Ratio,
     block_length,
     compare_rounds,
-    range_of,
+    placement_bound,
     trimmed_mean,
 )
 
@@ -182,10 +182,22 @@ def test_trimmed_mean_is_scipys():
     np.testing.assert_allclose(error, expected)
 
 
-def test_range_counts_the_reference():
-    assert range_of([1.01]) == pytest.approx(0.01)
-    assert range_of([0.99, 1.01]) == pytest.approx(1.01 / 0.99 - 1)
-    assert range_of([1.01, 1.02]) == pytest.approx(0.02)
+@pytest.mark.parametrize("copies", [1, 2, 3, 6])
+def test_equal_variants_exceed_the_copies_bound_5_times_in_100(copies):
+    generator = np.random.default_rng(copies)
+    levels = np.exp(0.006 * generator.standard_normal((4000, copies + 2)))
+    beyond = 0
+    for reference, variant, *others in levels:
+        bound = placement_bound([other / reference for other in others])
+        beyond += abs(math.log(variant / reference)) > math.log1p(bound)
+    assert binomtest(beyond, 4000).proportion_ci(0.99).low <= 0.05
+    assert beyond >= 0.03 * 4000
+
+
+def test_the_copies_bound_narrows_with_their_number():
+    one, two, three = (placement_bound([1.01, 0.99, 1.01][:n]) for n in (1, 2, 3))
+    assert one > two > three > 0.01
+    assert placement_bound([1.0, 1.0]) == 0
 
 
 def test_the_verdict_is_the_interval():

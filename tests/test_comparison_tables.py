@@ -1,7 +1,7 @@
 """What the reader sees of a comparison: controls first, both clocks, and a table to paste."""
 
 import pytest
-from comparison_fakes import ACCURACIES, COPY, LEVELS, REFERENCE, make_interleaved
+from comparison_fakes import ACCURACIES, COPIES, COPY, LEVELS, REFERENCE, make_interleaved
 
 from helpers import tables
 from helpers.comparison import compare, control_of
@@ -100,8 +100,8 @@ def test_controls_come_first_then_what_could_be_detected_and_the_fastest():
     told = comparison_sentences(MEASURED, COMPARISON)
     assert told[0].startswith("A/A, fp32 contre lui-même (horloge GPU) : pas de différence")
     said = "\n".join(told).replace("\N{NO-BREAK SPACE}", " ")
-    assert "diffère jusqu'à 1,0 % : les différences de fused n'en dépassent pas l'effet" in said
-    assert "corrigée pour 5 comparaisons" in said
+    assert "limite à 95 % d'après 3 copies) : les différences de fused n'en dépassent pas" in said
+    assert "corrigée pour 7 comparaisons" in said
     assert "La plus rapide (horloge hôte) : compile, 11,5 fois plus vite que fp32" in said
 
 
@@ -111,7 +111,7 @@ def test_a_control_that_differs_is_an_alarm():
 
 
 def test_without_a_copy_the_place_in_memory_is_warned_of():
-    said = sentences(make_interleaved({k: v for k, v in LEVELS.items() if k != COPY}))
+    said = sentences(make_interleaved({k: v for k, v in LEVELS.items() if k not in COPIES}))
     assert "Aucune copie du modèle mesurée (horloge GPU)" in said
 
 

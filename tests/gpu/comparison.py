@@ -206,8 +206,8 @@ def measures_on(model, inputs, device: torch.device) -> tuple[dict[str, Measure]
 
 
 def whole_session(model, inputs, device: torch.device) -> list[str]:
-    """A short comparison as the notebook makes it: A/A control and two copies."""
-    copies = {f"fp32 (copie {i})": (copy.deepcopy(model), "fp32") for i in (1, 2)}
+    """A short comparison as the notebook makes it: A/A control and three copies."""
+    copies = {f"fp32 (copie {i})": (copy.deepcopy(model), "fp32") for i in (1, 2, 3)}
     measured = measure_interleaved(
         {"fp32": (model, "fp32"), **copies},
         inputs,
