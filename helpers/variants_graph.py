@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import nn
-from torch._dynamo.eval_frame import reset_code
 
 from helpers.environment_compile import quiet
 from helpers.variants_network import Adapted
@@ -23,16 +22,21 @@ class Compiled(nn.Module):
     """
 
     def __init__(self, network: nn.Module, example: torch.Tensor, *, freeze: bool = False, **how):
+        # Imported here: they take seconds, and only compiled variants need them.
+        from torch._dynamo.eval_frame import reset_code
+        from torch._inductor import config
+        from torch._inductor.codecache import PyCodeCache
+
         super().__init__()
         self.network = network
         function = _own_code(network)
         self._run = torch.compile(function, fullgraph=True, dynamic=False, **how)
         # torch would keep the compiled code, and frozen weights with it, for the process's life.
         weakref.finalize(self, reset_code, function.__code__).atexit = False
-        kept = _generated_modules()
+        kept = PyCodeCache.modules  # what Inductor generated; its modules own frozen weights
         before = len(kept)
         # Read at the first call, by two of torch's layers, hence no `options` of torch.compile.
-        with quiet(), torch._inductor.config.patch(freezing=freeze):
+        with quiet(), config.patch(freezing=freeze):
             for _ in range(WARMUP_CALLS):  # the second and third may record torch's own graphs
                 self._run(example)
         for module in kept[before:]:
@@ -50,13 +54,6 @@ def _own_code(network: nn.Module) -> Callable:
 
     forward.__code__ = forward.__code__.replace(co_name="forward")
     return forward
-
-
-def _generated_modules() -> list:
-    """Inductor's list of the modules it generated, which own frozen weights."""
-    from torch._inductor.codecache import PyCodeCache
-
-    return PyCodeCache.modules
 
 
 class Captured(nn.Module):
