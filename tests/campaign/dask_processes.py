@@ -1,0 +1,91 @@
+"""A Dask cluster of processes, as `dask scheduler` and `dask worker` start them, to be killed."""
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+
+from helpers.campaign_session import ROOT
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+class Cluster:
+    """A scheduler and workers, of which any may be killed; `address` stays the same."""
+
+    def __init__(self, folder: Path, workers: int, environment: dict[str, str]):
+        self.folder, self.workers = folder, workers
+        self.address, self.killed = f"tcp://127.0.0.1:{free_port()}", 0
+        self.environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment}
+        self.processes: list[subprocess.Popen] = []
+
+    def start(self) -> None:
+        port = self.address.rpartition(":")[2]
+        self._spawn("scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard")
+        self._spawn(
+            *("worker", self.address, "--nworkers", self.workers, "--nthreads", 1),
+            *("--resources", "GPU=1", "--no-dashboard", "--memory-limit", 0),
+            *("--local-directory", self.folder, "--host", "127.0.0.1"),
+        )
+
+    def kill_worker(self, chance: random.Random) -> None:
+        """kill -9 a worker's process that has a kernel, mid-session; its nanny starts another.
+
+        One that is killed while it starts would take its nanny and the others along.
+        """
+        children = psutil.Process(self.processes[1].pid).children(recursive=True)
+        measuring = [child.ppid() for child in children if _is_kernel(child)]
+        if measuring:
+            psutil.Process(chance.choice(measuring)).kill()
+            self.killed += 1
+
+    def kill_all(self) -> None:
+        """kill -9 the scheduler, then the workers, and wait for their kernels to notice."""
+        for process in self.processes:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        self.processes = []
+        time.sleep(2)
+
+    def _spawn(self, *arguments) -> None:
+        command = [sys.executable, "-m", "dask", *map(str, arguments)]
+        with open(self.folder / f"{arguments[0]}.log", "a") as log:
+            process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.processes.append(process)
+
+
+def _is_kernel(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):
+        return "ipykernel_launcher" in " ".join(process.cmdline())
+    return False
+
+
+@contextmanager
+def cluster(folder: Path, workers: int, **environment):
+    """A running cluster; whatever is left of it is killed at the end."""
+    folder.mkdir()
+    started = Cluster(folder, workers, environment)
+    try:
+        started.start()
+        yield started
+    finally:
+        started.kill_all()

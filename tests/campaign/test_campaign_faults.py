@@ -1,0 +1,122 @@
+"""Workers killed at random, the scheduler killed too: every session is measured, and lands once."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from helpers.campaign_merge import FAILURES, TABLE, is_finished
+from helpers.campaign_plan import read_plan
+from helpers.campaign_session import ROOT
+from tests.campaign.dask_processes import cluster
+from tests.campaign.stand_in import FAILING_SEED, write_notebook
+
+pytest.importorskip("distributed", reason="needs Dask: run by `make test-campaign`")
+
+SMALL = {
+    **{"device": "cpu", "dataset": "synthetic", "runs": 2, "warmup_iters": 1},
+    **{"measure_iters": 20, "eval_images": 50},
+}
+
+
+def start_campaign(plan: Path, address: str, results: Path) -> subprocess.Popen:
+    command = [sys.executable, "-m", "helpers.campaign", plan, "--scheduler", address]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen(
+        [*map(str, command), "--results-dir", str(results)],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def landed(results: Path) -> dict[str, float]:
+    """The sessions that are there, and when they landed."""
+    folders = [path for path in results.glob("campaign_*/s*") if path.is_dir()]
+    assert all(is_finished(folder) for folder in folders)  # no half one, at any moment
+    return {folder.name: (folder / "session.json").stat().st_mtime_ns for folder in folders}
+
+
+def kill_until(campaign, results, running, chance, *, count, every_s, stop_at) -> None:
+    """Kill `count` workers, one after another, until so many sessions are there."""
+    killed, next_kill = 0, time.monotonic() + every_s
+    while campaign.poll() is None and len(list(results.glob("campaign_*/s*"))) < stop_at:
+        time.sleep(0.3)
+        if killed < count and time.monotonic() > next_kill and landed(results):
+            running.kill_worker(chance)
+            killed, next_kill = killed + 1, time.monotonic() + chance.uniform(0.5, 1.5) * every_s
+
+
+def survive(tmp_path, plan: dict, failing: int, *, kills: int, every_s: float, **environment):
+    """A campaign whose workers are killed, whose scheduler dies half-way, and that goes on."""
+    file, results = tmp_path / "plan.yml", tmp_path / "results"
+    file.write_text(yaml.safe_dump(plan))
+    chance, begun = random.Random(8), time.monotonic()
+    planned = len(list(read_plan(file).tasks()))
+    with cluster(tmp_path / "dask", 4, **environment) as running:
+        first = start_campaign(file, running.address, results)
+        half = {"count": kills // 2, "every_s": every_s, "stop_at": planned // 2}
+        kill_until(first, results, running, chance, **half)
+        running.kill_all()  # the scheduler first
+        said = first.communicate(timeout=300)
+        assert first.returncode == 1, said
+        assert "the Dask scheduler was lost" in said[1], said
+        before = landed(results)
+        assert planned // 2 <= len(before) < planned - failing
+        running.start()
+        second = start_campaign(file, running.address, results)
+        rest = {"count": kills - kills // 2, "every_s": every_s, "stop_at": planned + 1}
+        kill_until(second, results, running, chance, **rest)
+        said = second.communicate(timeout=300)
+        assert second.returncode == int(failing > 0), said
+        killed = running.killed
+    after = landed(results)
+    assert before.items() <= after.items()  # none of the finished ones was measured again
+    assert f"{planned} sessions, dont {len(before)} déjà finies" in said[0]
+    (folder,) = results.glob("campaign_*")
+    failures = json.loads((folder / FAILURES).read_text())
+    assert len(after) == planned - failing
+    assert len(failures) == failing
+    assert not set(after) & {failure["session"] for failure in failures}
+    table = pd.read_csv(folder / TABLE)
+    assert Counter(table["session"]) == dict.fromkeys(after, int(table["run"].max()))
+    assert not list(folder.glob(".*.tmp"))
+    print(
+        f"shown: {planned} sessions on 4 workers, {killed} workers killed -9, the scheduler once "
+        f"with {len(before)} finished; {len(after)} landed once, {failing} listed as failed, "
+        f"{time.monotonic() - begun:.0f} s"
+    )
+    return folder, failures
+
+
+def test_killed_workers_and_a_killed_scheduler_with_a_stand_in(tmp_path):
+    log = tmp_path / "measured.log"
+    plan = {
+        "parameters": {"seed": [0, 1, 2, 3, 4, FAILING_SEED]},
+        "repetitions": 2,
+        "notebook": str(write_notebook(tmp_path / "stand_in.ipynb")),
+    }
+    environment = {"STAND_IN_LOG": str(log), "STAND_IN_S": "0.5"}
+    _, failures = survive(tmp_path, plan, 2, kills=4, every_s=2, **environment)
+    assert all("RuntimeError: no GPU likes seed 13" in one["error"] for one in failures)
+    measured = Counter(log.read_text().split())
+    assert len(measured) == 10  # at least once each; again only where a worker died meanwhile
+    assert sum(measured.values()) <= 10 + 4 + 4
+
+
+@pytest.mark.slow
+def test_killed_workers_and_a_killed_scheduler_with_the_notebook_itself(tmp_path):
+    sets = [{**SMALL, "seed": list(range(10))}, {**SMALL, "device": "cuda:7"}]
+    plan = {"parameters": sets, "repetitions": 4}
+    _, failures = survive(tmp_path, plan, 4, kills=10, every_s=40, OMP_THREAD_LIMIT="1")
+    assert all("DeviceError: device='cuda:7' cannot be had" in one["error"] for one in failures)
