@@ -6,6 +6,7 @@ import json
 import math
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -127,7 +128,9 @@ def test_session_keeps_each_run_and_publishes_when_complete(tmp_path):
 
 def test_session_json_tells_who_measures_since_when(tmp_path):
     session = open_session(tmp_path, "s")
-    state = json.loads((session.folder / "session.json").read_text())
+    text = (session.folder / "session.json").read_text()
+    state = json.loads(text)
+    assert text == json.dumps(state, indent=2) + "\n"  # for whoever opens it
     assert state["schema"] == results.SCHEMA
     assert state["session"] == "s"
     assert state["pid"] == os.getpid()
@@ -143,6 +146,7 @@ def test_default_names_begin_with_the_time_and_are_unique(tmp_path):
     names = [open_session(tmp_path).name for _ in range(5)]
     assert len(set(names)) == 5
     assert all(datetime.strptime(name[:19], "%Y-%m-%dT%H-%M-%S") for name in names)
+    assert all(re.fullmatch(r"-[0-9a-f]{6}", name[19:]) for name in names)
 
 
 def test_a_complete_session_takes_no_more_runs_but_may_be_published_again(tmp_path):
@@ -201,6 +205,19 @@ def test_bad_session_names_are_refused(tmp_path, name):
     assert not (tmp_path / "results").exists()
 
 
+def test_a_refused_name_is_told_what_is_allowed(tmp_path):
+    allowed = (
+        "is not allowed: at most 100 letters, digits, '.', '_' and '-', "
+        "beginning with a letter or a digit"
+    )
+    with pytest.raises(ResultsError) as caught:
+        open_session(tmp_path, "a b")
+    assert str(caught.value) == f"session name 'a b' {allowed}, and not {PUBLISHED!r}"
+    with pytest.raises(ResultsError) as caught:
+        open_session(tmp_path, "s").save_figure(None, "a b")
+    assert str(caught.value) == f"figure name 'a b' {allowed}"
+
+
 def test_names_that_are_no_text_are_refused(tmp_path):
     with pytest.raises(ResultsError, match="session name 7 is not allowed"):
         open_session(tmp_path, 7)
@@ -229,6 +246,18 @@ def test_session_that_holds_results_is_refused(tmp_path, content):
     assert snapshot(tmp_path) == {f"s/{content}": b"mine"}
 
 
+def test_a_session_with_many_results_names_three_of_them(tmp_path):
+    (tmp_path / "s").mkdir()
+    for name in ("run_2.npz", "run_1.npz", "results.csv", "session.json"):
+        (tmp_path / "s" / name).touch()
+    with pytest.raises(ResultsError) as caught:
+        open_session(tmp_path, "s")
+    assert str(caught.value) == (
+        f"session 's' already holds results in {tmp_path / 's'} (results.csv, run_1.npz, "
+        "run_2.npz): choose another name with `-p session NAME`, or leave it out"
+    )
+
+
 def test_unfinished_session_is_not_published_and_the_next_one_starts(tmp_path):
     killed = open_session(tmp_path, "killed")
     killed.add_run(row("killed"), SAMPLES)
@@ -252,7 +281,8 @@ def test_file_where_the_results_folder_should_be(tmp_path):
 
 def test_file_where_the_session_folder_should_be(tmp_path):
     (tmp_path / "s").write_text("mine")
-    with pytest.raises(ResultsError, match="a file stands where a folder is needed"):
+    reason = rf"^cannot write {tmp_path / 's'}: File exists; a file stands where a folder is needed"
+    with pytest.raises(ResultsError, match=reason):
         open_session(tmp_path, "s")
     assert (tmp_path / "s").read_text() == "mine"
 
@@ -612,7 +642,8 @@ def test_row_of_another_session_and_a_run_given_twice_are_refused(tmp_path):
     session.add_run(row(), SAMPLES)
     with pytest.raises(ResultsError, match="names session 'other', not 's'"):
         session.add_run(row("other", run=2), SAMPLES)
-    with pytest.raises(ResultsError, match=r"already has this run .*'run': 1"):
+    reason = r"already has this run .*'run': 1.*: open a new session to measure it again$"
+    with pytest.raises(ResultsError, match=reason):
         session.add_run(row(lat_std=0.02), SAMPLES)
     session.add_run(row(variant="channels_last"), SAMPLES)
     session.add_run(row(precision="tf32"), SAMPLES)
@@ -773,10 +804,10 @@ def test_any_other_text_is_refused_as_a_file(text):
 @pytest.mark.parametrize(
     ("samples", "message"),
     [
-        ({}, "none were given"),
+        ({}, r"^a run is kept with its raw samples, but none were given$"),
         ({"host_ms": np.array([object()])}, "'host_ms' .object. cannot be kept"),
         ({"host_ms": np.array(["1.0"])}, "cannot be kept"),
-        ({"../host": np.zeros(2)}, "'../host' .* lower-case letters"),
+        ({"../host": np.zeros(2)}, "'../host' .* of lower-case letters, digits and '_'$"),
         ({"file": np.zeros(2)}, "'file'"),
         ({"allow_pickle": np.zeros(2)}, "'allow_pickle'"),
         ({"": np.zeros(2)}, "''"),

@@ -90,7 +90,7 @@ def test_summary_neither_shares_nor_lets_change_the_samples():
         (2.0, "one-dimensional"),
         ([1.0, math.nan], "finite, got nan at index 1"),
         ([math.inf], "finite, got inf at index 0"),
-        ([1.0, -0.5], "negative latency, -0.5 ms at index 1"),
+        ([1.0, -0.5], "negative latency, -0.5 ms at index 1: check the clock that measured it$"),
     ],
 )
 def test_summary_refuses(samples, reason):
@@ -102,6 +102,11 @@ def test_summary_refuses(samples, reason):
 def test_percentile_refuses_what_is_no_fraction(q):
     with pytest.raises(ValueError, match="q must lie strictly between 0 and 1"):
         percentile([1.0, 2.0], q)
+
+
+def test_percentile_speaks_of_samples():
+    with pytest.raises(ValueError, match=r"^samples is empty$"):
+        percentile([], 0.5)
 
 
 def test_spread_of_the_protocol():
@@ -251,6 +256,22 @@ def test_clustered_exceedances_are_refused_though_the_samples_are_uncorrelated()
         quantile_interval(samples)
 
 
+@pytest.mark.parametrize(("sign", "q"), [(1, 0.95), (-1, 0.05)])
+def test_ties_with_the_quantile_are_refused_when_they_cluster(sign, q):
+    """Independent on one side of the quantile, clustered on the other: the cautious side counts."""
+    generator, n, cluster = rng(24), 2000, np.arange(500, 700)
+    samples = generator.uniform(-100, 0, n)
+    samples[cluster] = generator.permutation(np.repeat([1.0, -101.0], 100))  # mean as elsewhere
+    samples[generator.choice(np.setdiff1d(np.arange(n), cluster), 80, replace=False)] = 2.0
+    samples *= sign
+    assert percentile(samples, q) == sign
+    assert effective_sample_size(samples) > 1000
+    with pytest.raises(ValueError, match=rf"for the {q}-quantile needs at least 72"):
+        quantile_interval(samples, q)
+    low, high = quantile_interval(generator.permutation(samples), q)
+    assert low <= sign <= high
+
+
 def test_tied_and_constant_samples_have_an_interval():
     coarse = np.round(normal(rng(13), 1000), 0)
     low, high = quantile_interval(coarse)
@@ -359,6 +380,13 @@ def test_chance_of_failing_repeats_with_its_seed():
     assert first[0] == first[1]
     generator = rng(1)
     assert chance_of_failing(samples, 500, limit=0.3, draws=50, seed=generator) == first[0]
+
+
+def test_chance_of_failing_is_of_a_thousand_draws_from_seed_zero():
+    samples = lognormal(rng(23), 500)
+    chance = chance_of_failing(samples, 500, limit=0.3)
+    assert chance == chance_of_failing(samples, 500, limit=0.3, draws=1000, seed=0)
+    assert 0 < chance < 1
 
 
 @pytest.mark.parametrize(

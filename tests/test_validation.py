@@ -1,8 +1,12 @@
+import sys
+from concurrent.futures.process import BrokenProcessPool
+
 import numpy as np
 import pytest
 import torch
 from fakes import TinyNet, make_result
 
+from helpers import validation
 from helpers.interference import Watch
 from helpers.validation import deciding_clock, judge, validation_runs
 
@@ -23,6 +27,26 @@ def runs(**settings):
 def test_every_run_has_all_its_samples(schedule):
     results = runs(runs=3, measure_iters=120, schedule=schedule)
     assert [r.host.n for r in results] == [120, 120, 120]
+
+
+def test_by_default_three_runs_as_long_as_the_protocols():
+    pairs = list(validation_runs(TinyNet(), BATCHES, device=CPU))
+    assert [result.host.n for result, _ in pairs] == [500, 500, 500]
+
+
+@pytest.mark.parametrize("schedule", ["consecutive", "interleaved"])
+def test_the_warm_up_is_as_long_as_asked(schedule):
+    """Longer than the warm-up ever lasts by itself, which is 200 forwards."""
+    pairs = validation_runs(
+        TinyNet(),
+        BATCHES,
+        runs=2,
+        warmup_iters=301,
+        measure_iters=20,
+        device=CPU,
+        schedule=schedule,
+    )
+    assert all(result.warmup_used >= 301 for result, _ in pairs)
 
 
 def test_results_come_one_by_one():
@@ -49,23 +73,74 @@ def test_interleaved_runs_take_turns():
     assert one[0].end_s <= two[0].start_s <= one[1].start_s <= two[1].start_s
 
 
-def test_a_run_in_a_fresh_process():
-    model = TinyNet().train()
-    ((result, seen),) = validation_runs(
-        model, BATCHES, runs=1, warmup_iters=5, measure_iters=30, device=CPU, isolation="process"
-    )
+TOUCHED = False  # what a fresh process cannot have seen
+
+
+class Traveller(TinyNet):
+    """Refuses to run in a process that knows this one's past, and to be moved to no device."""
+
+    def forward(self, x):
+        if TOUCHED:
+            raise RuntimeError("this process is a copy of another, not a fresh one")
+        return super().forward(x)
+
+    def to(self, device):
+        if device is None:
+            raise TypeError("no device is given")
+        return super().to(device)
+
+
+FRESH = {"runs": 1, "warmup_iters": 5, "measure_iters": 30, "isolation": "process"}
+
+
+def test_a_run_in_a_fresh_process(monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "TOUCHED", True)
+    model = Traveller().train()
+    ((result, seen),) = validation_runs(model, BATCHES, device=CPU, **FRESH)
     assert result.host.n == 30
     assert len(seen) == 1
     assert result.conditions.as_required
     assert model.training
 
 
+@pytest.mark.gpu
+def test_a_fresh_process_measures_on_the_gpu_and_the_model_comes_back():
+    model, device = TinyNet().to("cuda"), torch.device("cuda")
+    ((result, _),) = validation_runs(model, BATCHES, device=device, **FRESH)
+    assert result.device.startswith("cuda")
+    assert result.gpu.n == 30
+    assert {parameter.device.type for parameter in model.parameters()} == {"cuda"}
+
+
+def test_a_fresh_process_that_ends_too_early_is_explained(monkeypatch):
+    def broken(*_, **__):
+        raise BrokenProcessPool
+
+    monkeypatch.setattr(validation, "ProcessPoolExecutor", broken)
+    with pytest.raises(RuntimeError) as caught:
+        list(validation_runs(TinyNet(), BATCHES, device=CPU, **FRESH))
+    assert str(caught.value) == (
+        "isolation='process': the fresh process ended before its run was complete; it was killed, "
+        "ran out of memory, or could not import the model's class (move a class defined in a "
+        "notebook to a module). isolation='none' measures without it"
+    )
+
+
+def test_a_model_that_no_fresh_process_can_take_is_named():
+    reason = r"cannot hand this model \(function\) to a fresh process: it is no nn\.Module\. Use"
+    with pytest.raises(ValueError, match=reason):
+        list(validation_runs(lambda x: x, BATCHES, device=CPU, **FRESH))
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"schedule": "random"}, "random"),
-        ({"isolation": "container"}, "container"),
-        ({"schedule": "interleaved", "isolation": "process"}, "one process"),
+        ({"schedule": "random"}, "schedule='random', .* 'none' or 'process'$"),
+        ({"isolation": "container"}, "isolation='container': use 'consecutive' or 'interleaved',"),
+        (
+            {"schedule": "interleaved", "isolation": "process"},
+            "^schedule='interleaved' needs all runs in one process: use isolation='none'$",
+        ),
     ],
 )
 def test_impossible_settings_are_named(settings, message):
