@@ -8,6 +8,11 @@ def number(value: float, digits: int = 4) -> str:
     return f"{rounded:.{max(0, digits - 1 - exponent)}f}".replace(".", ",")
 
 
+def scientific(value: float) -> str:
+    """Return a small figure with two significant digits: 0.0000371 → « 3,7e-05 »."""
+    return f"{value:.1e}".replace(".", ",")
+
+
 def percent(fraction: float, digits: int = 2) -> str:
     """Return a fraction as a percentage: 0.0371 → « 3,7 % » (with a no-break space)."""
     return f"{number(100 * fraction, digits)}\N{NO-BREAK SPACE}%"

@@ -11,7 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
-from torchvision import models
+from helpers.models import model_problem
+from helpers.variants import VariantError, parse
+from helpers.variants_select import split_names
 
 LARGEST_SEED = 2**32 - 1  # NumPy's legacy generators take no more
 TEST_SET_SIZE = 10_000
@@ -37,21 +39,29 @@ class Parameters:
     data_dir: str = "data"
     results_dir: str = "results"
     model: str = "resnet18"
+    train_epochs: int = 0
     eval_images: int = TEST_SET_SIZE
     seed: int = 0
     wait_quiet_s: float = 0.0
     max_p95_spread: float = 0.10
+    variants: str = "fp32"
+    baseline: str = ""
+    max_regression: float = 0.05
     strict: bool = False
     session: str = ""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What one parameter may be: its type, a test on values of that type, and the test in words."""
+    """What one parameter may be: its type, a test on values of that type, and the test in words.
+
+    `explain` says what is wrong with a value where words for all of them would not do.
+    """
 
     kind: type
     allowed: str
     accepts: Callable[[Any], bool] = lambda value: True
+    explain: Callable[[Any], str | None] = lambda value: None
 
 
 def _integer(low: int, high: float = math.inf) -> Rule:
@@ -65,6 +75,15 @@ def _choice(*choices: str) -> Rule:
 
 def _text(allowed: str, pattern: str) -> Rule:
     return Rule(str, allowed, lambda value: re.fullmatch(pattern, value) is not None)
+
+
+def _variants_problem(text: str) -> str | None:
+    try:
+        for name in split_names(text):
+            parse(name)
+    except VariantError as error:
+        return str(error)
+    return None
 
 
 def _path() -> Rule:
@@ -88,9 +107,10 @@ RULES: dict[str, Rule] = {
     "results_dir": _path(),
     "model": Rule(
         str,
-        "the name of a classification model of torchvision.models, such as 'resnet18'",
-        lambda value: value in models.list_models(module=models),
+        "the name of a model, 'package.module:function', or the path of a checkpoint",
+        explain=model_problem,
     ),
+    "train_epochs": _integer(0, 1000),
     "eval_images": _integer(1, TEST_SET_SIZE),
     "seed": _integer(0, LARGEST_SEED),
     "wait_quiet_s": Rule(
@@ -98,6 +118,13 @@ RULES: dict[str, Rule] = {
     ),
     "max_p95_spread": Rule(
         float, "a number > 0 and < 1 (0.10 means 10 %)", lambda value: 0 < value < 1
+    ),
+    "variants": Rule(
+        str, "names of variants, separated by commas, or 'all'", explain=_variants_problem
+    ),
+    "baseline": _text("empty, or the path of an earlier session's folder", r"[^\0]*"),
+    "max_regression": Rule(
+        float, "a number > 0 and < 1 (0.05 means 5 %)", lambda value: 0 < value < 1
     ),
     "strict": Rule(bool, "True or False"),
     # It names a folder: no separator, and no leading dot, so it cannot leave the results folder.
@@ -145,12 +172,11 @@ def _problem(name: str, value: Any) -> str | None:
         hint = f"; did you mean '{close[0]}'?" if close else "."
         return f"unknown parameter '{name}'{hint} The parameters are {', '.join(RULES)}."
     rule = RULES[name]
+    given = f"parameter '{name}': got {_shorten(repr(value))} ({type(value).__name__})"
     if _has_type(value, rule.kind) and rule.accepts(value):
-        return None
-    return (
-        f"parameter '{name}': got {_shorten(repr(value))} ({type(value).__name__}), "
-        f"allowed: {rule.allowed}{_remedy(name, value, rule)}."
-    )
+        reason = rule.explain(value)
+        return f"{given}, allowed: {rule.allowed}; {reason}." if reason else None
+    return f"{given}, allowed: {rule.allowed}{_remedy(name, value, rule)}."
 
 
 def _has_type(value: Any, kind: type) -> bool:

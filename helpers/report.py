@@ -13,7 +13,8 @@ from helpers.report_session import FinishedSession, read_session
 from helpers.results import PUBLISHED, ResultsError
 from helpers.results_files import write_file
 
-SHOWN = ["run", "clock", "lat_mean", "lat_p95", "host_p95", "gpu_p95", "accuracy", "flags"]
+SHOWN = ["variant", "run", "clock", "lat_mean", "lat_p95", "host_p95", "gpu_p95", "accuracy"]
+SHOWN += ["flags"]
 
 
 def session_text(session: FinishedSession) -> str:

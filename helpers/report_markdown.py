@@ -17,7 +17,8 @@ HEAD += ("p95 hôte", "p95 GPU", "Exactitude", "Signalements")
 def session_markdown(session: FinishedSession) -> str:
     """Lay out verdict, runs, fixed conditions and files; names no folder of the machine."""
     headline, *sentences = session.sentences
-    runs = (_run(row) for row in session.rows.to_dict("records"))
+    runs = [_run(row) for row in session.validation_rows.to_dict("records")]
+    others = session.rows.drop(session.validation_rows.index).to_dict("records")
     conditions = _conditions(session)
     reports = ("report.html", "report.md")
     return "\n".join(
@@ -32,6 +33,7 @@ def session_markdown(session: FinishedSession) -> str:
             "",
             *_table(HEAD, runs),
             "",
+            *_variants(others),
             "**Conditions fixes**",
             "",
             *_table(("Condition", "Valeur"), conditions.items()),
@@ -41,6 +43,15 @@ def session_markdown(session: FinishedSession) -> str:
             "",
         ]
     )
+
+
+def _variants(rows: list[dict]) -> list[str]:
+    """The annex's rows, measured in turn, with their own variant and precision."""
+    if not rows:
+        return []
+    lines = ((row["variant"], row["precision"], *_run(row)) for row in rows)
+    head = ("Variante", "Précision", *HEAD)
+    return ["**Variantes, mesurées à tour de rôle**", "", *_table(head, lines), ""]
 
 
 def _run(row: dict) -> tuple[str, ...]:
@@ -70,7 +81,7 @@ def _conditions(session: FinishedSession) -> dict[str, str]:
         input_shape=tuple(row["input_shape"].split("x")),
         warmup_iters=row["warmup_iters"],
         measure_iters=row["measure_iters"],
-        runs=len(session.rows),
+        runs=len(session.validation_rows),
     )
     images = f"{row['eval_images']} images pour l'exactitude"
     return {**table["Valeur"], "Jeu de données": f"{DATASETS[session.dataset]}, {images}"}

@@ -29,6 +29,12 @@ class FinishedSession:
         return self.folder.resolve().name
 
     @property
+    def validation_rows(self) -> pd.DataFrame:
+        """The runs that the verdict is about: those of the first row's variant and schedule."""
+        keys = ["variant", "schedule"]
+        return self.rows[(self.rows[keys] == self.rows[keys].iloc[0]).all(axis=1)]
+
+    @property
     def dataset(self) -> str:
         """Which images were used: "cifar10" or "synthetic"."""
         return self.rows["dataset"].iloc[0]

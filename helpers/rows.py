@@ -18,15 +18,19 @@ def run_row(
     parameters: Parameters,
     environment: dict,
     dataset: str,
-    accuracy: float,
+    accuracy: float | None,
     eval_images: int,
     session: str,
     variant: str = "fp32",
+    precision: str = "",
+    schedule: str = "",
     flags: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """Lay a run out in the columns of the results; None where a figure does not exist.
 
     `lat_*` carry the deciding clock, named in `clock`; both clocks stand in host_* and gpu_*.
+    `precision` and `schedule` are the result's and the parameters' own unless given: a variant
+    computes in FP16 under the switches of strict FP32.
     """
     clock = deciding_clock(parameters.clock, [result])
     decisive, gpu = getattr(result, clock), result.gpu
@@ -49,13 +53,13 @@ def run_row(
         "host_p95": result.host.p95,
         "gpu_mean": gpu.mean if gpu else None,
         "gpu_p95": gpu.p95 if gpu else None,
-        "precision": result.precision,
+        "precision": precision or result.precision,
         "batch_size": result.batch_size,
         "input_shape": "x".join(map(str, result.input_shape)),
         "warmup_iters": parameters.warmup_iters,
         "warmup_used": result.warmup_used,
         "measure_iters": parameters.measure_iters,
-        "schedule": parameters.schedule,
+        "schedule": schedule or parameters.schedule,
         "retried_batches": result.retried_batches,
         "device": result.device,
         "gpu_name": environment["gpu"]["name"] if environment["gpu"] else "",

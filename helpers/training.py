@@ -23,6 +23,8 @@ from helpers.progress import track
 from helpers.training_augment import augment, draw
 from helpers.training_checkpoint import load_checkpoint, save_checkpoint
 
+CPU_IMAGES = 500  # enough to see a CPU learn in about a minute an epoch
+
 
 @dataclass(frozen=True)
 class Recipe:

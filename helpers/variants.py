@@ -167,7 +167,7 @@ def build(variant: Variant, model: nn.Module, example: torch.Tensor) -> Callable
 
     It is an `nn.Module`, warm and in eval mode, and takes its images under
     `measuring_conditions(call, variant.conditions)`, under which it was built. Its attribute
-    `fixed_shape` is the only input shape it takes, None where any will do. What was built is freed
+    `static_batch` is the only batch size it takes, None where any will do. What was built is freed
     with the callable; a captured one returns its own buffer, which its next call overwrites.
 
     Parameters
@@ -203,5 +203,5 @@ def build(variant: Variant, model: nn.Module, example: torch.Tensor) -> Callable
         for _ in range(WARMUP_CALLS):
             call(example)
     call = call.eval()
-    call.fixed_shape = tuple(example.shape) if variant.fixed_shape else None
+    call.static_batch = example.shape[0] if variant.fixed_shape else None
     return call

@@ -32,6 +32,13 @@ ALL = (
 )
 ALL_SLOW = (*ALL, "tf32+compile_max_autotune", "fp16+compile_max_autotune")  # minutes each
 
+GROUPS = {"all": ALL, "all_slow": ALL_SLOW}
+
+
+def split_names(text: str) -> list[str]:
+    """The names in a comma-separated text, groups replaced by their members; not yet parsed."""
+    return [name for item in text.split(",") for name in GROUPS.get(item.strip(), (item.strip(),))]
+
 
 def select(
     text: str, device: torch.device | str, model: nn.Module | None = None
@@ -57,8 +64,7 @@ def select(
     VariantError
         See `parse`.
     """
-    groups = {"all": ALL, "all_slow": ALL_SLOW}
-    names = [name for item in text.split(",") for name in groups.get(item.strip(), (item,))]
+    names = split_names(text)
     wanted = dict.fromkeys(parse(name) for name in ("fp32", *names))
     reasons = {v: _problem(v, torch.device(device), model) for v in wanted}
     skipped = {v.name: reason for v, reason in reasons.items() if reason}

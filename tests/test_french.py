@@ -1,6 +1,6 @@
 import pytest
 
-from helpers.french import number, percent
+from helpers.french import number, percent, scientific
 
 
 @pytest.mark.parametrize(
@@ -20,3 +20,8 @@ def test_significant_digits_and_a_decimal_comma(value, digits, text):
 
 def test_percentages():
     assert percent(0.0371) == "3,7\N{NO-BREAK SPACE}%"
+
+
+def test_small_figures_in_scientific_notation():
+    assert scientific(0.0000371) == "3,7e-05"
+    assert scientific(0.0) == "0,0e+00"

@@ -167,7 +167,7 @@ def test_every_callable_takes_and_gives_fp32_and_leaves_the_model_alone(model, n
     assert model.training
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     assert not call.training
-    assert call.fixed_shape == (IMAGES[0].shape if variant.fixed_shape else None)
+    assert call.static_batch == (IMAGES[0].shape[0] if variant.fixed_shape else None)
     with measuring_conditions(model):
         expected = [model(x) for x in IMAGES]
     with measuring_conditions(call, variant.conditions) as seen:

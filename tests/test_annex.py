@@ -1,0 +1,95 @@
+"""The annex on a CPU: variants admitted or named, scored, and laid out as rows and tables."""
+
+import numpy as np
+import pytest
+import torch
+from fakes import TinyNet, make_result
+from torch.utils.data import DataLoader, TensorDataset
+
+from helpers import annex
+from helpers.accuracy_stats import measure_accuracy
+from helpers.comparison import Interleaved
+from helpers.parameters import validate
+from helpers.results_table import check_row
+from helpers.variants import parse
+
+CPU = torch.device("cpu")
+IMAGES = [torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(i)) for i in range(3)]
+FACTS = {
+    "parameters": validate(),
+    "environment": {"gpu": None, "software": {"torch": "2"}, "cuda": {"torch_cuda": None}},
+    "dataset": "cifar10",
+    "accuracy": 0.5,
+    "eval_images": 8,
+    "session": "s",
+}
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return TinyNet().eval()
+
+
+@pytest.fixture
+def admitted(model):
+    return annex.admit_all([parse("fp32"), parse("channels_last")], model, IMAGES, CPU)[0]
+
+
+def interleaved(names):
+    series = 2 + 0.01 * np.random.default_rng(0).standard_normal(50)
+    runs = {name: (make_result(series), make_result(series)) for name in names}
+    return Interleaved(runs, "fp32", "fp32 (A/A)", annex.COPIES, 1, (), ((), ()), {})
+
+
+def test_a_variant_that_fails_is_named_and_the_others_go_on(model, monkeypatch):
+    def broken(network, example):
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setattr("helpers.variants.fold_batch_norm", broken)
+    part = annex.admit.__globals__["build"].__globals__["PARTS"]
+    monkeypatch.setitem(part, "fused", type(part["fused"])("network", "x", broken))
+    chosen = [parse("fp32"), parse("fused"), parse("channels_last")]
+    admitted, refused = annex.admit_all(chosen, model, IMAGES, CPU)
+    assert list(admitted) == ["fp32", "channels_last"]
+    assert "no such operator" in refused["fused"]
+    table = annex.guard_table(admitted, refused | {"tf32": "tf32 demande un GPU NVIDIA"})
+    assert table["Mesurée"]["fp32"] == "oui"
+    assert table["Mesurée"]["fused"].startswith("non : ")
+    assert table["Mesurée"]["tf32"] == "non : tf32 demande un GPU NVIDIA"
+
+
+def test_each_accuracy_stands_beside_its_change_against_the_reference(admitted):
+    data = TensorDataset(torch.randn(8, 3, 32, 32), torch.arange(8))
+    batches = list(DataLoader(data, batch_size=4))
+    scored = {name: measure_accuracy(found.call, batches, CPU) for name, found in admitted.items()}
+    table = annex.accuracy_table(scored)
+    assert table["Images"].tolist() == ["8", "8"]
+    assert table["Perdues / gagnées"]["fp32"] == "0 / 0"
+    assert table["p (McNemar)"]["fp32"] == "1,0"
+
+
+def test_the_reference_is_measured_elsewhere_in_memory_too(admitted, model):
+    entries = annex.callables(admitted, model)
+    assert list(entries) == ["fp32", "channels_last", *annex.COPIES]
+    places = {next(entries[name][0].parameters()).data_ptr() for name in annex.COPIES}
+    assert len(places) == len(annex.COPIES)
+
+
+def test_rows_carry_their_own_variant_precision_and_schedule(admitted):
+    compared = interleaved(["fp32", "fp32 (A/A)", "channels_last", "fp16"])
+    admitted = admitted | {"fp16": annex.Admitted(parse("fp16"), None, None, 0.0)}
+    accuracies = {"fp32": type("Scored", (), {"fraction": 0.25, "images": 8})}
+    made = list(annex.comparison_rows(compared, admitted, accuracies, ["uncalibrated"], FACTS))
+    rows = [check_row(row) for row, _ in made]
+    assert len(rows) == 8
+    assert {(r["variant"], r["run"]) for r in rows} >= {("fp32", 1), ("fp32", 2), ("fp16", 2)}
+    by_name = {row["variant"]: row for row in rows}
+    assert by_name["fp16"]["precision"] == "fp16"
+    assert by_name["fp32 (A/A)"]["precision"] == "fp32"
+    assert by_name["fp32"]["accuracy"] == 0.25
+    assert by_name["channels_last"]["accuracy"] is None  # it was not scored: no figure of another
+    assert by_name["channels_last"]["eval_images"] == 0
+    assert {row["schedule"] for row in rows} == {"randomised"}
+    assert all("uncalibrated" in row["flags"] for row in rows)
+    assert all("host_ms" in samples for _, samples in made)
