@@ -1,5 +1,6 @@
 """Where a campaign's sessions run: workers of this machine, or an existing Dask cluster."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -8,6 +9,7 @@ from distributed import Client, Nanny, Scheduler, SpecCluster
 from helpers.campaign_plan import Plan, PlanError
 from helpers.campaign_session import visible_gpus
 
+QUIET = logging.CRITICAL  # what fails is listed at the end, once
 LOCAL = "127.0.0.1"  # who reaches a scheduler can have it run anything
 
 
@@ -53,6 +55,7 @@ def local_cluster(plan: Plan) -> SpecCluster:
         pinned = {"CUDA_VISIBLE_DEVICES": gpus[index]} if gpus else {}
         offered = {"GPU": 1, f"GPU{index}": 1}
         options = {"nthreads": 1, "resources": offered, "env": pinned, "host": LOCAL}
+        options["silence_logs"] = QUIET
         workers[index] = {"cls": Nanny, "options": options}
     for kind in plan.resources:
         if not any(_fits(worker["options"]["resources"], kind) for worker in workers.values()):
@@ -61,7 +64,8 @@ def local_cluster(plan: Plan) -> SpecCluster:
                 f"GPU0 to GPU{len(workers) - 1}; use --scheduler for others"
             )
     scheduler = {"host": LOCAL, "dashboard_address": f"{LOCAL}:8787"}
-    return SpecCluster(workers, {"cls": Scheduler, "options": scheduler}, name="campaign")
+    scheduler = {"cls": Scheduler, "options": scheduler}
+    return SpecCluster(workers, scheduler, name="campaign", silence_logs=QUIET)
 
 
 def slots(client: Client, kind: dict[str, float]) -> int:

@@ -14,7 +14,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -101,7 +101,10 @@ def merged(campaign: Path, sessions: Iterable[str]) -> list[dict[str, Any]]:
 
     `host_shared` says that another of these sessions was measured on the same machine meanwhile.
     """
-    found = [_read(campaign / name) for name in sessions if is_finished(campaign / name)]
+    found = []
+    for name in sessions:
+        with suppress(ResultsError):  # not finished yet
+            found.append(_read(campaign / name))
     shared = _sharing([facts for facts, _ in found])
     return [
         {**_added(session, facts, facts["session"] in shared), **row}

@@ -14,6 +14,8 @@ import psutil
 
 from helpers.campaign_session import ROOT
 
+NO_PAGES = ("--dashboard-address", "127.0.0.1:0")
+
 
 def free_port() -> int:
     with socket.socket() as found:
@@ -32,23 +34,25 @@ class Cluster:
 
     def start(self) -> None:
         port = self.address.rpartition(":")[2]
-        self._spawn("scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard")
+        self._spawn("scheduler", "--host", "127.0.0.1", "--port", port, *NO_PAGES)
         self._spawn(
             *("worker", self.address, "--nworkers", self.workers, "--nthreads", 1),
-            *("--resources", "GPU=1", "--no-dashboard", "--memory-limit", 0),
+            *("--resources", "GPU=1", *NO_PAGES, "--memory-limit", 0),
             *("--local-directory", self.folder, "--host", "127.0.0.1"),
         )
 
-    def kill_worker(self, chance: random.Random) -> None:
-        """kill -9 a worker's process that has a kernel, mid-session; its nanny starts another.
+    def kill_worker(self, chance: random.Random) -> bool:
+        """kill -9 a worker's process that has a kernel, mid-session, if there is one right now.
 
-        One that is killed while it starts would take its nanny and the others along.
+        Its nanny starts another. One killed while it starts would take its nanny and the others
+        along.
         """
         children = psutil.Process(self.processes[1].pid).children(recursive=True)
         measuring = [child.ppid() for child in children if _is_kernel(child)]
         if measuring:
             psutil.Process(chance.choice(measuring)).kill()
             self.killed += 1
+        return bool(measuring)
 
     def kill_all(self) -> None:
         """kill -9 the scheduler, then the workers, and wait for their kernels to notice."""

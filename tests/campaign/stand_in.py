@@ -56,7 +56,8 @@ def measure(results_dir: str, session: str, seed: int) -> None:
     if seed == FAILING_SEED:
         raise RuntimeError(f"no GPU likes seed {seed}")
     time.sleep(float(os.environ.get("STAND_IN_S", "0")))
-    write_session(results_dir, session)
+    pinned = os.environ.get("CUDA_VISIBLE_DEVICES")
+    write_session(results_dir, session, env=environment(gpu=pinned and {"uuid": pinned}))
     if log := os.environ.get("STAND_IN_LOG"):
         with open(log, "a") as file:
             file.write(f"{session}\n")

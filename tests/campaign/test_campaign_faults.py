@@ -53,8 +53,8 @@ def kill_until(campaign, results, running, chance, *, count, every_s, stop_at) -
     while campaign.poll() is None and len(list(results.glob("campaign_*/s*"))) < stop_at:
         time.sleep(0.3)
         if killed < count and time.monotonic() > next_kill and landed(results):
-            running.kill_worker(chance)
-            killed, next_kill = killed + 1, time.monotonic() + chance.uniform(0.5, 1.5) * every_s
+            killed += running.kill_worker(chance)
+            next_kill = time.monotonic() + chance.uniform(0.5, 1.5) * every_s
 
 
 def survive(tmp_path, plan: dict, failing: int, *, kills: int, every_s: float, **environment):
@@ -80,6 +80,7 @@ def survive(tmp_path, plan: dict, failing: int, *, kills: int, every_s: float, *
         said = second.communicate(timeout=300)
         assert second.returncode == int(failing > 0), said
         killed = running.killed
+    assert killed > 0
     after = landed(results)
     assert before.items() <= after.items()  # none of the finished ones was measured again
     assert f"{planned} sessions, dont {len(before)} déjà finies" in said[0]
