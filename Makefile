@@ -2,6 +2,7 @@
 # make test        everything that a change can break, on a CPU
 # make lab         JupyterLab on the notebook
 # make report      report.html and report.md of a session (SESSION=name, else the latest)
+# make test-campaign   the campaign on Dask, with the dependencies that only it needs
 # Parameters: make benchmark RUNS=5 SESSION=my-session ARGS="-p device cpu -p measure_iters 200"
 
 PYTHON ?= python3
@@ -17,7 +18,7 @@ FOLDER := $(RESULTS)/$(SESSION)
 LATEST = $(shell ls -td $(RESULTS)/*/verdict.json 2>/dev/null | head -1 | xargs -r dirname)
 REPORTED = $(if $(filter command line environment,$(origin SESSION)),$(FOLDER),$(LATEST))
 
-.PHONY: benchmark test test-slow test-browser lint lab report clean
+.PHONY: benchmark test test-slow test-browser test-campaign lint lab report clean
 .DELETE_ON_ERROR:
 
 benchmark: .venv/installed
@@ -42,6 +43,10 @@ lint: .venv/installed
 test-browser: .venv/installed requirements-browser.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-browser.txt
 	$(BIN)/pytest --runbrowser tests/browser
+
+test-campaign: .venv/installed requirements-campaign.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-campaign.txt
+	$(BIN)/pytest --runslow tests/campaign
 
 report: .venv/installed
 	$(BIN)/python -m helpers.report markdown "$(REPORTED)"
