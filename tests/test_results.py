@@ -23,7 +23,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers import results, results_files, results_table
+from helpers import results_files, results_table
 from helpers.results import (
     COLUMNS,
     PUBLISHED,
@@ -100,6 +100,7 @@ def test_columns_come_in_the_order_of_the_design():
         *("cuda_version", "dataset", "eval_images", "session", "flags"),
     )
     assert expected == COLUMNS
+    assert PUBLISHED == "results_j1_validation.csv"
 
 
 # A session from beginning to end
@@ -131,7 +132,7 @@ def test_session_json_tells_who_measures_since_when(tmp_path):
     text = (session.folder / "session.json").read_text()
     state = json.loads(text)
     assert text == json.dumps(state, indent=2) + "\n"  # for whoever opens it
-    assert state["schema"] == results.SCHEMA
+    assert state["schema"] == 1
     assert state["session"] == "s"
     assert state["pid"] == os.getpid()
     assert datetime.fromisoformat(state["started"]).utcoffset() is not None
@@ -350,7 +351,10 @@ def test_missing_file_is_named(tmp_path):
     ("code", "remedy"),
     [
         (errno.ENOSPC, "free some disk space"),
+        (errno.EDQUOT, "free some disk space"),
         (errno.EACCES, "make it writable"),
+        (errno.EPERM, "make it writable"),
+        (errno.EISDIR, "move the folder away"),
         (errno.EROFS, "-p results_dir"),
         (errno.EIO, "disk"),
     ],
@@ -403,6 +407,19 @@ def test_publication_that_failed_can_be_repeated(tmp_path, monkeypatch):
     assert len(read_results(tmp_path / PUBLISHED)) == 1
 
 
+def test_an_error_without_a_number_is_told_in_its_own_words():
+    reason = "^cannot write x: odd; check the path and the disk$"
+    with pytest.raises(ResultsError, match=reason), results_files.explained(Path("x")):
+        raise OSError("odd")
+
+
+def test_an_error_under_the_lock_leaves_it_free(tmp_path):
+    with pytest.raises(ValueError, match="odd") as caught, results_files.locked(tmp_path):
+        raise ValueError("odd")
+    with filelock.FileLock(tmp_path / results_files.LOCK).acquire(timeout=0):
+        assert caught.tb  # holds what was in scope, and so a lock that was only forgotten
+
+
 def test_lock_that_cannot_be_had_is_said(tmp_path):
     (tmp_path / results_files.LOCK).mkdir()
     with pytest.raises(ResultsError, match=rf"cannot write .*{results_files.LOCK}: Is a directory"):
@@ -412,10 +429,10 @@ def test_lock_that_cannot_be_had_is_said(tmp_path):
 def test_lock_held_for_too_long_is_said(tmp_path, monkeypatch):
     session = open_session(tmp_path, "s")
     session.add_run(row(), SAMPLES)
-    monkeypatch.setattr(results_files, "LOCK_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(results_files, "LOCK_TIMEOUT_S", 0.0)
     with (
         filelock.FileLock(tmp_path / results_files.LOCK),
-        pytest.raises(ResultsError, match=r"another session has held .*\.lock for 0.05 s"),
+        pytest.raises(ResultsError, match=r"another session has held .*\.lock for 0 s:"),
     ):
         session.complete()
     session.complete()
@@ -671,8 +688,10 @@ def test_types_of_the_table():
                 assert frame[name].dtype == np.int64
             elif kind in (results_table.FIGURE, results_table.OPTIONAL):
                 assert frame[name].dtype == np.float64
+            elif kind == results_table.TEXT:
+                assert pd.api.types.is_string_dtype(frame[name])
             else:
-                assert not pd.api.types.is_numeric_dtype(frame[name])
+                assert frame[name].dtype == object
     moment = frame["timestamp"][0]
     assert moment == datetime(2026, 11, 24, 21, 40, 0, 123456, timezone(timedelta(hours=1)))
     assert moment.utcoffset() == timedelta(hours=1)
@@ -732,6 +751,14 @@ def test_texts_stay_on_one_line_of_utf8():
     checked = check_row(row(flags="two\r\nlines\x00\u2028and\ttabs \ud800"))
     assert checked["flags"] == "two lines and tabs ?"
     assert to_csv([checked]).count("\n") == 2
+
+
+def test_every_control_character_becomes_a_space():
+    breaks = [*range(0x00, 0x20), *range(0x7F, 0xA0), 0x2028, 0x2029]
+    for code in breaks:
+        assert check_row(row(flags=f"a{chr(code)}b"))["flags"] == "a b", hex(code)
+    for code in (0x7E, 0xA0, 0x2027, 0x202A):
+        assert check_row(row(flags=f"a{chr(code)}b"))["flags"] == f"a{chr(code)}b", hex(code)
 
 
 def test_file_saved_again_with_windows_line_ends_is_read(tmp_path):

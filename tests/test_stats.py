@@ -1,6 +1,7 @@
 """Summaries, spreads, intervals and drift: invariants, references, refusals and their reasons."""
 
 import math
+from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pandas as pd
@@ -80,6 +81,8 @@ def test_summary_neither_shares_nor_lets_change_the_samples():
     assert summary.samples_ms[0] == 1.0
     with pytest.raises(ValueError, match="read-only"):
         summary.samples_ms[0] = 9.0
+    with pytest.raises(FrozenInstanceError):
+        summary.mean = 9.0
 
 
 @pytest.mark.parametrize(

@@ -168,8 +168,10 @@ def test_the_gpu_clock_decides_where_it_exists_and_the_host_stays_visible():
     validation = judge(results)
     assert validation.deciding == "gpu"
     assert validation.accepted
+    assert list(validation.clocks) == ["gpu", "host"]
     assert not validation.clocks["host"].met
     assert judge(results, clock="host").met is False
+    assert judge(results, clock="host").accepted is False
 
 
 def test_no_clock_stands_in_for_another_unseen():
