@@ -69,7 +69,7 @@ def test_a_session_cannot_leave_its_folder(value, tmp_path):
 
 @pytest.mark.parametrize("value", ["../resnet18", "resnet18; rm -rf x", "__import__('os')", "é"])
 def test_a_model_is_a_name_from_the_list(value):
-    with says(ParameterError, "parameter 'model'", "such as 'resnet18'"):
+    with says(ParameterError, "parameter 'model'", "use for instance 'resnet18'"):
         validate(model=value)
     with says(ValueError, "is not a torchvision classification model", "'resnet18'"):
         build_model(value)
