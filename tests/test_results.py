@@ -573,8 +573,11 @@ def test_two_sessions_at_once_lose_and_mix_nothing(tmp_path):
         ({"lat_mean": math.nan}, "lat_mean: got nan .* a finite number"),
         ({"lat_mean": None}, "lat_mean: got None"),
         ({"lat_p95": math.inf}, "lat_p95: got inf .* finite"),
-        ({"lat_std": -0.1}, "lat_std: got -0.1 .* >= 0"),
-        ({"lat_std": "0.1"}, "lat_std: got '0.1' .str., allowed: a number"),
+        ({"lat_std": -0.1}, "lat_std: got -0.1 .*, allowed: milliseconds, finite and >= 0$"),
+        (
+            {"lat_std": "0.1"},
+            "lat_std: got '0.1' .str., allowed: a number, or None where the figure does not exist$",
+        ),
         ({"lat_std": True}, "lat_std: got True .bool."),
         ({"gpu_p95": np.inf}, "gpu_p95: got inf"),
         ({"accuracy": 1.01}, r"accuracy: got 1.01 .* a fraction in \[0, 1\]"),
@@ -582,7 +585,11 @@ def test_two_sessions_at_once_lose_and_mix_nothing(tmp_path):
         ({"accuracy": 9.8}, "accuracy: got 9.8"),
         ({"timestamp": "2026-11-24T21:40:00"}, "timestamp: .* with a time zone"),
         ({"timestamp": "2026-11-24"}, "timestamp: .* with a time zone"),
-        ({"timestamp": "yesterday"}, "timestamp: got 'yesterday'"),
+        (
+            {"timestamp": "yesterday"},
+            "timestamp: got 'yesterday' .str., allowed: ISO 8601 with a time zone, such as "
+            r"'2026-11-24T21:40:00\+01:00'$",
+        ),
         ({"timestamp": datetime(2026, 11, 24)}, "timestamp: .* with a time zone"),
         ({"timestamp": 1.7e9}, "timestamp: .*float"),
         ({"timestamp": None}, "timestamp: got None"),
@@ -596,15 +603,24 @@ def test_two_sessions_at_once_lose_and_mix_nothing(tmp_path):
         ({"measure_iters": 0}, "measure_iters: got 0"),
         ({"retried_batches": -1}, "retried_batches: got -1 .* an integer >= 0"),
         ({"eval_images": "10000"}, "eval_images: got '10000'"),
-        ({"variant": ""}, "variant: got '' .* not empty"),
+        ({"variant": ""}, "variant: got '' .*, allowed: a name that is not empty$"),
         ({"variant": " \n"}, "variant: .* not empty"),
         ({"variant": 18}, "variant: got 18 .int., allowed: text"),
         ({"input_shape": (1, 3, 32, 32)}, "input_shape: .*tuple"),
         ({"flags": math.nan}, "flags: got nan"),
-        ({"flags": "x" * 32_001}, "flags: .* at most 32000 characters, not 32001"),
+        (
+            {"flags": "x" * 32_001},
+            "flags: got 'x{78}… .str., allowed: at most 32000 characters, not 32001$",
+        ),
         ({"clock": "wall"}, "clock: got 'wall' .* one of 'gpu', 'host'"),
+        ({"clock": "y" * 78}, "clock: got 'y{78}' "),  # 80 characters with the quotes
+        ({"clock": "y" * 79}, "clock: got 'y{78}… "),
         ({"dataset": "mnist"}, "dataset: got 'mnist' .* 'cifar10', 'synthetic'"),
-        ({"lat_min": 2.0}, "lat_min <= lat_p50 <= lat_p95 <= lat_max does not hold"),
+        (
+            {"lat_min": 2.0},
+            "lat_min <= lat_p50 <= lat_p95 <= lat_max does not hold: "
+            "lat_min=2.0, lat_p50=1.306, lat_p95=1.31, lat_max=1.4$",
+        ),
         ({"lat_p50": 1.35}, "lat_p50 <= lat_p95"),
         ({"lat_max": 1.3}, "lat_p95 <= lat_max"),
         ({"lat_p95_low": 1.2}, "lat_p95_low=1.2 and lat_p95_high=None are no interval"),
@@ -630,8 +646,8 @@ def test_missing_and_unknown_columns_are_named():
     del given["lat_p95"], given["flags"]
     with pytest.raises(RowError, match="missing lat_p95, flags; unknown none"):
         check_row(given)
-    with pytest.raises(RowError, match="missing lat_p95, flags; unknown p95"):
-        check_row(given | {"p95": 1.0})
+    with pytest.raises(RowError, match=r"missing lat_p95, flags; unknown p95, p99$"):
+        check_row(given | {"p95": 1.0, "p99": 1.0})
     with pytest.raises(RowError, match="missing none; unknown extra"):
         check_row(row() | {"extra": 1})
 
@@ -762,10 +778,26 @@ def test_every_control_character_becomes_a_space():
         assert check_row(row(flags=f"a{chr(code)}b"))["flags"] == f"a{chr(code)}b", hex(code)
 
 
-def test_file_saved_again_with_windows_line_ends_is_read(tmp_path):
+@pytest.mark.parametrize("end", ["\r\n", "\r"])
+def test_file_saved_again_with_other_line_ends_is_read(tmp_path, end):
     path = tmp_path / "again.csv"
-    path.write_bytes(to_csv([check_row(row())]).replace("\n", "\r\n").encode())
+    path.write_bytes(to_csv([check_row(row())]).replace("\n", end).encode())
     assert read_results(path)["lat_p95"][0] == 1.31
+
+
+def test_a_file_that_is_refused_is_told_where_and_why():
+    written = to_csv([check_row(row()), check_row(row(run=2))])
+    header, first, second = written.splitlines()
+    wanted = repr(",".join(COLUMNS))[:79] + "…"
+    second_row = re.escape("row 2: column lat_mean: got 'fast' (str), allowed: a number")
+    for text, reason in (
+        ("a,b\n1,2\n", f"^its first line is 'a,b', not {re.escape(wanted)}$"),
+        (f"{header}\n{first}\n{second.replace('1.3072', 'fast', 1)}\n", f"^{second_row}"),
+        (f"{header}\n1,2,3\n", "^row 1: 3 cells instead of 33$"),
+        (written.replace("resnet18", '"resnet18"x'), r"^no CSV \(.*expected after.*\)$"),
+    ):
+        with pytest.raises(RowError, match=reason):
+            from_csv(text)
 
 
 latencies = st.floats(0, 1e9, allow_nan=False)
