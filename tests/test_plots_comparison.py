@@ -37,6 +37,13 @@ def test_ratios_are_sorted_by_speed_with_their_intervals():
     png_of(figure)
 
 
+def test_a_variant_that_is_not_shown_to_be_faster_is_no_headline():
+    levels = {name: LEVELS[name] for name in (REFERENCE, control_of(REFERENCE), *COPIES)}
+    measured = make_interleaved(levels | {"fused": LEVELS[REFERENCE]})
+    title = plot_ratios(compare(measured), "cifar10").get_suptitle()
+    assert title == "Latence rapportée à fp32 : aucune variante plus rapide décelée"
+
+
 def test_controls_are_grey_squares_and_the_title_names_the_fastest():
     figure = plot_ratios(COMPARISON, "cifar10")
     squares = points(figure.axes[0], "s")

@@ -165,7 +165,8 @@ def main() -> None:
     cold = cold_runs(options.device, options.rounds, options.iterations)
     scratch = tempfile.TemporaryDirectory()  # the injectors' flags and logs
     faults = all_faults(Path(scratch.name), options.device)
-    facts = {"device": str(device), "torch": torch.__version__, "options": vars(options)}
+    chosen = {name: value for name, value in vars(options).items() if name != "outdir"}
+    facts = {"device": str(device), "torch": torch.__version__, "options": chosen}
     try:
         model = resnet18(num_classes=10).to(device)
         images = [torch.randn(1, 3, 32, 32) for _ in range(8)]
