@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from helpers.comparison_stats import CONFIDENCE, FASTER, SAME, SLOWER
+from helpers.comparison_stats import CONFIDENCE, SAME, SLOWER, side_of_one
 from helpers.french import number, percent
 from helpers.report_session import read_session
 from helpers.results import ResultsError, load_samples, read_results
@@ -53,10 +53,8 @@ class Change:
 
     @property
     def verdict(self) -> str:
-        """On which side of 1 the whole interval lies, if on any."""
-        if self.low <= 1 <= self.high:
-            return SAME
-        return FASTER if self.ratio < 1 else SLOWER
+        """FASTER, SLOWER or SAME: see `side_of_one`."""
+        return side_of_one(self.low, self.high)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,13 @@ CONFIDENCE, POWER = 0.95, 0.80
 DRAWS, CHUNK = 2000, 250  # a chunk at a time, so that memory does not grow with the draws
 
 
+def side_of_one(low: float, high: float) -> str:
+    """FASTER, SLOWER or SAME: on which side of 1 a ratio's whole interval lies, if on any."""
+    if low <= 1 <= high:
+        return SAME
+    return FASTER if high < 1 else SLOWER
+
+
 @dataclass(frozen=True)
 class Ratio:
     """Latency over the reference's; below 1 is faster.
@@ -39,10 +46,8 @@ class Ratio:
 
     @property
     def verdict(self) -> str:
-        """FASTER, SLOWER or SAME: on which side of 1 the whole interval lies, if on any."""
-        if self.low <= 1 <= self.high:
-            return SAME
-        return FASTER if self.ratio < 1 else SLOWER
+        """FASTER, SLOWER or SAME: see `side_of_one`."""
+        return side_of_one(self.low, self.high)
 
 
 def compare_rounds(
