@@ -23,11 +23,10 @@ from helpers.clocks import GpuClock, NotQueueableError, host_latencies
 from helpers.conditions import ConditionsSeen, measuring_conditions
 from helpers.measuring import announced, other_session
 from helpers.stats import LatencySummary, percentile, summarise
-from helpers.warmup import WARMUP_MAX_ITERS, Warmup, warm_up
+from helpers.warmup import Warmup, warm_up
 
 __all__ = [
     "DISTINCT_INPUTS",
-    "WARMUP_MAX_ITERS",
     "Bench",
     "LatencyResult",
     "ModelError",

@@ -12,6 +12,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from helpers.models import model_problem
+from helpers.variants import VariantError, parse
+from helpers.variants_select import split_names
 
 LARGEST_SEED = 2**32 - 1  # NumPy's legacy generators take no more
 TEST_SET_SIZE = 10_000
@@ -37,10 +39,14 @@ class Parameters:
     data_dir: str = "data"
     results_dir: str = "results"
     model: str = "resnet18"
+    train_epochs: int = 0
     eval_images: int = TEST_SET_SIZE
     seed: int = 0
     wait_quiet_s: float = 0.0
     max_p95_spread: float = 0.10
+    variants: str = "fp32"
+    baseline: str = ""
+    max_regression: float = 0.05
     strict: bool = False
     session: str = ""
 
@@ -71,6 +77,15 @@ def _text(allowed: str, pattern: str) -> Rule:
     return Rule(str, allowed, lambda value: re.fullmatch(pattern, value) is not None)
 
 
+def _variants_problem(text: str) -> str | None:
+    try:
+        for name in split_names(text):
+            parse(name)
+    except VariantError as error:
+        return str(error)
+    return None
+
+
 def _path() -> Rule:
     return _text("a path (non-empty text without a null character)", r"[^\0]*[^\0\s][^\0]*")
 
@@ -95,6 +110,7 @@ RULES: dict[str, Rule] = {
         "the name of a model, 'package.module:function', or the path of a checkpoint",
         explain=model_problem,
     ),
+    "train_epochs": _integer(0, 1000),
     "eval_images": _integer(1, TEST_SET_SIZE),
     "seed": _integer(0, LARGEST_SEED),
     "wait_quiet_s": Rule(
@@ -102,6 +118,13 @@ RULES: dict[str, Rule] = {
     ),
     "max_p95_spread": Rule(
         float, "a number > 0 and < 1 (0.10 means 10 %)", lambda value: 0 < value < 1
+    ),
+    "variants": Rule(
+        str, "names of variants, separated by commas, or 'all'", explain=_variants_problem
+    ),
+    "baseline": _text("empty, or the path of an earlier session's folder", r"[^\0]*"),
+    "max_regression": Rule(
+        float, "a number > 0 and < 1 (0.05 means 5 %)", lambda value: 0 < value < 1
     ),
     "strict": Rule(bool, "True or False"),
     # It names a folder: no separator, and no leading dot, so it cannot leave the results folder.
