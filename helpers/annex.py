@@ -7,14 +7,14 @@ import pandas as pd
 import torch
 from torch import nn
 
-from helpers.accuracy_stats import Accuracy, compare_accuracy
+from helpers.accuracy import Accuracy, compare_accuracy
 from helpers.comparison import Interleaved
 from helpers.french import number, percent, scientific
 from helpers.interference import flags
 from helpers.progress import track
 from helpers.rows import run_row, run_samples
 from helpers.variants import Variant
-from helpers.variants_guard import Admitted, VariantFailed, admit
+from helpers.variants.guard import Admitted, VariantFailed, admit
 
 REFERENCE = "fp32"
 # The reference in other memory, three times: what placement alone does to a latency.

@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from helpers.comparison_stats import CONFIDENCE, SAME, SLOWER, side_of_one
+from helpers.comparison.stats import CONFIDENCE, SAME, SLOWER, side_of_one
 from helpers.french import number, percent
-from helpers.report_session import read_session
+from helpers.report.session import read_session
 from helpers.results import ResultsError, load_samples, read_results
 from helpers.verdict import CLOCK_NAMES
 

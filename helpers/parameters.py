@@ -13,7 +13,7 @@ from typing import Any
 
 from helpers.models import model_problem
 from helpers.variants import VariantError, parse
-from helpers.variants_select import split_names
+from helpers.variants.select import split_names
 
 LARGEST_SEED = 2**32 - 1  # NumPy's legacy generators take no more
 TEST_SET_SIZE = 10_000

@@ -20,7 +20,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from helpers.parameters_table import parameter_lines
-from helpers.results_files import ResultsError, write_file
+from helpers.results.files import ResultsError, write_file
 
 NOTEBOOK = Path(__file__).resolve().parents[1] / "J1_benchmark.ipynb"
 INJECTED = "injected-parameters"  # papermill's tag on the cell that it adds

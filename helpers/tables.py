@@ -12,7 +12,7 @@ from helpers.causes import interval
 from helpers.conditions import ConditionsSeen
 from helpers.french import number, percent
 from helpers.interference import Observation, flags, untagged
-from helpers.interference_rules import TAG_LABELS
+from helpers.interference.rules import TAG_LABELS
 from helpers.stats import LatencySummary, percentile
 from helpers.validation import Validation
 from helpers.verdict import CLOCK_NAMES

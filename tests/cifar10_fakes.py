@@ -14,7 +14,9 @@ import numpy as np
 from PIL import Image
 from torchvision.datasets import CIFAR10
 
-from helpers import cifar10, cifar10_download, cifar10_sources
+from helpers import cifar10
+from helpers.cifar10 import download as cifar10_download
+from helpers.cifar10 import sources as cifar10_sources
 
 BATCHES = cifar10_sources.BATCHES
 

@@ -1,106 +1,118 @@
+import math
+
 import pytest
 import torch
 
-from helpers.accuracy import accuracy, first_images, logits, static_batch
-from tests.fakes import TinyNet
+from helpers.accuracy import compare_accuracy, measure_accuracy, score
 
 CPU = torch.device("cpu")
+LABELS = torch.arange(100) % 10
 
 
-def batches(sizes):
-    start = 0
-    for size in sizes:
-        labels = torch.arange(start, start + size) % 10
-        yield torch.nn.functional.one_hot(labels, 10).float(), labels
-        start += size
+def answers(right, seed=0):
+    """Logits (100, 10) whose answer is right exactly where `right` (100,) says so."""
+    answer = torch.where(right, LABELS, (LABELS + 1) % 10)
+    noise = torch.rand(100, 10, generator=torch.Generator().manual_seed(seed)) / 10
+    return torch.nn.functional.one_hot(answer, 10).float() + noise
+
+
+def first(count):
+    return torch.arange(100) < count
+
+
+@pytest.mark.parametrize(
+    ("right", "low", "high"),  # Wilson's interval by hand: (p + z²/2n ± z·√…) / (1 + z²/n)
+    [(95, 0.88825, 0.97846), (50, 0.40383, 0.59617), (100, 0.96301, 1.0), (0, 0.0, 0.03699)],
+)
+def test_the_interval_is_wilsons(right, low, high):
+    found = score(answers(first(right)), LABELS, 1)
+    assert (found.right, found.images, found.fraction) == (right, 100, right / 100)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=1e-5)
+
+
+def test_the_interval_covers_as_often_as_it_says():
+    generator = torch.Generator().manual_seed(0)
+    covered = 0
+    for _ in range(400):
+        found = score(answers(torch.rand(100, generator=generator) < 0.9), LABELS, 1)
+        covered += found.low <= 0.9 <= found.high
+    assert 0.92 < covered / 400 < 0.98
+
+
+def test_the_batch_size_says_how_the_callable_was_called():
+    batches = list(zip(answers(first(90)).split(40), LABELS.split(40), strict=True))
+    any_size = measure_accuracy(lambda x: x, iter(batches), CPU)
+    assert (any_size.right, any_size.images, any_size.batch_size) == (90, 100, 40)
+    one = lambda x: x  # noqa: E731
+    one.static_batch = 1
+    found = measure_accuracy(one, batches, CPU)
+    assert found.batch_size == 1
+    assert torch.equal(found.logits, any_size.logits)
+    assert torch.equal(found.labels, LABELS)
 
 
 def test_right_answers_are_counted_over_all_batches():
-    assert accuracy(lambda x: x, batches([4, 4, 2]), CPU) == (1.0, 10)
-    always_zero = lambda x: torch.eye(10)[torch.zeros(len(x), dtype=int)]  # noqa: E731
-    assert accuracy(always_zero, batches([10]), CPU) == (0.1, 10)
-
-
-@pytest.mark.parametrize("limit", [1, 5, 8, 10, 99])
-def test_the_first_images_only(limit):
-    taken = list(first_images(batches([4, 4, 2]), limit))
-    assert sum(len(labels) for _, labels in taken) == min(limit, 10)
-    assert torch.cat([labels for _, labels in taken]).tolist() == list(range(min(limit, 10)))
-
-
-def test_no_image_is_an_error():
+    found = measure_accuracy(lambda x: x, [(answers(first(90)), LABELS)] * 2, CPU)
+    assert (found.right, found.images, found.fraction) == (180, 200, 0.9)
     with pytest.raises(ValueError, match="at least one image"):
-        accuracy(lambda x: x, [], CPU)
+        measure_accuracy(lambda x: x, [], CPU)
 
 
-class Graph:
-    """A captured graph's manners: one batch size, one input and one output buffer, reused."""
-
-    def __init__(self, size):
-        self.static_batch = size
-        self.output = torch.zeros(size, 10)
-        self.calls = 0
-
-    def __call__(self, x):
-        assert x.shape == self.output.shape, "a graph replays one shape only"
-        self.calls += 1
-        return self.output.copy_(2 * x)
+def test_a_change_counts_what_only_one_of_them_gets_right():
+    reference = score(answers(first(90)), LABELS, 500)
+    right = first(80) | (torch.arange(100) == 99)  # ten lost, one gained
+    variant = score(answers(right), LABELS, 1)
+    change = compare_accuracy(reference, variant)
+    assert (change.images, change.lost, change.gained, change.other_answers) == (100, 10, 1, 11)
+    assert change.difference == pytest.approx(-0.09)
+    exact = 2 * sum(math.comb(11, k) for k in (0, 1)) / 2**11
+    assert change.p_value == pytest.approx(exact)
+    assert change.largest_drift == pytest.approx(1.0)
 
 
-def images_of(sizes):
-    return torch.cat([images for images, _ in batches(sizes)])
+def test_no_change_is_no_evidence():
+    reference = score(answers(first(90)), LABELS, 1)
+    change = compare_accuracy(reference, reference)
+    assert (change.p_value, change.difference, change.other_answers) == (1.0, 0.0, 0)
+    assert change.largest_drift == 0
 
 
-def test_logits_are_all_scores_in_order_as_float32_on_the_cpu():
-    halves = logits(lambda x: 2 * x.half(), batches([4, 4, 2]), CPU)
-    assert halves.dtype == torch.float32
-    assert torch.equal(halves, 2 * images_of([4, 4, 2]))
+def test_a_drift_shows_before_any_answer_changes():
+    logits = answers(first(90))
+    moved = logits.clone()
+    moved[7, 3] -= 0.25
+    change = compare_accuracy(score(logits, LABELS, 1), score(moved, LABELS, 1))
+    assert (change.lost, change.gained, change.other_answers) == (0, 0, 0)
+    assert change.largest_drift == pytest.approx(0.25)
 
 
-@pytest.mark.parametrize("size", [1, 3, 4, 16])
-def test_a_graph_gets_its_own_batch_size_and_its_padding_is_not_counted(size):
-    graph = Graph(size)
-    assert torch.equal(logits(graph, batches([4, 4, 2]), CPU), 2 * images_of([4, 4, 2]))
-    assert graph.calls == sum(-(-n // size) for n in [4, 4, 2])
-    assert accuracy(graph, batches([4, 4, 2]), CPU) == (1.0, 10)
+def test_another_wrong_answer_is_seen_though_the_accuracy_stays():
+    reference = answers(first(0))
+    variant = reference.clone()
+    variant[:, 0] += torch.where(LABELS > 4, 5.0, 0.0)
+    change = compare_accuracy(score(reference, LABELS, 1), score(variant, LABELS, 1))
+    assert (change.lost, change.gained, change.p_value) == (0, 0, 1.0)
+    assert change.other_answers == 40  # labels 5 to 8; 9 was already called 0
 
 
-def test_an_output_buffer_used_again_is_copied_in_time():
-    reused = torch.zeros(4, 10)
-    found = logits(lambda x: reused.copy_(x), batches([4, 4]), CPU)
-    assert torch.equal(found, images_of([4, 4]))
+def test_chance_alone_is_rarely_called_a_change():
+    """Exact, so conservative: at most 5 % false alarms at 0.05."""
+    generator = torch.Generator().manual_seed(0)
+    alarms = 0
+    for _ in range(300):
+        pair = [
+            score(answers(torch.rand(100, generator=generator) < 0.9), LABELS, 1) for _ in range(2)
+        ]
+        alarms += compare_accuracy(*pair).p_value < 0.05
+    assert alarms / 300 <= 0.05
 
 
-def test_logits_are_taken_under_the_measuring_conditions_which_are_undone():
-    model = TinyNet().train()
-    images = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    found = logits(model, [(images[:4], torch.zeros(4)), (images[4:], torch.zeros(2))], CPU)
-    assert model.training
-    assert not found.requires_grad
-    assert torch.allclose(found, model.eval()(images), atol=1e-6)
-
-
-@pytest.mark.parametrize("size", [0, -1, 1.5, "1"])
-def test_a_static_batch_that_is_none_is_refused(size):
-    model = Graph(1)
-    model.static_batch = size
-    with pytest.raises(ValueError, match=r"static_batch=.* is no batch size"):
-        logits(model, batches([2]), CPU)
-
-
-def test_a_model_that_takes_any_batch_has_no_static_one():
-    assert static_batch(TinyNet()) is None
-    assert static_batch(Graph(1)) == 1
-
-
-def test_logits_refuse_what_names_no_class():
-    with pytest.raises(ValueError, match="at least one image"):
-        logits(lambda x: x, [], CPU)
-    with pytest.raises(ValueError, match=r"batch 1: .* NaN"):
-        logits(lambda x: x / (len(x) - 2), batches([4, 2]), CPU)
-    model = lambda x: (x,)  # noqa: E731
-    with pytest.raises(ValueError, match=r"batch 0: .* tuple"):
-        logits(model, batches([4]), CPU)
-    model.static_batch = 2
-    with pytest.raises(ValueError, match=r"batch 0: .* tuple"):
-        logits(model, batches([4]), CPU)
+def test_other_images_cannot_be_paired():
+    reference = score(answers(first(90)), LABELS, 1)
+    with pytest.raises(ValueError, match="100 and 50 images cannot be paired"):
+        compare_accuracy(reference, score(answers(first(90))[:50], LABELS[:50], 1))
+    with pytest.raises(ValueError, match="same batches"):
+        compare_accuracy(reference, score(answers(first(90)).flip(0), LABELS.flip(0), 1))
+    wide = torch.cat([answers(first(90)), torch.zeros(100, 1)], dim=1)
+    with pytest.raises(ValueError, match=r"\(100, 11\) .* same classes"):
+        compare_accuracy(reference, score(wide, LABELS, 1))

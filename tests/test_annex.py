@@ -7,10 +7,10 @@ from fakes import TinyNet, make_result
 from torch.utils.data import DataLoader, TensorDataset
 
 from helpers import annex
-from helpers.accuracy_stats import measure_accuracy
+from helpers.accuracy import measure_accuracy
 from helpers.comparison import Interleaved
 from helpers.parameters import validate
-from helpers.results_table import check_row
+from helpers.results.table import check_row
 from helpers.variants import PARTS, Part, parse
 
 CPU = torch.device("cpu")

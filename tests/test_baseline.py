@@ -15,7 +15,7 @@ from helpers.baseline import (
     compare_baseline,
     enforce_baseline,
 )
-from helpers.comparison_stats import FASTER, SAME, SLOWER
+from helpers.comparison.stats import FASTER, SAME, SLOWER
 from helpers.parameters import Parameters
 from helpers.results import open_session
 from helpers.rows import run_row, run_samples

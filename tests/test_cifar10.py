@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 
 from helpers import cifar10
 from helpers.cifar10 import DataError, NotFoundError, load_cifar10
-from helpers.cifar10_synthetic import draw_synthetic
+from helpers.cifar10.synthetic import draw_synthetic
 
 
 @pytest.fixture(autouse=True)

@@ -8,9 +8,9 @@ import pytest
 from cifar10_fakes import FakeCifar10, serving, whole
 from torchvision.datasets import CIFAR10
 
-from helpers import cifar10_download
-from helpers.cifar10_download import NotFoundError, fetch
-from helpers.cifar10_sources import DataError, read_local
+from helpers.cifar10 import download as cifar10_download
+from helpers.cifar10.download import NotFoundError, fetch
+from helpers.cifar10.sources import DataError, read_local
 
 
 @pytest.fixture(autouse=True)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from cifar10_fakes import FakeCifar10, tar_gz
 
-from helpers import cifar10_sources
-from helpers.cifar10_sources import DataError, read_local, save_binary
+from helpers.cifar10 import sources as cifar10_sources
+from helpers.cifar10.sources import DataError, read_local, save_binary
 
 FOLDERS = ("cifar-10-batches-bin", "cifar-10-batches-py", "package")
 ARCHIVES = {

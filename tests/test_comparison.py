@@ -19,7 +19,7 @@ from helpers.comparison import (
     control_of,
     measure_interleaved,
 )
-from helpers.comparison_stats import FASTER, SAME, SLOWER
+from helpers.comparison.stats import FASTER, SAME, SLOWER
 from helpers.conditions import tf32_in_force
 
 CPU = torch.device("cpu")

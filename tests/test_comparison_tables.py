@@ -5,7 +5,7 @@ from comparison_fakes import ACCURACIES, COPIES, COPY, LEVELS, REFERENCE, make_i
 
 from helpers import tables
 from helpers.comparison import compare, control_of
-from helpers.comparison_tables import (
+from helpers.comparison.tables import (
     by_speed,
     comparison_sentences,
     comparison_table,

@@ -14,7 +14,7 @@ import torch
 import torch._dynamo
 import torch._inductor.config
 
-from helpers import environment, environment_facts
+from helpers import environment
 from helpers.environment import (
     CompileCheck,
     check_compile,
@@ -24,8 +24,9 @@ from helpers.environment import (
     environment_table,
     fixed_conditions,
 )
-from helpers.environment_compile import NOT_COMPILED
-from helpers.environment_facts import (
+from helpers.environment import facts as environment_facts
+from helpers.environment.compile import NOT_COMPILED
+from helpers.environment.facts import (
     attempt,
     collect_cpu,
     collect_git,
@@ -158,7 +159,7 @@ def test_tf32_is_read_through_either_interface(steps):
     """In a process of its own: mixing the interfaces cannot be undone."""
     if steps is NEWER and not hasattr(torch.backends.cudnn, "conv"):
         pytest.skip("this torch has only the older interface")
-    imports = "import torch\nfrom helpers.environment_facts import collect_switches\n"
+    imports = "import torch\nfrom helpers.environment.facts import collect_switches\n"
     code = imports + "".join(f"{setting}\n{READ}" for setting, _ in steps)
     command = [sys.executable, "-c", code]
     done = subprocess.run(

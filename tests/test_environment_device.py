@@ -8,8 +8,9 @@ import pynvml
 import pytest
 import torch
 
-from helpers import environment_device, environment_gpu
-from helpers.environment_device import (
+from helpers.environment import device as environment_device
+from helpers.environment import gpu as environment_gpu
+from helpers.environment.device import (
     ENGLISH,
     FRENCH,
     DeviceError,
@@ -17,7 +18,7 @@ from helpers.environment_device import (
     diagnose_gpu,
     explain_gpu,
 )
-from helpers.environment_gpu import collect_cuda, collect_gpu, find_cuda_problem
+from helpers.environment.gpu import collect_cuda, collect_gpu, find_cuda_problem
 
 H100 = {"name": "NVIDIA H100 80GB HBM3", "uuid": "GPU-1"}
 CPU = torch.device("cpu")

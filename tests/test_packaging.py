@@ -18,7 +18,7 @@ def lines_of(name: str) -> list[str]:
 
 
 REQUIREMENTS = lines_of("requirements.txt")
-CAMPAIGN = lines_of("requirements-campaign.txt")  # for helpers/campaign*.py alone
+CAMPAIGN = lines_of("requirements-campaign.txt")  # for helpers/campaign/ alone
 # What an import is called where it differs from the package's name.
 PACKAGE_OF = {"PIL": "pillow", "pynvml": "nvidia-ml-py", "IPython": "ipython", "yaml": "pyyaml"}
 
@@ -66,10 +66,12 @@ def imported_packages(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "path", sorted((ROOT / "helpers").glob("*.py")), ids=lambda path: path.name
+    "path",
+    sorted((ROOT / "helpers").rglob("*.py")),
+    ids=lambda path: path.relative_to(ROOT).as_posix(),
 )
 def test_what_a_module_imports_is_in_the_list(path):
     needed = {PACKAGE_OF.get(name, name) for name in imported_packages(path)}
     # Triton comes with torch's CUDA builds and is imported only where it is there.
-    listed = names() | (names(CAMPAIGN) if path.name.startswith("campaign") else set())
+    listed = names() | (names(CAMPAIGN) if path.parent.name == "campaign" else set())
     assert needed - {"triton"} <= listed

@@ -6,8 +6,8 @@ from comparison_fakes import ACCURACIES, COPIES, LEVELS, REFERENCE, make_interle
 from test_plots import png_of, texts_of
 
 from helpers.comparison import compare, control_of
-from helpers.plots_comparison import plot_accuracy_latency, plot_ratios
-from helpers.plots_style import COLOURS, GREY
+from helpers.plots.comparison import plot_accuracy_latency, plot_ratios
+from helpers.plots.style import COLOURS, GREY
 
 MEASURED = make_interleaved()
 COMPARISON = compare(MEASURED)

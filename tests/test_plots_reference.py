@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from helpers.french import percent
-from helpers.plots_reference import METHODS, REPEATED, plot_repeatability, plot_side_by_side
+from helpers.plots.reference import METHODS, REPEATED, plot_repeatability, plot_side_by_side
 from helpers.stats import spread
 from tests.gpu.figures import main, read_sittings
 from tests.gpu.summary import METHODS as MEASURED

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from helpers.interference import Observation
-from helpers.interference_evidence import Tag
-from helpers.interference_rules import GPU_RULES, HOST_RULES, TAG_LABELS
+from helpers.interference.evidence import Tag
+from helpers.interference.rules import GPU_RULES, HOST_RULES, TAG_LABELS
 from helpers.plots import COLOURS, plot_latency_over_time
-from helpers.plots_strip import make_strips
-from helpers.plots_style import MARKED
+from helpers.plots.strip import make_strips
+from helpers.plots.style import MARKED
 from tests.fakes import make_result
 from tests.test_plots import png_of, texts_of
 

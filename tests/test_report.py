@@ -13,9 +13,9 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from helpers.parameters import validate
 from helpers.report import session_text, write_report
-from helpers.report_html import session_html
-from helpers.report_markdown import session_markdown
-from helpers.report_session import read_session
+from helpers.report.html import session_html
+from helpers.report.markdown import session_markdown
+from helpers.report.session import read_session
 from helpers.results import ResultsError, open_session
 from helpers.rows import run_row, run_samples
 

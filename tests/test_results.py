@@ -23,7 +23,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers import results_files, results_table
 from helpers.results import (
     COLUMNS,
     PUBLISHED,
@@ -32,7 +31,9 @@ from helpers.results import (
     open_session,
     read_results,
 )
-from helpers.results_table import KINDS, RowError, check_row, from_csv, to_csv, to_frame
+from helpers.results import files as results_files
+from helpers.results import table as results_table
+from helpers.results.table import KINDS, RowError, check_row, from_csv, to_csv, to_frame
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = {"host_ms": np.array([2.0, 2.5, 1.75]), "warmup_ms": np.array([900.0, 2.0])}

@@ -6,11 +6,11 @@ import torch
 from torch import nn
 
 from helpers import training
-from helpers.accuracy import accuracy
+from helpers.accuracy import measure_accuracy
 from helpers.cifar10 import Cifar10, test_loader
 from helpers.models import build_model
 from helpers.training import Recipe, train
-from helpers.training_checkpoint import checkpoint_path
+from helpers.training.checkpoint import checkpoint_path
 
 test_loader.__test__ = False  # its name is not ours to choose
 CPU = torch.device("cpu")
@@ -83,9 +83,9 @@ def stopping_after(epochs):
 def test_a_short_training_learns_on_a_cpu():
     result = train(SMALL, DATA, epochs=6, device=CPU, recipe=Recipe(peak_rate=2))
     assert result.losses[-1] < result.losses[0] - 0.3
-    right, seen = accuracy(result.network, test_loader(DATA, 100), CPU)
-    assert seen == 200
-    assert right > 0.4  # chance: 0.1
+    scored = measure_accuracy(result.network, test_loader(DATA, 100), CPU)
+    assert scored.images == 200
+    assert scored.fraction > 0.4  # chance: 0.1
 
 
 def test_the_result_says_what_was_done():

@@ -3,8 +3,8 @@ import torch
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from helpers.cifar10_transforms import MEAN, STD, test_transform, train_transform
-from helpers.training_augment import DEGREES, PADDING, Draws, augment, draw
+from helpers.cifar10.transforms import MEAN, STD, test_transform, train_transform
+from helpers.training.augmentation import DEGREES, PADDING, Draws, augment, draw
 
 test_transform.__test__ = False  # its name is not ours to choose
 

@@ -10,12 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from helpers import variants, variants_select
+from helpers import variants
 from helpers.bench_latency import benchmark_latency
 from helpers.conditions import measuring_conditions, modules_of, tf32_in_force
-from helpers.environment_compile import CompileCheck
+from helpers.environment.compile import CompileCheck
+from helpers.models import build_model
 from helpers.variants import PARTS, VariantError, build, parse
-from helpers.variants_select import ALL, ALL_SLOW, select
+from helpers.variants import select as variants_select
+from helpers.variants.select import ALL, ALL_SLOW, select
 
 CPU = torch.device("cpu")
 IMAGES = [torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(i)) for i in range(3)]
@@ -272,7 +274,7 @@ def test_a_graph_follows_its_inputs_and_refuses_other_shapes(model, name):
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", ["fp16", "fp16+channels_last+cudagraph_tuned"])
 def test_both_clocks_read_a_variant_and_memory_is_given_back(name):
-    model, inputs, variant = variants.build_model().cuda(), on_gpu(), parse(name)
+    model, inputs, variant = build_model().cuda(), on_gpu(), parse(name)
 
     def once():
         call = build(variant, model, inputs[0])
@@ -290,7 +292,7 @@ def test_both_clocks_read_a_variant_and_memory_is_given_back(name):
 
 @pytest.mark.gpu
 def test_a_fused_epilogue_agrees_with_its_parts():
-    model, inputs = variants.build_model().cuda(), on_gpu()
+    model, inputs = build_model().cuda(), on_gpu()
     call = build(parse("fp16+cropped+epilogue+channels_last"), model, inputs[0])
     with measuring_conditions(model), measuring_conditions(call):
         for x in inputs:

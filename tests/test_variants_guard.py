@@ -7,12 +7,12 @@ import torch
 from fakes import TinyNet
 from torch import nn
 
-from helpers import variants_guard
 from helpers.models import build_model
 from helpers.profiling import ForwardProfile
+from helpers.variants import guard as variants_guard
 from helpers.variants import parse
-from helpers.variants_dram import DramReference, dram_reference, weight_bytes
-from helpers.variants_guard import VariantFailed, admit, guard, no_recompilation, tolerance
+from helpers.variants.dram import DramReference, dram_reference, weight_bytes
+from helpers.variants.guard import VariantFailed, admit, guard, no_recompilation, tolerance
 
 CPU, FP32, BF16 = torch.device("cpu"), parse("fp32"), parse("bf16")
 IMAGES = [torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(i)) for i in range(4)]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from helpers.variants_kernels import kernel_precision, prove_precision
+from helpers.variants.kernels import kernel_precision, prove_precision
 
 # The first nine come from profiles of ResNet-18 on an H100 with cuDNN 9.19 and CUDA 13, the others
 # are written after the same libraries' naming and not yet seen in a profile of ours.

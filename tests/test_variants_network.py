@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from helpers.models import build_model
-from helpers.variants_network import (
+from helpers.variants.network import (
     ConvEpilogue,
     crop_to_image,
     fold_batch_norm,

@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from helpers.campaign_merge import FAILURES, TABLE, is_finished
-from helpers.campaign_plan import read_plan
-from helpers.campaign_session import ROOT
+from helpers.campaign.merge import FAILURES, TABLE, is_finished
+from helpers.campaign.plan import read_plan
+from helpers.campaign.session import ROOT
 from tests.campaign.dask_processes import cluster
 from tests.campaign.stand_in import FAILING_SEED, write_notebook
 

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from helpers import campaign_session
-from helpers.campaign_plan import PlanError, make_plan, read_plan
-from helpers.campaign_session import NOTEBOOK, ROOT, code_hash, first_lines, visible_gpus
+from helpers.campaign import session as campaign_session
+from helpers.campaign.plan import PlanError, make_plan, read_plan
+from helpers.campaign.session import NOTEBOOK, ROOT, code_hash, first_lines, visible_gpus
 
 EXAMPLE = ROOT / "examples" / "campaign.yml"
 
@@ -52,20 +52,26 @@ def test_the_id_is_the_contents_however_it_is_written(tmp_path):
 
 def test_the_code_is_what_measures(tmp_path, monkeypatch):
     helpers = tmp_path / "helpers"
-    helpers.mkdir()
-    (helpers / "clocks.py").write_text("tick = 1")
-    (helpers / "campaign.py").write_text("")
+    (helpers / "campaign").mkdir(parents=True)
+    (helpers / "plots").mkdir()
+    clocks = helpers / "results" / "clocks.py"
+    clocks.parent.mkdir()
+    clocks.write_text("tick = 1")
+    apart = (helpers / "campaign" / "plan.py", helpers / "plots" / "campaign.py")
+    for path in apart:
+        path.write_text("")
     shutil.copy(ROOT / NOTEBOOK, tmp_path)
     monkeypatch.setattr(campaign_session, "ROOT", tmp_path)
     before = code_hash()
-    (helpers / "campaign.py").write_text("# measures nothing")
+    for path in apart:
+        path.write_text("# measures nothing")
     notebook = json.loads((tmp_path / NOTEBOOK).read_text())
     for cell in notebook["cells"]:
         cell["outputs"] = []
     notebook["cells"][0]["source"] = "prose"
     (tmp_path / NOTEBOOK).write_text(json.dumps(notebook))
     assert code_hash() == before
-    (helpers / "clocks.py").write_text("tick = 2")
+    clocks.write_text("tick = 2")
     assert code_hash() != before
 
 
@@ -128,7 +134,8 @@ def test_an_error_is_listed_by_its_first_lines():
 
 
 def test_plans_and_tables_need_no_dask():
-    modules = ("campaign_plan", "campaign_session", "campaign_merge", "campaign_comparison")
-    code = "".join(f"import helpers.{name}; " for name in (*modules, "plots_campaign"))
+    modules = ("plan", "session", "merge", "comparison")
+    code = "import helpers.plots.campaign; "
+    code += "".join(f"import helpers.campaign.{name}; " for name in modules)
     code += "import sys; sys.exit('distributed' in sys.modules or 'dask' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from helpers import campaign_session
-from helpers.campaign_merge import is_finished, land
-from helpers.campaign_plan import make_plan
-from helpers.campaign_session import FACTS, SessionError, measure
+from helpers.campaign import session as campaign_session
+from helpers.campaign.merge import is_finished, land
+from helpers.campaign.plan import make_plan
+from helpers.campaign.session import FACTS, SessionError, measure
 from tests.campaign.stand_in import FAILING_SEED, write_notebook
 
 

@@ -19,11 +19,11 @@ import numpy as np
 import torch
 
 from helpers import training
-from helpers.accuracy_stats import measure_accuracy, score
+from helpers.accuracy import measure_accuracy, score
 from helpers.cifar10 import Cifar10, load_cifar10, test_loader
 from helpers.environment import choose_device, collect_environment
 from helpers.training import Recipe, TrainingResult, train
-from helpers.training_checkpoint import checkpoint_path
+from helpers.training.checkpoint import checkpoint_path
 
 MODEL = "resnet18_cifar"
 GOAL, GOAL_S = 0.945, 60

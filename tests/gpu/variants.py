@@ -25,9 +25,9 @@ from helpers.conditions import measuring_conditions
 from helpers.environment import choose_device
 from helpers.models import build_model
 from helpers.stats import summarise
-from helpers.variants_dram import copy_bandwidth, weight_bytes
-from helpers.variants_guard import VariantFailed, admit, no_recompilation
-from helpers.variants_select import select
+from helpers.variants.dram import copy_bandwidth, weight_bytes
+from helpers.variants.guard import VariantFailed, admit, no_recompilation
+from helpers.variants.select import select
 
 RUNS, SAMPLES, IMAGES, PROFILED = 3, 500, 8, 20
 

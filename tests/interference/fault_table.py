@@ -6,7 +6,7 @@ import numpy as np
 from scipy import stats
 
 from helpers.french import number
-from helpers.interference_rules import GPU_RULES, HOST_RULES
+from helpers.interference.rules import GPU_RULES, HOST_RULES
 
 SOMEONE = {"foreign_gpu_process", "gpu_disturbed"}
 CLOCK = {"gpu_clock_drop", "throttle"}

@@ -9,18 +9,20 @@ import pynvml
 import pytest
 import torch
 
-from helpers import interference, interference_quiet
+from helpers import interference
 from helpers.bench_latency import benchmark_latency
 from helpers.interference import Watch, describe, flags, not_observable, untagged
-from helpers.interference_evidence import (
+from helpers.interference import quiet as interference_quiet
+from helpers.interference.evidence import (
     Evidence,
     Levels,
     apply_rules,
     foreign_shares,
     idle_foreigners,
 )
-from helpers.interference_quiet import wait_quiet
-from helpers.interference_readings import (
+from helpers.interference.quiet import wait_quiet
+from helpers.interference.rules import GPU_RULES, HOST_ONLY, HOST_RULES
+from helpers.readings import (
     GpuReading,
     HostReading,
     Snapshot,
@@ -29,7 +31,6 @@ from helpers.interference_readings import (
     read_host,
     utilisation_samples,
 )
-from helpers.interference_rules import GPU_RULES, HOST_ONLY, HOST_RULES
 
 ME, OTHER, THIRD = 100, 200, 300
 RULES = GPU_RULES | HOST_RULES

@@ -18,11 +18,11 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from helpers import bench_latency, cifar10
-from helpers.accuracy import accuracy
+from helpers.accuracy import measure_accuracy
 from helpers.bench_latency import ModelError, benchmark_latency
 from helpers.cifar10 import load_cifar10, test_loader
-from helpers.cifar10_sources import DataError
-from helpers.cifar10_transforms import MEAN, STD, ImageDataset, check_batches, test_transform
+from helpers.cifar10.sources import DataError
+from helpers.cifar10.transforms import MEAN, STD, ImageDataset, check_batches, test_transform
 from helpers.clocks import ForwardError, NotQueueableError
 from helpers.models import build_model
 from helpers.parameters import ParameterError, validate
@@ -316,7 +316,7 @@ SCORES = {
 @pytest.mark.parametrize(("model", "labels", "parts"), SCORES.values(), ids=SCORES)
 def test_accuracy_is_never_counted_from_nonsense(model, labels, parts):
     with says(ValueError, "batch 0", *parts):
-        accuracy(model, [(torch.eye(10)[:4], labels)], CPU)
+        measure_accuracy(model, [(torch.eye(10)[:4], labels)], CPU)
 
 
 # --- validation

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from test_results import SAMPLES, row
 
 from helpers.results import COLUMNS, PUBLISHED, open_session, read_results
-from helpers.results_table import FORMULA_STARTS, KINDS, check_row, to_csv
+from helpers.results.table import FORMULA_STARTS, KINDS, check_row, to_csv
 
 FIGURES = [name for name, kind in KINDS.items() if kind in ("figure", "optional figure")]
 TEXTS = [name for name, kind in KINDS.items() if kind == "text"]

@@ -10,7 +10,7 @@ from helpers import plots, tables
 from helpers.bench_latency import BLOCK, benchmark_latency
 from helpers.calibration import calibrate
 from helpers.interference import Observation, Watch, describe
-from helpers.interference_evidence import Tag
+from helpers.interference.evidence import Tag
 from helpers.validation import judge
 from helpers.verdict import verdict_sentences
 

@@ -1,0 +1,1 @@
+"""The notebook as a campaign, through Dask: plan, sessions, cluster, runner, merge, comparison."""

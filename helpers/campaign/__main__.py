@@ -1,0 +1,3 @@
+from helpers.campaign.runner import main
+
+main()

@@ -1,0 +1,3 @@
+from helpers.report import main
+
+main()

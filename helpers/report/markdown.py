@@ -1,0 +1,94 @@
+"""A session's summary in Markdown (French), to be pasted into an issue or a wiki."""
+
+import math
+from collections.abc import Iterable
+
+from helpers.environment import fixed_conditions
+from helpers.french import number
+from helpers.report.session import FinishedSession
+
+PRECISIONS = {"fp32": "FP32 strict (sans TF32)"}
+DATASETS = {"cifar10": "CIFAR-10", "synthetic": "synthétique (dessiné, pas CIFAR-10)"}
+CLOCKS = {"gpu": "GPU", "host": "hôte"}
+HEAD = ("Run", "Horloge", "Moyenne", "p50", "p95", "p95, intervalle à 95 %", "Écart type")
+HEAD += ("p95 hôte", "p95 GPU", "Exactitude", "Signalements")
+
+
+def session_markdown(session: FinishedSession) -> str:
+    """Lay out verdict, runs, fixed conditions and files; names no folder of the machine."""
+    headline, *sentences = session.sentences
+    runs = [_run(row) for row in session.validation_rows.to_dict("records")]
+    others = session.rows.drop(session.validation_rows.index).to_dict("records")
+    conditions = _conditions(session)
+    reports = ("report.html", "report.md")
+    return "\n".join(
+        [
+            f"# J1, session `{session.name}`",
+            "",
+            f"**{headline}**",
+            "",
+            *(f"- {sentence}" for sentence in sentences),
+            "",
+            f"Latences en ms. Jeu de données : **{DATASETS[session.dataset]}**.",
+            "",
+            *_table(HEAD, runs),
+            "",
+            *_variants(others),
+            "**Conditions fixes**",
+            "",
+            *_table(("Condition", "Valeur"), conditions.items()),
+            "",
+            "**Fichiers de la session** : "
+            + ", ".join(f"`{name}`" for name in session.files if name not in reports),
+            "",
+        ]
+    )
+
+
+def _variants(rows: list[dict]) -> list[str]:
+    """The annex's rows, measured in turn, with their own variant and precision."""
+    if not rows:
+        return []
+    lines = ((row["variant"], row["precision"], *_run(row)) for row in rows)
+    head = ("Variante", "Précision", *HEAD)
+    return ["**Variantes, mesurées à tour de rôle**", "", *_table(head, lines), ""]
+
+
+def _run(row: dict) -> tuple[str, ...]:
+    bounds = (row["lat_p95_low"], row["lat_p95_high"])
+    estimable = not any(map(math.isnan, bounds))
+    return (
+        str(row["run"]),
+        CLOCKS[row["clock"]],
+        *(_ms(row[name]) for name in ("lat_mean", "lat_p50", "lat_p95")),
+        " – ".join(map(_ms, bounds)) if estimable else "non estimable",
+        *(_ms(row[name]) for name in ("lat_std", "host_p95", "gpu_p95")),
+        "-" if math.isnan(row["accuracy"]) else number(row["accuracy"]),
+        row["flags"].replace(";", ", ") or "aucun",
+    )
+
+
+def _ms(value: float) -> str:
+    return "-" if math.isnan(value) else number(value)
+
+
+def _conditions(session: FinishedSession) -> dict[str, str]:
+    row = session.rows.iloc[0]
+    table = fixed_conditions(
+        session.environment,
+        precision=PRECISIONS.get(row["precision"], row["precision"]),
+        batch_size=row["batch_size"],
+        input_shape=tuple(row["input_shape"].split("x")),
+        warmup_iters=row["warmup_iters"],
+        measure_iters=row["measure_iters"],
+        runs=len(session.validation_rows),
+    )
+    images = f"{row['eval_images']} images pour l'exactitude"
+    return {**table["Valeur"], "Jeu de données": f"{DATASETS[session.dataset]}, {images}"}
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
+    """Lines of a Markdown table; a bar inside a cell would end it."""
+    head = list(head)
+    lines = [[str(cell).replace("|", "\\|") for cell in row] for row in rows]
+    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *lines)]

@@ -1,0 +1,260 @@
+"""A baseline worth comparing: a model trained from scratch in about a minute on a fast GPU.
+
+The images stay on the device as uint8 and are augmented there (`training.augmentation`). The recipe
+is the usual one for short trainings: SGD with Nesterov momentum, a triangular learning rate, weight
+decay on weights alone, label smoothing, bfloat16 in channels_last on a GPU (after
+KellerJordan/cifar10-zoo and myrtle.ai's "How to train your ResNet").
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from helpers.cifar10 import Cifar10
+from helpers.models import build_model
+from helpers.progress import track
+from helpers.training.augmentation import augment, draw
+from helpers.training.checkpoint import load_checkpoint, save_checkpoint
+
+CPU_IMAGES = 500  # enough to see a CPU learn in about a minute an epoch
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the weights are moved; chosen before any test image was looked at."""
+
+    batch_size: int = 500  # fewer where there are few images: see `batch_for`
+    peak_rate: float = 0.4  # learning rate at the peak, for 500 images a batch
+    warmup: float = 0.2  # share of the steps before the peak
+    momentum: float = 0.9
+    weight_decay: float = 5e-4  # not of biases and batch-norms
+    label_smoothing: float = 0.1
+
+    def batch_for(self, images: int) -> int:
+        """Images in a batch: at least 20 steps an epoch, or a short training learns nothing."""
+        return min(self.batch_size, max(2, images // 20))
+
+    def rate(self, progress: float, batch: int) -> float:
+        """Learning rate at `progress` in [0, 1): up from a fifth of the peak, then down to 0."""
+        share = np.interp(progress, [0, self.warmup, 1], [0.2, 1, 0])
+        return float(self.peak_rate * batch / 500 * share)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingResult:
+    """A trained network and what it took; losses are the epochs' means, on augmented images."""
+
+    network: nn.Module  # in eval mode, in the default memory layout, on `device`
+    model: str
+    seed: int
+    epochs: int
+    images: int
+    batch_size: int
+    resumed_at: int  # epochs that were already done
+    losses: tuple[float, ...]
+    epoch_s: tuple[float, ...]  # of every epoch, those of earlier calls included
+    setup_s: float  # this call, before its first step: model and images to the device
+    checkpoint_s: float  # this call, writing checkpoints: not in epoch_s
+    trained_on: str  # device and precision of the last epoch
+
+    @property
+    def train_s(self) -> float:
+        """Seconds from the first step to the last, without writing checkpoints."""
+        return sum(self.epoch_s)
+
+
+def train(
+    model: str,
+    data: Cifar10,
+    *,
+    epochs: int,
+    device: torch.device,
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+    limit: int | None = None,
+    recipe: Recipe | None = None,
+    progress: Callable = track,
+) -> TrainingResult:
+    """Train `model` from scratch, or go on from `checkpoint` where that file exists.
+
+    The same seed gives the same initial weights, order and augmentation on every device, and on a
+    CPU (with as many threads) the same final weights to the bit, resumed or not. On a GPU cuDNN
+    sums gradients in an order of its own, so final weights differ from run to run.
+
+    Parameters
+    ----------
+    model : a name that `build_model` knows.
+    checkpoint : file written after each epoch, replaced whole; None writes none.
+    limit : train on the first so many images only; None takes all.
+    progress : wraps each epoch's steps, as `helpers.progress.track` does.
+
+    Raises
+    ------
+    ValueError
+        `epochs` or `limit` is out of range; the checkpoint is another training's or unreadable.
+    OSError
+        The checkpoint cannot be written; the epoch before is still there.
+    RuntimeError
+        The loss is no longer finite.
+    """
+    if epochs < 1:
+        raise ValueError(f"epochs={epochs}: train for at least one epoch")
+    start, recipe = time.perf_counter(), recipe or Recipe()
+    arrays = _first(data, limit)
+    network = build_model(model, seed).to(device, memory_format=torch.channels_last).train()
+    run = _Run(
+        network,
+        _optimizer(network, recipe),
+        *(torch.from_numpy(array).to(device) for array in arrays),
+        recipe,
+        recipe.batch_for(len(arrays[1])),
+        epochs,
+    )
+    identity = {"model": model, "seed": seed, "epochs": epochs, "images": len(run.labels)}
+    identity |= {"data": data.fingerprint["train"], "recipe": asdict(recipe)}
+    done = load_checkpoint(checkpoint, identity, network, run.optimizer)
+    first, written, setup = done["epoch"], 0.0, time.perf_counter() - start
+    with _training_conditions(device):
+        for epoch in range(first, epochs):
+            start = time.perf_counter()
+            torch.manual_seed(_epoch_seed(seed, epoch))
+            loss = _train_epoch(run, epoch, progress)
+            done["losses"].append(loss)
+            done["epoch_s"].append(time.perf_counter() - start)
+            done |= {"epoch": epoch + 1, "trained_on": _where(device)}
+            written += save_checkpoint(checkpoint, identity | done, network, run.optimizer)
+    return TrainingResult(
+        network=_as_built(model, seed, network, device),
+        model=model,
+        seed=seed,
+        epochs=epochs,
+        images=len(run.labels),
+        batch_size=run.batch,
+        resumed_at=first,
+        losses=tuple(done["losses"]),
+        epoch_s=tuple(done["epoch_s"]),
+        setup_s=setup,
+        checkpoint_s=written,
+        trained_on=done["trained_on"],
+    )
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What every epoch works on."""
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    images: torch.Tensor  # (n, 32, 32, 3) uint8, on the device
+    labels: torch.Tensor
+    recipe: Recipe
+    batch: int
+    epochs: int
+
+
+def _first(data: Cifar10, limit: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """The first `limit` train images and labels."""
+    there = len(data.train_labels)
+    limit = there if limit is None else limit
+    if not 2 <= limit <= there:
+        raise ValueError(f"limit={limit}: train on 2 to {there} images (None takes all)")
+    return data.train_images[:limit], data.train_labels[:limit]
+
+
+def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    parameters = list(network.parameters())
+    decayed = {"params": [p for p in parameters if p.ndim > 1]}
+    others = {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0}
+    return torch.optim.SGD(
+        [decayed, others],
+        lr=recipe.peak_rate,  # set anew before each step
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        nesterov=True,
+    )
+
+
+def _epoch_seed(seed: int, epoch: int) -> int:
+    """Each epoch its own, so that a resumed training draws what an uninterrupted one does."""
+    return int(np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0])
+
+
+def _train_epoch(run: _Run, epoch: int, progress: Callable) -> float:
+    """Train on every image once, in a new order; returns the mean loss.
+
+    Images that do not fill a last batch wait for another epoch's order.
+
+    Raises
+    ------
+    RuntimeError
+        The loss is not finite.
+    """
+    device, images = run.labels.device, len(run.labels)
+    order, draws = torch.randperm(images).to(device), draw(images).to(device)
+    total, steps = torch.zeros((), device=device), images // run.batch
+    for step in progress(range(steps), steps, f"époque {epoch + 1}/{run.epochs}"):
+        part = slice(step * run.batch, (step + 1) * run.batch)
+        inputs = augment(run.images[order[part]], draws.part(part))
+        rate = run.recipe.rate((epoch + step / steps) / run.epochs, run.batch)
+        total += _step(run, inputs, run.labels[order[part]], rate)
+    loss = float(total) / steps  # the only wait for the device
+    if not np.isfinite(loss):
+        raise RuntimeError(
+            f"the training diverged: mean loss {loss} in epoch {epoch + 1} of {run.epochs}; use a "
+            f"lower peak_rate than {run.recipe.peak_rate}"
+        )
+    return loss
+
+
+def _step(run: _Run, inputs: torch.Tensor, labels: torch.Tensor, rate: float) -> torch.Tensor:
+    """Move the weights once; returns the loss, still on the device."""
+    for group in run.optimizer.param_groups:
+        group["lr"] = rate
+    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=_bfloat16(inputs.device)):
+        scores = run.network(inputs)
+        loss = F.cross_entropy(scores, labels, label_smoothing=run.recipe.label_smoothing)
+    run.optimizer.zero_grad()
+    loss.backward()
+    run.optimizer.step()
+    return loss.detach()
+
+
+def _as_built(model: str, seed: int, trained: nn.Module, device: torch.device) -> nn.Module:
+    """The trained weights in a network laid out as `build_model` does it.
+
+    Variants choose their own layout, and fp32's must not depend on the training's: PyTorch picks
+    kernels by the weights' strides, and `.to(memory_format=...)` leaves those of 1x1 kernels.
+    """
+    network = build_model(model, seed).to(device)
+    network.load_state_dict(trained.state_dict())
+    return network.eval()
+
+
+def _bfloat16(device: torch.device) -> bool:
+    """Whether the GPU computes in bfloat16 itself; a CPU trains in FP32, as it is sure to."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def _where(device: torch.device) -> str:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    return f"{name}, {'bf16 autocast' if _bfloat16(device) else 'fp32'}"
+
+
+@contextmanager
+def _training_conditions(device: torch.device) -> Iterator[None]:
+    """Fastest cuDNN kernels, gradients on; random state and switches restored afterwards."""
+    gpus = range(torch.cuda.device_count()) if device.type == "cuda" else []
+    benchmark = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        with torch.random.fork_rng(gpus), torch.enable_grad():
+            yield
+    finally:
+        torch.backends.cudnn.benchmark = benchmark
