@@ -127,6 +127,14 @@ def test_the_markdown_summary_has_all_that_matters_and_no_path(session):
     assert str(session.folder.parent) not in text
 
 
+def test_the_annexes_table_is_in_the_summary(recording):
+    recording.save_text("comparaison.md", "| Variante |\n| --- |\n| fp16 |\n")
+    recording.complete()
+    text = session_markdown(read_session(recording.folder))
+    assert "**Variantes, mesurées à tour de rôle**\n\n| Variante |\n" in text
+    assert "| fp16 |\n\n**Conditions fixes**" in text
+
+
 def test_every_row_of_a_markdown_table_has_all_its_cells(session):
     rows = [line for line in session_markdown(session).splitlines() if line.startswith("| ")]
     widths = [len(re.findall(r"(?<!\\)\|", row)) for row in rows]

@@ -956,6 +956,22 @@ def test_names_of_files_stay_in_the_session(tmp_path, name):
     assert state_of(session.folder) == "running"
 
 
+def test_a_text_is_kept_as_given(tmp_path):
+    session = open_session(tmp_path, "s")
+    path = session.save_text("comparaison.md", "| é |\n")
+    assert path == session.folder / "comparaison.md"
+    assert path.read_text(encoding="utf-8") == "| é |\n"
+
+
+@pytest.mark.parametrize("name", ["../up.md", "session.json", "results.csv", ".md", "a/b.html"])
+def test_a_text_never_takes_another_files_place(tmp_path, name):
+    session = open_session(tmp_path, "s")
+    before = (session.folder / "session.json").read_bytes()
+    with pytest.raises(ResultsError, match=r"text name .* is not allowed"):
+        session.save_text(name, "")
+    assert (session.folder / "session.json").read_bytes() == before
+
+
 def test_figure_is_saved_with_its_alt_text(tmp_path):
     session = open_session(tmp_path, "s")
 

@@ -18,7 +18,6 @@ def session_markdown(session: FinishedSession) -> str:
     """Lay out verdict, runs, fixed conditions and files; names no folder of the machine."""
     headline, *sentences = session.sentences
     runs = [_run(row) for row in session.validation_rows.to_dict("records")]
-    others = session.rows.drop(session.validation_rows.index).to_dict("records")
     conditions = _conditions(session)
     reports = ("report.html", "report.md")
     return "\n".join(
@@ -33,7 +32,7 @@ def session_markdown(session: FinishedSession) -> str:
             "",
             *_table(HEAD, runs),
             "",
-            *_variants(others),
+            *_comparison(session.comparison),
             "**Conditions fixes**",
             "",
             *_table(("Condition", "Valeur"), conditions.items()),
@@ -45,13 +44,9 @@ def session_markdown(session: FinishedSession) -> str:
     )
 
 
-def _variants(rows: list[dict]) -> list[str]:
-    """The annex's rows, measured in turn, with their own variant and precision."""
-    if not rows:
-        return []
-    lines = ((row["variant"], row["precision"], *_run(row)) for row in rows)
-    head = ("Variante", "Précision", *HEAD)
-    return ["**Variantes, mesurées à tour de rôle**", "", *_table(head, lines), ""]
+def _comparison(table: str) -> list[str]:
+    """The annex's table, as the notebook wrote it."""
+    return ["**Variantes, mesurées à tour de rôle**", "", table] if table else []
 
 
 def _run(row: dict) -> tuple[str, ...]:

@@ -9,11 +9,14 @@ import pandas as pd
 
 from helpers.results import ResultsError, read_results
 
+COMPARISON = "comparaison.md"  # written by the notebook's annex
+
 
 @dataclass(frozen=True)
 class FinishedSession:
     """What a report needs: the rows (one per run), the verdict's sentences, the machine.
 
+    `comparison`: the annex's table in Markdown, empty if nothing was compared.
     `files`: names of what lies in the folder, hidden files apart.
     """
 
@@ -21,6 +24,7 @@ class FinishedSession:
     rows: pd.DataFrame
     sentences: tuple[str, ...]
     environment: dict[str, Any]
+    comparison: str
     files: tuple[str, ...]
 
     @property
@@ -60,7 +64,9 @@ def read_session(folder: Path) -> FinishedSession:
         )
     files = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
     rows = read_results(folder / "results.csv")
-    return FinishedSession(folder, rows, sentences, environment, tuple(files))
+    table = folder / COMPARISON
+    comparison = table.read_text(encoding="utf8") if table.exists() else ""
+    return FinishedSession(folder, rows, sentences, environment, comparison, tuple(files))
 
 
 def _json(path: Path) -> Any:

@@ -157,6 +157,13 @@ class Session:
             raise ResultsError(f"{name}.json cannot be written: {error}") from None
         return write_file(self.folder / f"{name}.json", f"{text}\n".encode())
 
+    def save_text(self, name: str, text: str) -> Path:
+        """Write a table to paste, as <name>: a file name that ends in .md or .html."""
+        _check_name("text", name)
+        if not name.endswith((".md", ".html")):
+            raise ResultsError(f"text name {name!r} is not allowed: it must end in .md or .html")
+        return write_file(self.folder / name, text.encode())
+
     def save_figure(self, figure, name: str) -> Path:
         """Write a matplotlib figure as <name>.png, its label (alt text) as PNG description."""
         _check_name("figure", name)
