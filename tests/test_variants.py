@@ -17,7 +17,7 @@ from helpers.environment.compile import CompileCheck
 from helpers.models import build_model
 from helpers.variants import PARTS, VariantError, build, parse
 from helpers.variants import select as variants_select
-from helpers.variants.select import ALL, ALL_SLOW, select
+from helpers.variants.select import ALL, ALL_SLOW, FASTEST, select
 
 CPU = torch.device("cpu")
 IMAGES = [torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(i)) for i in range(3)]
@@ -269,6 +269,36 @@ def test_a_graph_follows_its_inputs_and_refuses_other_shapes(model, name):
         with pytest.raises(ValueError, match="captured for batches of shape"):
             call(inputs[0].expand(2, -1, -1, -1))
     call(inputs[0])  # outside inference mode too
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["cudagraph", "bf16+compile_frozen+cudagraph", FASTEST])
+def test_a_graph_owns_all_the_memory_it_reads(name):
+    model, inputs, variant = build_model().cuda(), on_gpu(), parse(name)
+    call = build(variant, model, inputs[0])
+    with measuring_conditions(call, variant.conditions):
+        before = [call(x).clone() for x in inputs]
+    # What Inductor does when it records graphs of its own, and then somebody writes there.
+    torch._C._cuda_clearCublasWorkspaces()
+    torch.cuda.empty_cache()
+    filled = [torch.full((2**20,), torch.nan, device="cuda") for _ in range(64)]
+    with measuring_conditions(call, variant.conditions):
+        assert all(torch.equal(call(x), y) for x, y in zip(inputs, before, strict=True))
+    del filled
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+def test_a_graph_survives_those_that_inductor_records_after_it():
+    model, inputs = build_model().cuda(), on_gpu()
+    variants = ["fp16+compile_reduce_overhead", "bf16+compile_frozen+cudagraph", FASTEST]
+    calls = {parse(name): build(parse(name), model, inputs[0]) for name in variants}
+    with measuring_conditions(model):
+        expected = [model(x) for x in inputs]
+    for variant, call in calls.items():
+        with measuring_conditions(call, variant.conditions):
+            for x, y in zip(inputs, expected, strict=True):
+                torch.testing.assert_close(call(x.clone()).clone(), y, atol=5e-2, rtol=0)
 
 
 @pytest.mark.gpu

@@ -7,6 +7,7 @@ import torch
 from fakes import TinyNet
 from torch import nn
 
+from helpers.annex import admit_all
 from helpers.models import build_model
 from helpers.profiling import ForwardProfile
 from helpers.variants import guard as variants_guard
@@ -215,6 +216,30 @@ def test_the_weights_bytes_over_the_bandwidth():
 def test_the_gpus_memory_is_as_fast_as_such_memories_are():
     found = dram_reference(build_model(), "fp16", torch.device("cuda"))
     assert 1e11 < found.bandwidth < 2e13
+
+
+class Greedy(nn.Module):
+    """Needs 64 TiB for a forward in BF16."""
+
+    def __init__(self):
+        super().__init__()
+        self.last = nn.Linear(3 * 32 * 32, 10)
+
+    def forward(self, x):
+        if x.dtype == torch.bfloat16:
+            torch.empty(2**46, dtype=torch.uint8, device=x.device)
+        return self.last(x.flatten(1))
+
+
+@pytest.mark.gpu
+def test_out_of_gpu_memory_a_variant_is_named_and_the_next_goes_on():
+    model, device = Greedy().cuda(), torch.device("cuda", 0)
+    images = [torch.randn(1, 3, 32, 32, device="cuda") for _ in range(3)]
+    wanted = [parse(name) for name in ("fp32", "bf16", "fp16")]
+    admitted, refused = admit_all(wanted, model, images, device)
+    assert refused == {"bf16": "mémoire insuffisante sur cuda:0"}
+    assert list(admitted) == ["fp32", "fp16"]
+    assert torch.cuda.memory_allocated() < 2**28
 
 
 @pytest.mark.gpu

@@ -110,9 +110,14 @@ def _capture(network: Callable, buffer: torch.Tensor, tuned: bool):
                 for _ in range(WARMUP_CALLS):
                     network(buffer).float()
             torch.cuda.synchronize()
+            # cuBLAS keeps a workspace per thread and stream until anybody clears them all, as
+            # Inductor does for graphs of its own: this graph would then read freed memory.
+            # Cleared before and after, it is allocated during the capture, in the graph's pool.
+            torch._C._cuda_clearCublasWorkspaces()
             with torch.cuda.graph(graph, stream=stream):
                 logits = network(buffer).float()
             torch.cuda.synchronize()
+            torch._C._cuda_clearCublasWorkspaces()
     finally:
         cudnn.benchmark = was_tuned
     return graph, logits

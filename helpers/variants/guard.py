@@ -143,7 +143,7 @@ def guard(
 def _profile(call, inputs, device, conditions) -> tuple[ForwardProfile | None, str]:
     """One profiled pass; or None and why, in French: no proof is no refutation."""
     try:
-        profile = profile_forwards(call, inputs, device, conditions)
+        profile = profile_forwards(call, inputs, device, conditions, len(inputs))
     except RuntimeError as error:
         return None, f"aucun noyau vu par le profileur ({first_line(error)})"
     return profile, "" if profile else "sans GPU, aucun nom de noyau à lire"

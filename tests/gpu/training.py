@@ -149,12 +149,13 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0, help="for runs of a few seeds each")
     parser.add_argument("--epochs", type=int, help="default: as many as fit in --fit-s")
     parser.add_argument("--fit-s", type=float, default=52)
     parser.add_argument("--limit-s", type=float, default=420)
     parser.add_argument("--limit", type=int, help="train images; default: all")
-    parser.add_argument("--keep", type=Path, help="folder for seed 0's checkpoint")
-    parser.add_argument("--export", action="store_true", help="write seed 0's weights in parts")
+    parser.add_argument("--keep", type=Path, help="folder for the first seed's checkpoint")
+    parser.add_argument("--export", action="store_true", help="write its weights in parts")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--hold-out", type=int, default=0, help="compare recipes on train images")
     parser.add_argument("--candidates", nargs="*", choices=list(CANDIDATES))
@@ -185,7 +186,8 @@ def run_all(args, report: dict, data: Cifar10, batches: list, device, begin: flo
     names = args.candidates or (list(CANDIDATES) if args.hold_out else ["recipe"])
     keep = args.keep or Path(tempfile.mkdtemp(prefix="training-"))
     longest = 0.0
-    for seed, name in ((seed, name) for seed in range(args.seeds) for name in names):
+    seeds = range(args.first_seed, args.first_seed + args.seeds)
+    for seed, name in ((seed, name) for seed in seeds for name in names):
         start = time.perf_counter()
         if start - begin + longest > args.limit_s:
             print(f"seed {seed}, {name}: not begun, it might end after --limit-s {args.limit_s}")
@@ -205,7 +207,7 @@ def run_all(args, report: dict, data: Cifar10, batches: list, device, begin: flo
         report["runs"].append(run)
         longest = max(longest, time.perf_counter() - start)
         tell(run)
-        if seed == 0 and name == "recipe":
+        if seed == args.first_seed and name == "recipe":
             print(f"checkpoint: {path}", flush=True)
             if args.export:
                 export(path, args.folder)
