@@ -33,6 +33,7 @@ from helpers.environment import choose_device, collect_environment
 from helpers.french import number, percent
 from helpers.measuring import announced
 from helpers.models import build_model
+from helpers.variants import build, parse
 
 ROUNDS, BLOCK = 20, 3
 JOINED = 4  # pairs in a row, put end to end, make one comparison of 80 rounds
@@ -138,26 +139,6 @@ def write(folder: Path, rows: list[dict], facts: dict) -> None:
     (folder / "comparison.md").write_text(f"{markdown(rows)}{told}\n", encoding="utf8")
 
 
-def captured(model, inputs) -> Callable:
-    """The model as one CUDA graph, with the copy into its static input."""
-    static, side = inputs[0].clone(), torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):  # what is allocated on the first calls must not be captured
-        for _ in range(3):
-            model(static)
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        output = model(static)
-
-    def replay(x):
-        static.copy_(x)
-        graph.replay()
-        return output
-
-    return replay
-
-
 def waiting(call: Callable, delay_ms: float) -> Callable:
     """The callable after a busy-wait of the host."""
 
@@ -172,7 +153,7 @@ def waiting(call: Callable, delay_ms: float) -> Callable:
 
 def measures_on(model, inputs, device: torch.device) -> tuple[dict[str, Measure], dict]:
     """How each kind's blocks are measured, and the delays (ms) that were injected."""
-    graph, clock, spin = captured(model, inputs), GpuClock(device), Spin(device)
+    graph, clock, spin = build(parse("cudagraph"), model, inputs[0]), GpuClock(device), Spin(device)
     host_latencies(model, inputs, 200, device)
     level = {
         "host": float(np.median(host_latencies(model, inputs, 200, device))),
