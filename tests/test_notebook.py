@@ -149,7 +149,7 @@ def test_the_notebook_is_fit_to_be_committed():
     notebook = stored()
     assert notebook.metadata.kernelspec.name == "python3"
     assert not tagged(notebook, "injected-parameters")
-    cells = [cell for cell in code_cells(notebook) if "parameters" not in cell.metadata.tags]
+    cells = [cell for cell in code_cells(notebook) if cell.id != "parameters"]
     assert all(len(cell.source.splitlines()) <= 13 for cell in cells)
     assert all("def " not in cell.source for cell in code_cells(notebook))
     assert NOTEBOOK.stat().st_size < 1_000_000
