@@ -13,6 +13,8 @@ import dataclasses
 import json
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -61,30 +63,53 @@ def facts(result: TrainingResult, device: torch.device) -> dict:
     return kept
 
 
-def time_epochs(data: Cifar10, device: torch.device, limit: int | None, compiled=False) -> dict:
-    """Two epochs with checkpoints: the first chooses kernels or compiles, the second is steady."""
-    build = training.build_model
-    if compiled:
-        training.build_model = lambda *args: _compiled(build(*args))
+def graphed(run, inputs: torch.Tensor) -> torch.nn.Module:
+    """Forward and backward as two CUDA graphs."""
+    sample = torch.rand_like(inputs)
+    with torch.autocast(inputs.device.type, torch.bfloat16, cache_enabled=False):
+        return torch.cuda.make_graphed_callables(run.network, (sample,))
+
+
+ENGINES = {
+    "eager": lambda run, inputs: run.network,
+    "graphed": graphed,
+    "compiled": lambda run, inputs: torch.compile(run.network),
+    "compiled, reduce-overhead": lambda run, inputs: torch.compile(
+        run.network, mode="reduce-overhead"
+    ),
+}
+
+
+@contextmanager
+def engine(name: str) -> Iterator[None]:
+    """Let `train` call something else than the network itself in its steps."""
+    plain, ready = training._step, {}
+
+    def step(run, inputs, labels, rate):
+        if id(run.network) not in ready:
+            ready[id(run.network)] = ENGINES[name](run, inputs)
+        run = dataclasses.replace(run, network=ready[id(run.network)])
+        return plain(run, inputs, labels, rate)
+
+    training._step = step
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "timed.pt"
-            result = train(MODEL, data, epochs=2, device=device, limit=limit, checkpoint=file)
+        yield
     finally:
-        training.build_model = build
-    found = facts(result, device) | {"compiled": compiled}
+        training._step = plain
+
+
+def time_epochs(data: Cifar10, device: torch.device, limit: int | None, name: str) -> dict:
+    """Three epochs with checkpoints: the first chooses kernels or compiles, the last is steady."""
+    with engine(name), tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "timed.pt"
+        result = train(MODEL, data, epochs=3, device=device, limit=limit, checkpoint=file)
+    found = facts(result, device) | {"engine": name}
     print(
-        f"{'compiled' if compiled else 'eager'}, {result.trained_on}: first epoch "
-        f"{result.epoch_s[0]:.2f} s, second {result.epoch_s[1]:.2f} s, checkpoint "
-        f"{result.checkpoint_s / 2:.2f} s, {found.get('peak_allocated_mib', 0):.0f} MiB",
+        f"{name}, {result.trained_on}: epochs {', '.join(f'{s:.2f}' for s in result.epoch_s)} s, "
+        f"checkpoint {result.checkpoint_s / 3:.2f} s, {found.get('peak_allocated_mib', 0):.0f} MiB",
         flush=True,
     )
     return found
-
-
-def _compiled(network: torch.nn.Module) -> torch.nn.Module:
-    network.compile()
-    return network
 
 
 def profile(data: Cifar10, device: torch.device, limit: int) -> str:
@@ -156,7 +181,8 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="train images; default: all")
     parser.add_argument("--keep", type=Path, help="folder for the first seed's checkpoint")
     parser.add_argument("--export", action="store_true", help="write its weights in parts")
-    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="time every engine, profile one")
+    parser.add_argument("--engine", choices=list(ENGINES), default="eager")
     parser.add_argument("--hold-out", type=int, default=0, help="compare recipes on train images")
     parser.add_argument("--candidates", nargs="*", choices=list(CANDIDATES))
     args = parser.parse_args()
@@ -170,19 +196,20 @@ def main() -> None:
     report |= {"loading_s": time.perf_counter() - begin, "data": data.fingerprint}
     report["evaluated_on"] = f"last {args.hold_out} train images" if args.hold_out else "test set"
     print(f"{data.source}: loaded in {report['loading_s']:.1f} s, {device}", flush=True)
-    report["timing"] = [time_epochs(data, device, args.limit)]
+    names = list(ENGINES) if args.quick else [args.engine]
+    report["timing"] = [time_epochs(data, device, args.limit, name) for name in names]
     if args.quick:
-        report["timing"].append(time_epochs(data, device, args.limit, compiled=True))
         print(profile(data, device, min(args.limit or 10_000, 10_000)))
     write(args.folder, report)
     if not args.quick:
-        run_all(args, report, data, batches, device, begin)
+        with engine(args.engine):
+            run_all(args, report, data, batches, device, begin)
 
 
 def run_all(args, report: dict, data: Cifar10, batches: list, device, begin: float) -> None:
     """Every seed with every recipe asked for; the report is written after each."""
     timed = report["timing"][0]
-    epochs = args.epochs or int(args.fit_s / (timed["epoch_s"][1] + timed["checkpoint_s"] / 2))
+    epochs = args.epochs or int(args.fit_s / (timed["epoch_s"][-1] + timed["checkpoint_s"] / 3))
     names = args.candidates or (list(CANDIDATES) if args.hold_out else ["recipe"])
     keep = args.keep or Path(tempfile.mkdtemp(prefix="training-"))
     longest = 0.0
