@@ -336,7 +336,7 @@ def test_table_on_the_cpu(env):
 
 def test_table_on_a_gpu(env):
     table = environment_table(env | {"gpu": GPU})["Valeur"]
-    assert table["GPU"] == "NVIDIA H100, capacité de calcul 9.0, 79.2 Gio"
+    assert table["GPU"] == "NVIDIA H100, capacité de calcul 9.0, 79,2 Gio"
     assert table["Horloge SM / maximale (MHz)"] == "1980 / 1980"
     assert table["ECC / mode persistant"] == "oui / non visible"
 

@@ -15,6 +15,7 @@ from helpers.environment.facts import (
     collect_system,
 )
 from helpers.environment.gpu import collect_gpu
+from helpers.french import number
 
 __all__ = [
     "Check",
@@ -128,13 +129,14 @@ def _gpu_rows(gpu: dict | None) -> dict[str, Any]:
         return {"GPU": "aucun ne mesure"}
     sm = _join(gpu["sm_clock_mhz"], gpu["sm_clock_max_mhz"])
     memory = _join(gpu["memory_clock_mhz"], gpu["memory_clock_max_mhz"])
+    power = gpu["power_limit_w"]
     return {
         "GPU": f"{gpu['name']}, capacité de calcul {gpu['compute_capability']}, "
-        f"{gpu['memory_gib']} Gio",
+        f"{number(gpu['memory_gib'], 3)} Gio",
         "Horloge SM / maximale (MHz)": sm,
         "Horloge mémoire / maximale (MHz)": memory,
         "Limite de puissance (W) / température (°C)": _join(
-            gpu["power_limit_w"], gpu["temperature_c"]
+            None if power is None else number(power, 3), gpu["temperature_c"]
         ),
         "ECC / mode persistant": _join(gpu["ecc"], gpu["persistence_mode"]),
     }
