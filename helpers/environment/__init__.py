@@ -129,17 +129,20 @@ def _gpu_rows(gpu: dict | None) -> dict[str, Any]:
         return {"GPU": "aucun ne mesure"}
     sm = _join(gpu["sm_clock_mhz"], gpu["sm_clock_max_mhz"])
     memory = _join(gpu["memory_clock_mhz"], gpu["memory_clock_max_mhz"])
-    power = gpu["power_limit_w"]
     return {
         "GPU": f"{gpu['name']}, capacité de calcul {gpu['compute_capability']}, "
-        f"{number(gpu['memory_gib'], 3)} Gio",
+        f"{_text(_figure(gpu['memory_gib']))} Gio",
         "Horloge SM / maximale (MHz)": sm,
         "Horloge mémoire / maximale (MHz)": memory,
         "Limite de puissance (W) / température (°C)": _join(
-            None if power is None else number(power, 3), gpu["temperature_c"]
+            _figure(gpu["power_limit_w"]), gpu["temperature_c"]
         ),
         "ECC / mode persistant": _join(gpu["ecc"], gpu["persistence_mode"]),
     }
+
+
+def _figure(value: float | None) -> str | None:
+    return None if value is None else number(value, 3)
 
 
 def fixed_conditions(
