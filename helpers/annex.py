@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import pandas as pd
 import torch
@@ -33,13 +34,19 @@ def admit_all(
     device: torch.device,
     progress: Callable = track,
 ) -> tuple[dict[str, Admitted], dict[str, str]]:
-    """Build and guard every variant; those that fail are named with their reason (French)."""
+    """Build and guard every variant; those that fail are named with their reason (French).
+
+    Without the reference there is nothing to compare with: then none is admitted.
+    """
     admitted, refused = {}, {}
     for variant in progress(chosen, len(chosen), "variantes"):
         try:
             admitted[variant.name] = admit(variant, model, inputs, device)
         except VariantFailed as error:
             refused[variant.name] = error.reason
+    if REFERENCE in refused:
+        refused |= dict.fromkeys(admitted, "sans la référence fp32, rien à quoi la comparer")
+        admitted = {}
     return admitted, refused
 
 
@@ -106,5 +113,7 @@ def comparison_rows(
             scored = {"accuracy": accuracies[name].fraction, "eval_images": accuracies[name].images}
         for run, (result, seen) in enumerate(zip(results, compared.observed, strict=True), 1):
             told = {"variant": name, "precision": precision, "schedule": SCHEDULE, "run": run}
-            raised = (*flags(seen), *receipt_flags)
-            yield run_row(result, flags=raised, **facts | scored | told), run_samples(result)
+            told["flags"] = (*flags(seen), *receipt_flags)
+            if result.gpu is None:  # of this variant alone: its row says that the host decides
+                told["parameters"] = replace(facts["parameters"], clock="auto")
+            yield run_row(result, **facts | scored | told), run_samples(result)

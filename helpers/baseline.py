@@ -16,6 +16,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from helpers.annex import COPIES, REFERENCE
+from helpers.comparison import control_of
 from helpers.comparison.stats import CONFIDENCE, SAME, SLOWER, side_of_one
 from helpers.french import number, percent
 from helpers.report.session import read_session
@@ -29,6 +31,7 @@ SESSION_SD = {"gpu": {"same": 0.006, "other": 0.025}, "host": {"same": 0.11, "ot
 SESSION_KEYS = ("gpu_name", "torch_version", "cuda_version")
 VARIANT_KEYS = ("precision", "batch_size", "input_shape", "device_type")
 _ENTRY = ["variant", "schedule"]
+CONTROLS = (control_of(REFERENCE), *COPIES)  # the reference again: they judge a session, not two
 
 
 class BaselineError(RuntimeError):
@@ -107,7 +110,8 @@ def compare_baseline(folder: str | Path, baseline: str | Path) -> BaselineCompar
     mismatches = _session_mismatches(now, before)
     pairs = []
     if not mismatches:
-        for key, rows in now.rows.groupby(_ENTRY, sort=False):
+        variants = now.rows[~now.rows["variant"].isin(CONTROLS)]
+        for key, rows in variants.groupby(_ENTRY, sort=False):
             stored = before.rows[(before.rows[_ENTRY] == list(key)).all(axis=1)]
             named = _variant_mismatches(key, rows, stored)
             mismatches += named

@@ -2,6 +2,8 @@ import pytest
 import torch
 
 from helpers.accuracy.scores import first_images, logits, static_batch
+from helpers.variants.graph import Compiled
+from helpers.variants.guard import no_recompilation
 from tests.fakes import TinyNet
 
 CPU = torch.device("cpu")
@@ -51,6 +53,18 @@ def test_a_graph_gets_its_own_batch_size_and_its_padding_is_not_counted(size):
     graph = Graph(size)
     assert torch.equal(logits(graph, batches([4, 4, 2]), CPU), 2 * images_of([4, 4, 2]))
     assert graph.calls == sum(-(-n // size) for n in [4, 4, 2])
+
+
+@pytest.mark.parametrize("sizes", [[4, 4], [4, 2]])
+def test_scoring_calls_the_code_that_was_compiled_and_no_other(sizes):
+    call = Compiled(torch.nn.Identity(), torch.zeros(4, 10), backend="eager")
+    call.static_batch = 4
+    timed = images_of([4])  # an ordinary tensor, as move_inputs makes them
+    with torch.inference_mode():
+        call(timed)
+    with no_recompilation() as seen:
+        logits(call, batches(sizes), CPU)
+    assert seen.problem == ""
 
 
 def test_an_output_buffer_used_again_is_copied_in_time():

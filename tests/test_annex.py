@@ -57,6 +57,23 @@ def test_a_variant_that_fails_is_named_and_the_others_go_on(model, monkeypatch):
     assert table["Mesurée"]["tf32"] == "non : tf32 demande un GPU NVIDIA"
 
 
+def test_without_the_reference_nothing_is_compared(model, monkeypatch):
+    found = annex.admit
+
+    def no_reference(variant, *others):
+        if variant.name == "fp32":
+            raise annex.VariantFailed("fp32", "mémoire insuffisante sur cpu")
+        return found(variant, *others)
+
+    monkeypatch.setattr(annex, "admit", no_reference)
+    chosen = [parse("fp32"), parse("channels_last")]
+    admitted, refused = annex.admit_all(chosen, model, IMAGES, CPU)
+    assert admitted == {}
+    assert refused["fp32"] == "mémoire insuffisante sur cpu"
+    assert "sans la référence fp32" in refused["channels_last"]
+    assert list(annex.guard_table(admitted, refused).index) == ["fp32", "channels_last"]
+
+
 def test_each_accuracy_stands_beside_its_change_against_the_reference(admitted):
     data = TensorDataset(torch.randn(8, 3, 32, 32), torch.arange(8))
     batches = list(DataLoader(data, batch_size=4))
@@ -91,3 +108,9 @@ def test_rows_carry_their_own_variant_precision_and_schedule(admitted):
     assert {row["schedule"] for row in rows} == {"randomised"}
     assert all("uncalibrated" in row["flags"] for row in rows)
     assert all("host_ms" in samples for _, samples in made)
+
+
+def test_a_variant_without_gpu_clock_keeps_its_row_and_says_which_clock(admitted):
+    facts = FACTS | {"parameters": validate(clock="gpu")}
+    made = annex.comparison_rows(interleaved(["fp32"]), admitted, {}, (), facts)
+    assert {row["clock"] for row, _ in made} == {"host"}

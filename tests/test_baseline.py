@@ -100,6 +100,13 @@ def test_both_clocks_of_every_variant_on_the_same_gpu(tmp_path):
     assert change.runs == (3, 3)
 
 
+def test_a_comparisons_controls_are_no_variants(tmp_path):
+    levels = {"fp32": (1.3, 2.3), "fp32 (A/A)": (1.3, 2.3), "fp32 (copie 1)": (1.5, 2.9)}
+    comparison = compare(tmp_path, runs_of(levels), runs_of({"fp32": (1.3, 2.3)}))
+    assert set(verdicts(comparison)) == {("fp32", "gpu"), ("fp32", "host")}
+    assert comparison.mismatches == ()
+
+
 def test_another_gpu_of_the_same_kind_widens_the_interval(tmp_path):
     other = MACHINE | {"gpu": MACHINE["gpu"] | {"uuid": "GPU-2"}}
     same = compare(tmp_path / "same", runs_of({"fp32": (1.36, 2.3)}))

@@ -9,6 +9,7 @@ from helpers.comparison.tables import (
     by_speed,
     comparison_sentences,
     comparison_table,
+    fastest,
     markdown_table,
     report_table,
     verdict_of,
@@ -118,9 +119,19 @@ def test_without_a_copy_the_place_in_memory_is_warned_of():
 def test_nothing_faster_and_what_was_not_measured_are_said():
     levels = {REFERENCE: (1.3, 2.3), CONTROL: (1.3, 2.3), "slow": (1.5, 2.5)}
     said = sentences(make_interleaved(levels, gpu=False, failed={"int8": "no kernel"}))
-    assert "Aucune variante plus rapide que fp32 (horloge hôte)." in said
+    assert "Aucune variante plus rapide que fp32 décelée (horloge hôte)." in said
     assert "Pas de comparaison sur l'horloge GPU : aucun GPU CUDA." in said
     assert "Non mesurée : int8 (no kernel)." in said
+
+
+def test_the_fastest_is_no_control_and_no_difference_that_copies_may_show():
+    levels = {**LEVELS, COPIES[0]: (0.98 * 1.3, 0.98 * 2.3)}
+    compared = compare(make_interleaved(levels))
+    assert fastest(compared, "host") == fastest(COMPARISON, "host") == "compile"
+    only_controls = {n: LEVELS[n] for n in (REFERENCE, CONTROL)}
+    only_controls[COPIES[0]] = (0.9 * 1.3, 0.9 * 2.3)
+    compared = compare(make_interleaved(only_controls))
+    assert fastest(compared, "gpu") is None
 
 
 def test_too_few_rounds_are_said():

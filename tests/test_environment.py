@@ -65,7 +65,7 @@ GPU = {
 def env():
     """The real record of this machine, on the CPU, with the compiler's answer given."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(environment, "check_compile", lambda device: CompileCheck(True, ""))
+        patch.setattr(environment, "check_compile_once", lambda device: CompileCheck(True, ""))
         return collect_environment(choose_device("cpu"))
 
 

@@ -115,8 +115,7 @@ def works(device):
 
 
 def test_all_on_a_cpu_says_what_is_skipped_and_why(monkeypatch):
-    monkeypatch.setattr(variants_select, "check_compile", works)
-    variants_select._compile_problem.cache_clear()
+    monkeypatch.setattr(variants_select, "check_compile_once", works)
     chosen, skipped = select("all", "cpu")
     assert [v.name for v in chosen] == [
         "fp32",
@@ -133,11 +132,9 @@ def test_all_on_a_cpu_says_what_is_skipped_and_why(monkeypatch):
 
 def test_without_a_compiler_its_variants_are_skipped_with_the_reason(monkeypatch):
     monkeypatch.setattr(
-        variants_select, "check_compile", lambda device: CompileCheck(False, "no gcc")
+        variants_select, "check_compile_once", lambda device: CompileCheck(False, "no gcc")
     )
-    variants_select._compile_problem.cache_clear()
     chosen, skipped = select("compile,channels_last", "cpu")
-    variants_select._compile_problem.cache_clear()
     assert [v.name for v in chosen] == ["fp32", "channels_last"]
     assert skipped == {"compile": "torch.compile ne fonctionne pas ici : no gcc"}
 

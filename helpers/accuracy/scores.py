@@ -33,7 +33,7 @@ def logits(
     found = []
     with measuring_conditions(model, precision):
         for index, (images, labels) in enumerate(batches):
-            scores = _scores(model, images.to(device))
+            scores = _scores(model, images, device)
             _check(scores, labels, f"batch {index}")
             # A copy at once: a graph writes its next scores into the same memory.
             found.append(scores.to("cpu", torch.float32, copy=True))
@@ -59,20 +59,29 @@ def static_batch(model: Callable) -> int | None:
     return size
 
 
-def _scores(model: Callable, images: torch.Tensor) -> torch.Tensor:
-    """Call `model` on all images, in pieces of its static batch if it has one."""
+def _scores(model: Callable, images: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Call `model` on all images, in pieces of its static batch if it has one.
+
+    What it is given is made outside inference mode, as what is timed: for tensors made inside,
+    torch.compile would compile another function, and another one would be scored.
+    """
     size = static_batch(model)
-    if size is None:
-        return model(images)
+    with torch.inference_mode(False):
+        images = images.to(device, copy=True)  # a loader may have made them inside
+        pieces = [_filled(piece, size) for piece in images.split(size)] if size else [images]
     found = []
-    for piece in images.split(size):
-        missing = size - len(piece)
-        padding = piece[-1:].expand(missing, *piece.shape[1:])
-        scores = model(torch.cat([piece, padding]) if missing else piece)
-        if not isinstance(scores, torch.Tensor):
-            return scores  # refused by _check, which says what it is
-        found.append(scores[: len(piece)].clone())  # see logits
-    return torch.cat(found)
+    for piece in pieces:
+        scores = model(piece)
+        if size is None or not isinstance(scores, torch.Tensor):
+            return scores  # _check says what is wrong with it
+        found.append(scores.clone())  # see logits
+    return torch.cat(found)[: len(images)]
+
+
+def _filled(piece: torch.Tensor, size: int) -> torch.Tensor:
+    """The piece with its last image repeated until there are `size`."""
+    missing = size - len(piece)
+    return torch.cat([piece, piece[-1:].expand(missing, *piece.shape[1:])]) if missing else piece
 
 
 def _check(scores, labels: torch.Tensor, where: str) -> None:

@@ -57,7 +57,7 @@ def compare(rows: list[dict[str, Any]]) -> list[Device]:
         return []
     table = pd.DataFrame(rows)
     table["threads"] = table["torch_threads"].where(table["clock"] == "host", 0)
-    table["settings"] = _settings(table["parameters"])
+    table["settings"] = _settings(table)
     table["name"] = [_device_name(row) for row in rows]
     return [
         device
@@ -137,9 +137,12 @@ def _ratio(device: Device) -> str:
     return f"{number(device.ratio)} ({number(device.low)} – {number(device.high)})"
 
 
-def _settings(parameters: pd.Series) -> list[str]:
-    """Of each set of parameters, those that differ within the campaign."""
-    sets = pd.DataFrame([json.loads(text) for text in parameters])
+def _settings(table: pd.DataFrame) -> list[str]:
+    """Of each row's variant, schedule and parameters, those that differ within the campaign."""
+    sets = pd.DataFrame([json.loads(text) for text in table["parameters"]])
+    sets = sets.drop(columns="variants", errors="ignore")  # what was asked for; the row has one
+    sets["variant"] = table["variant"].to_numpy()
+    sets["schedule"] = table["schedule"].to_numpy()
     varying = [name for name in sets if sets[name].astype(str).ne(str(sets[name].iloc[0])).any()]
     return [", ".join(f"{name} = {row[name]}" for name in varying) for _, row in sets.iterrows()]
 

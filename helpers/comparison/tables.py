@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from helpers.comparison import TOO_FEW_ROUNDS, Comparison, Interleaved
-from helpers.comparison.stats import MIN_ROUNDS, SAME, Ratio
+from helpers.comparison.stats import FASTER, MIN_ROUNDS, SAME, Ratio
 from helpers.french import number, percent
 from helpers.stats import percentile
 from helpers.verdict import CLOCK_NAMES, NO_GPU_CLOCK
@@ -39,6 +39,19 @@ def by_speed(comparison: Comparison, clock: str) -> list[str]:
     levels = {name: found.ratio for name, found in comparison.ratios[clock].items()}
     levels[comparison.reference] = 1.0
     return sorted([comparison.reference, *names], key=lambda name: levels.get(name, math.inf))
+
+
+def fastest(comparison: Comparison, clock: str) -> str | None:
+    """The fastest variant that is one: no control, and faster than copies of one model can be."""
+    own = (comparison.control, *comparison.copies)
+    return next(
+        (
+            name
+            for name in by_speed(comparison, clock)
+            if name not in own and verdict_of(comparison, clock, name) == FASTER
+        ),
+        None,
+    )
 
 
 def comparison_table(
@@ -151,9 +164,9 @@ def _placement(name: str, clock: str, comparison: Comparison) -> str:
 
 
 def _fastest(name: str, clock: str, comparison: Comparison) -> str:
-    first = by_speed(comparison, clock)[0]
-    if first == comparison.reference or comparison.ratios[clock][first].verdict == SAME:
-        return f"Aucune variante plus rapide que {comparison.reference} ({name})."
+    first = fastest(comparison, clock)
+    if first is None:
+        return f"Aucune variante plus rapide que {comparison.reference} décelée ({name})."
     ratio = comparison.ratios[clock][first]
     return (
         f"La plus rapide ({name}) : {first}, {number(1 / ratio.ratio, 3)} fois plus vite que "

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from helpers.environment.compile import CompileCheck, check_compile
+from helpers.environment.compile import CompileCheck, check_compile, check_compile_once
 from helpers.environment.device import FRENCH, DeviceChoice, choose_device, explain_gpu
 from helpers.environment.facts import (
     collect_cpu,
@@ -64,7 +64,7 @@ def collect_environment(choice: DeviceChoice) -> dict:
         "system": collect_system(),
         "git": collect_git(),
         "switches": collect_switches(),
-        "compile": asdict(check_compile(choice.device)),
+        "compile": asdict(check_compile_once(choice.device)),
     }
 
 

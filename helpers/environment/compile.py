@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
@@ -20,6 +21,12 @@ class CompileCheck:
 
     usable: bool
     reason: str
+
+
+@lru_cache
+def check_compile_once(device: torch.device) -> CompileCheck:
+    """`check_compile` on its first call for a device; later calls leave what is compiled alone."""
+    return check_compile(device)
 
 
 def check_compile(device: torch.device | str) -> CompileCheck:

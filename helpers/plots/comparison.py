@@ -9,8 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from helpers.comparison import Comparison, Interleaved
-from helpers.comparison.stats import FASTER
-from helpers.comparison.tables import Accuracies, by_speed, verdict_of
+from helpers.comparison.tables import Accuracies, by_speed, fastest, verdict_of
 from helpers.french import number, percent
 from helpers.plots.style import (
     BAND,
@@ -53,7 +52,7 @@ def plot_ratios(comparison: Comparison, dataset: str) -> Figure:
         label = "écart possible entre copies du même modèle"
         handles.append(handle(BAND, label, alpha=0.3, linewidth=8))
     figure.legend(handles=handles, loc="outside lower right", ncols=len(handles))
-    title = f"Latence rapportée à {comparison.reference} : {_finding(comparison, clocks[0], names)}"
+    title = f"Latence rapportée à {comparison.reference} : {_finding(comparison, clocks[0])}"
     told = (
         f"horloge {NAMES[clock]} : "
         + ", ".join(
@@ -66,13 +65,11 @@ def plot_ratios(comparison: Comparison, dataset: str) -> Figure:
     return finish(figure, title, f"{title}. {' ; '.join(told)}.", dataset)
 
 
-def _finding(comparison: Comparison, clock: str, names: Sequence[str]) -> str:
-    """The fastest variant, if it is one that can be believed; a control never is."""
-    own = (comparison.control, *comparison.copies)
-    for name in names:  # by speed
-        if name not in own and verdict_of(comparison, clock, name) == FASTER:
-            return f"{number(comparison.ratios[clock][name].ratio, 3)} pour {name}"
-    return "aucune variante plus rapide décelée"
+def _finding(comparison: Comparison, clock: str) -> str:
+    name = fastest(comparison, clock)
+    if name is None:
+        return "aucune variante plus rapide décelée"
+    return f"{number(comparison.ratios[clock][name].ratio, 3)} pour {name}"
 
 
 def _draw_ratios(axis: Axes, comparison: Comparison, clock: str, names: Sequence[str]) -> None:

@@ -23,7 +23,7 @@ def session_text(session: FinishedSession) -> str:
     return "\n".join(
         [
             f"Session {session.name}, jeu de données {session.dataset}, latences en ms",
-            table.to_string(index=False, float_format="%.4f", na_rep="-"),
+            table.to_string(index=False, float_format="%.4f", decimal=",", na_rep="-"),
             "",
             *session.sentences,
             "",

@@ -72,13 +72,15 @@ def load_checkpoint(
     other = {k: found[k] for k, value in training.items() if found[k] != value}
     if other:
         told = ", ".join(f"{k}={v!r} (asked for: {training[k]!r})" for k, v in other.items())
-        raise ValueError(f"checkpoint {path} is another training's: {told}; name another file")
+        raise ValueError(
+            f"checkpoint {path} is another training's: {told}; delete it to train anew"
+        )
     try:
         network.load_state_dict(found["state_dict"])
         optimizer.load_state_dict(found["optimizer"])
     except (RuntimeError, ValueError) as error:  # the user's own model was changed since
         raise ValueError(
-            f"checkpoint {path} does not fit {training['model']} as it is now: name another file "
+            f"checkpoint {path} does not fit {training['model']} as it is now: delete it "
             "to train anew"
         ) from error
     return {key: found[key] for key in ("epoch", "losses", "epoch_s", "trained_on")}
@@ -95,6 +97,6 @@ def _read(path: Path) -> dict:
         ) from error
     if not isinstance(found, dict) or not keys <= found.keys():
         raise ValueError(
-            f"checkpoint {path} was not written by this training: name another file to train anew"
+            f"checkpoint {path} was not written by this training: move it away to train anew"
         )
     return found

@@ -248,11 +248,11 @@ def admit(
     VariantFailed
         It cannot be built here, the memory does not suffice, it raised, or the guard refused it.
     """
-    failure = ""
+    failure, doing = "", "construction"
     try:
         start = perf_counter()
         call = build(variant, model, inputs[0])
-        build_s = perf_counter() - start
+        build_s, doing = perf_counter() - start, "vérification"
         report = guard(call, variant, model, inputs, device)
         if report.passed:
             return Admitted(variant, call, report, build_s)
@@ -260,7 +260,7 @@ def admit(
     except torch.OutOfMemoryError:
         failure = f"mémoire insuffisante sur {device}"
     except Exception as error:  # of the user's model, FX, Inductor, cuDNN …: the others go on
-        failure = f"construction impossible : {first_line(error)}"
+        failure = f"{doing} impossible : {first_line(error)}"
     call = None
     gc.collect()
     if device.type == "cuda":

@@ -1,11 +1,9 @@
 """Which variants a session compares, and which of them this machine cannot run."""
 
-from functools import lru_cache
-
 import torch
 from torch import nn
 
-from helpers.environment.compile import check_compile
+from helpers.environment.compile import check_compile_once
 from helpers.variants import PARTS, Variant, parse
 
 FASTEST = "fp16+cropped+epilogue+channels_last+cudagraph_tuned"
@@ -56,8 +54,7 @@ def select(
     -------
     tuple
         The variants, each once, "fp32" (the reference) always first; and name -> French reason for
-        those that cannot run here. The first variant to be compiled has torch.compile checked,
-        which makes torch forget what it compiled before.
+        those that cannot run here.
 
     Raises
     ------
@@ -84,16 +81,12 @@ def _problem(variant: Variant, device: torch.device, model: nn.Module | None) ->
             )
     if "fused" in parts and model is not None and not _has_batch_norm(model):
         return "le modèle n'a aucune BatchNorm à replier"
-    if any(PARTS[p].kind == "compiler" for p in parts) and (reason := _compile_problem(device)):
-        return f"torch.compile ne fonctionne pas ici : {reason}"
+    if any(PARTS[p].kind == "compiler" for p in parts):
+        check = check_compile_once(device)
+        if not check.usable:
+            return f"torch.compile ne fonctionne pas ici : {check.reason}"
     return ""
 
 
 def _has_batch_norm(model: nn.Module) -> bool:
     return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
-
-
-@lru_cache
-def _compile_problem(device: torch.device) -> str:
-    check = check_compile(device)
-    return "" if check.usable else check.reason
