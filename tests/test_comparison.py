@@ -138,6 +138,22 @@ def test_a_model_that_changes_meanwhile_is_left_out():
     assert "grows" not in measured.runs
 
 
+def test_an_entry_that_is_compiled_anew_while_it_is_timed_is_left_out():
+    net, calls = TinyNet().eval(), []
+    function = torch.compile(lambda x: x + 1, backend="eager", dynamic=False)
+    function(torch.zeros(2))
+
+    def recompiles(x):
+        calls.append(x)
+        function(torch.zeros(3 if len(calls) > 60 else 2))
+        return net(x)
+
+    entries = {REFERENCE: (net, "fp32"), "recompiles": (recompiles, "fp32")}
+    measured = measure(entries, measure_iters=50)
+    assert "compiled 1 graph(s) anew" in measured.failed["recompiles"]
+    assert "recompiles" not in measured.runs
+
+
 def test_nothing_can_be_compared_without_the_reference():
     def broken(x):
         raise RuntimeError("no kernel")

@@ -21,6 +21,7 @@ from helpers.conditions import eval_mode, measuring_conditions, no_gc, tf32
 from helpers.interference import Observation, Watch
 from helpers.measuring import announced
 from helpers.progress import track
+from helpers.variants.guard import no_recompilation
 
 # Short blocks keep the compared samples close in time; each costs one unmeasured forward.
 ROUNDS_PER_RUN = 50
@@ -224,8 +225,17 @@ class _Measuring:
     def _take_round(self, turns: dict[str, Run], block: int) -> None:
         order = tuple(self._random.permutation(list(self.benches)).tolist())
         for name in order:
-            with self.of(name), _switches(self.benches[name].precision):
+            with (
+                self.of(name),
+                _switches(self.benches[name].precision),
+                no_recompilation() as seen,
+            ):
                 turns[name].measure_block(block)
+                if seen.problem:
+                    raise ValueError(
+                        f"torch.compile compiled {seen.compilations} graph(s) anew and broke "
+                        f"{seen.graph_breaks} while it was timed: give it inputs of one kind"
+                    )
         self.orders.append(order)
 
 
