@@ -53,8 +53,9 @@ def label(folder: Path = REFERENCE / "session") -> str:
         bounds = interval(middle)
         between = " – ".join(map(number, bounds)) if bounds else "non estimable"
         lines.append(
-            f"- **{name}** : moyenne {number(middle.mean)} ms, p95 {number(middle.p95)} ms "
-            f"(intervalle à 95 % : {between}) ; écart du p95 sur {len(runs)} runs "
+            f"- **{name}**, run médian : moyenne {number(middle.mean)} ms, p95 "
+            f"{number(middle.p95)} ms (intervalle à 95 % : {between}) ; écart du p95 sur les "
+            f"{len(runs)} runs "
             f"{percent(spread([run.p95 for run in runs]))}"
         )
     verdict = json.loads((folder / "verdict.json").read_text(encoding="utf8"))["sentences"][0]
@@ -62,7 +63,8 @@ def label(folder: Path = REFERENCE / "session") -> str:
     return "\n".join(
         [
             f"**{machine['gpu_name']}**, PyTorch {machine['torch_version']}, ResNet-18, FP32 "
-            f"strict, lot de 1, n = {len(rows)} × {machine['measure_iters']} par horloge :",
+            f"strict, lot de 1, {len(rows)} runs de {machine['measure_iters']} passages par "
+            "horloge :",
             "",
             *lines,
             f"- **{verdict}**",
