@@ -1,3 +1,4 @@
 from helpers.campaign.runner import main
 
-main()
+if __name__ == "__main__":
+    main()
