@@ -68,7 +68,7 @@ def guard_table(admitted: dict[str, Admitted], refused: dict[str, str]) -> pd.Da
     for name, reason in refused.items():
         rows.append(dict.fromkeys(rows[0] if rows else ("Variante",), "–"))
         rows[-1] |= {"Variante": name, "Mesurée": f"non : {reason}"}
-    return pd.DataFrame(rows).set_index("Variante")
+    return pd.DataFrame(rows, columns=None if rows else ["Variante"]).set_index("Variante")
 
 
 def accuracy_table(accuracies: dict[str, Accuracy]) -> pd.DataFrame:
@@ -81,6 +81,7 @@ def accuracy_table(accuracies: dict[str, Accuracy]) -> pd.DataFrame:
             {
                 "Variante": name,
                 "Exactitude": percent(found.fraction, 4),
+                f"Moins {REFERENCE} (points)": number(100 * change.difference, 2),
                 "Intervalle de Wilson à 95 %": bounds,
                 "Images": str(found.images),
                 "Lot": str(found.batch_size),

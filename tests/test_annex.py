@@ -74,6 +74,12 @@ def test_without_the_reference_nothing_is_compared(model, monkeypatch):
     assert list(annex.guard_table(admitted, refused).index) == ["fp32", "channels_last"]
 
 
+def test_where_nothing_is_compared_the_reasons_are_still_told():
+    table = annex.guard_table({}, {"tf32": "tf32 demande un GPU NVIDIA"})
+    assert table["Mesurée"].to_dict() == {"tf32": "non : tf32 demande un GPU NVIDIA"}
+    assert annex.guard_table({}, {}).empty
+
+
 def test_each_accuracy_stands_beside_its_change_against_the_reference(admitted):
     data = TensorDataset(torch.randn(8, 3, 32, 32), torch.arange(8))
     batches = list(DataLoader(data, batch_size=4))
@@ -82,6 +88,7 @@ def test_each_accuracy_stands_beside_its_change_against_the_reference(admitted):
     assert table["Images"].tolist() == ["8", "8"]
     assert table["Perdues / gagnées"]["fp32"] == "0 / 0"
     assert table["p (McNemar)"]["fp32"] == "1,0"
+    assert table["Moins fp32 (points)"]["fp32"] == "0,0"
 
 
 def test_the_reference_is_measured_elsewhere_in_memory_too(admitted, model):

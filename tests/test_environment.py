@@ -37,6 +37,8 @@ from helpers.environment.facts import (
 )
 
 CONDITIONS = {
+    "model": "resnet18",
+    "train_epochs": 0,
     "precision": "fp32",
     "batch_size": 1,
     "input_shape": (1, 3, 32, 32),
@@ -354,6 +356,11 @@ def test_fixed_conditions_on_each_device(env):
     assert cpu["Appareil"].startswith("CPU ")
     assert "Pilote" not in cpu
     assert cpu["Forme de l'entrée"] == "1×3×32×32"
+    assert cpu["Modèle"] == "resnet18"
+    trained = fixed_conditions(env, **CONDITIONS | {"train_epochs": 40})["Valeur"]
+    assert trained["Modèle"] == "resnet18, 40 époques"
+    unknown = fixed_conditions(env, **CONDITIONS | {"model": None, "train_epochs": None})
+    assert unknown["Valeur"]["Modèle"] == "non visible"
     gpu = fixed_conditions(env | {"gpu": GPU}, **CONDITIONS)["Valeur"]
     assert gpu["Appareil"] == "NVIDIA H100"
     assert {"CUDA", "Pilote"} <= set(gpu.index)

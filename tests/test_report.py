@@ -35,6 +35,7 @@ def recording(tmp_path):
     """A session with all but its end."""
     recording = open_session(tmp_path / "results", "mine")
     recording.save_environment(MACHINE)
+    recording.save_json("parameters", {"model": "resnet18_cifar", "train_epochs": 2})
     for run in (1, 2):
         result = make_result([1.0, 1.1, 1.2])
         row = run_row(
@@ -133,6 +134,12 @@ def test_the_annexes_table_is_in_the_summary(recording):
     text = session_markdown(read_session(recording.folder))
     assert "**Variantes, mesurées à tour de rôle**\n\n| Variante |\n" in text
     assert "| fp16 |\n\n**Conditions fixes**" in text
+
+
+def test_model_and_accuracy_read_as_people_write_them(session):
+    text = session_markdown(session)
+    assert "| Modèle | resnet18_cifar, 2 époques |" in text
+    assert "| 10,00\u00a0% |" in text
 
 
 def test_every_row_of_a_markdown_table_has_all_its_cells(session):

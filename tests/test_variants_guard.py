@@ -10,9 +10,9 @@ from torch import nn
 from helpers.annex import admit_all
 from helpers.models import build_model
 from helpers.profiling import ForwardProfile
+from helpers.variants import dram, parse
 from helpers.variants import guard as variants_guard
-from helpers.variants import parse
-from helpers.variants.dram import DramReference, dram_reference, weight_bytes
+from helpers.variants.dram import copy_bandwidth, dram_sentences, weight_bytes
 from helpers.variants.guard import VariantFailed, admit, guard, no_recompilation, tolerance
 
 CPU, FP32, BF16 = torch.device("cpu"), parse("fp32"), parse("bf16")
@@ -204,18 +204,28 @@ def test_a_new_shape_is_seen_as_a_recompilation():
     assert seen.compilations == 1
 
 
-def test_the_weights_bytes_over_the_bandwidth():
+def test_the_weights_bytes_over_the_bandwidth(monkeypatch):
     model = nn.Linear(99, 10)
     assert weight_bytes(model, "fp32") == weight_bytes(model, "tf32") == 4000
     assert weight_bytes(model, "fp16") == weight_bytes(model, "bf16") == 2000
-    assert DramReference(4000, 2e12).ms == pytest.approx(2e-6)
-    assert dram_reference(model, "fp32", CPU) is None
+    assert dram_sentences(model, CPU) == []
+    monkeypatch.setattr(dram, "copy_bandwidth", lambda device: 2e6)
+    (told,) = dram_sentences(model, torch.device("cuda"))
+    assert "2,000 ms en FP32 (0,00400 Mo) ou 1,000 ms en FP16" in told
+
+
+def test_a_gpu_without_room_for_the_copy_is_told_not_fatal(monkeypatch):
+    def full(device):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB.")
+
+    monkeypatch.setattr(dram, "copy_bandwidth", full)
+    (told,) = dram_sentences(nn.Linear(9, 1), torch.device("cuda"))
+    assert told.startswith("Bande passante de la mémoire du GPU non mesurée (")
 
 
 @pytest.mark.gpu
 def test_the_gpus_memory_is_as_fast_as_such_memories_are():
-    found = dram_reference(build_model(), "fp16", torch.device("cuda"))
-    assert 1e11 < found.bandwidth < 2e13
+    assert 1e11 < copy_bandwidth(torch.device("cuda")) < 2e13
 
 
 class Greedy(nn.Module):

@@ -35,7 +35,6 @@ class AccuracyChange:
     lost: int  # images that only the reference gets right
     gained: int  # images that only the variant gets right
     p_value: float  # two-sided exact McNemar test; of this one pair, not corrected for several
-    other_answers: int  # images given another class, right or wrong
     largest_drift: float  # the largest |logit - reference's logit|
 
 
@@ -105,6 +104,5 @@ def compare_accuracy(reference: Accuracy, variant: Accuracy) -> AccuracyChange:
         lost=lost,
         gained=gained,
         p_value=float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0,
-        other_answers=int((answers[0] != answers[1]).sum()),
         largest_drift=float((variant.logits - reference.logits).abs().max()),
     )

@@ -148,6 +148,8 @@ def _figure(value: float | None) -> str | None:
 def fixed_conditions(
     env: dict,
     *,
+    model: str | None,
+    train_epochs: int | None,
     precision: str,
     batch_size: int,
     input_shape: tuple[int, ...],
@@ -158,11 +160,13 @@ def fixed_conditions(
     """List what was held fixed during the runs, to be shown beside the verdict, in French."""
     gpu, cuda = env["gpu"], env["cuda"]
     on_gpu = {"CUDA": cuda["torch_cuda"], "Pilote": cuda["driver"]} if gpu else {}
+    trained = f"{model}, {train_epochs} époques" if train_epochs else model
     return _table(
         {
             "Appareil": gpu["name"] if gpu else f"CPU {_text(env['cpu']['model'])}",
             "PyTorch": env["software"]["torch"],
             **on_gpu,
+            "Modèle": trained,
             "Précision": precision,
             "Taille de lot": batch_size,
             "Forme de l'entrée": "×".join(map(str, input_shape)),

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 
 from helpers.environment import fixed_conditions
-from helpers.french import number
+from helpers.french import number, percent
 from helpers.report.session import FinishedSession
 
 PRECISIONS = {"fp32": "FP32 strict (sans TF32)"}
@@ -58,7 +58,7 @@ def _run(row: dict) -> tuple[str, ...]:
         *(_ms(row[name]) for name in ("lat_mean", "lat_p50", "lat_p95")),
         " – ".join(map(_ms, bounds)) if estimable else "non estimable",
         *(_ms(row[name]) for name in ("lat_std", "host_p95", "gpu_p95")),
-        "-" if math.isnan(row["accuracy"]) else number(row["accuracy"]),
+        "-" if math.isnan(row["accuracy"]) else percent(row["accuracy"], 4),
         row["flags"].replace(";", ", ") or "aucun",
     )
 
@@ -71,6 +71,8 @@ def _conditions(session: FinishedSession) -> dict[str, str]:
     row = session.rows.iloc[0]
     table = fixed_conditions(
         session.environment,
+        model=session.parameters.get("model"),
+        train_epochs=session.parameters.get("train_epochs"),
         precision=PRECISIONS.get(row["precision"], row["precision"]),
         batch_size=row["batch_size"],
         input_shape=tuple(row["input_shape"].split("x")),

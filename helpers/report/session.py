@@ -16,6 +16,7 @@ COMPARISON = "comparaison.md"  # written by the notebook's annex
 class FinishedSession:
     """What a report needs: the rows (one per run), the verdict's sentences, the machine.
 
+    `parameters`: the notebook's, empty if an older session did not write them down.
     `comparison`: the annex's table in Markdown, empty if nothing was compared.
     `files`: names of what lies in the folder, hidden files apart.
     """
@@ -24,6 +25,7 @@ class FinishedSession:
     rows: pd.DataFrame
     sentences: tuple[str, ...]
     environment: dict[str, Any]
+    parameters: dict[str, Any]
     comparison: str
     files: tuple[str, ...]
 
@@ -56,6 +58,8 @@ def read_session(folder: Path) -> FinishedSession:
         state = _json(folder / "session.json")["state"]
         sentences = tuple(_json(folder / "verdict.json")["sentences"])
         environment = _json(folder / "environment.json")
+        written = folder / "parameters.json"
+        parameters = _json(written) if written.exists() else {}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ResultsError(f"{folder} holds no finished session ({error}): run it again") from None
     if state != "complete":
@@ -66,7 +70,9 @@ def read_session(folder: Path) -> FinishedSession:
     rows = read_results(folder / "results.csv")
     table = folder / COMPARISON
     comparison = table.read_text(encoding="utf8") if table.exists() else ""
-    return FinishedSession(folder, rows, sentences, environment, comparison, tuple(files))
+    return FinishedSession(
+        folder, rows, sentences, environment, parameters, comparison, tuple(files)
+    )
 
 
 def _json(path: Path) -> Any:

@@ -2,7 +2,7 @@
 
 The images stay on the device as uint8 and are augmented there (`training.augmentation`). The recipe
 is the usual one for short trainings: SGD with Nesterov momentum, a triangular learning rate, weight
-decay on weights alone, label smoothing, bfloat16 in channels_last on a GPU (after
+decay on weights alone, label smoothing, bfloat16 in channels_last, compiled, on a GPU (after
 KellerJordan/cifar10-zoo and myrtle.ai's "How to train your ResNet").
 """
 
@@ -22,6 +22,7 @@ from helpers.models import build_model
 from helpers.progress import track
 from helpers.training.augmentation import augment, draw
 from helpers.training.checkpoint import load_checkpoint, save_checkpoint
+from helpers.training.forward import forward_of
 
 CPU_IMAGES = 500  # enough to see a CPU learn in about a minute an epoch
 
@@ -60,7 +61,7 @@ class TrainingResult:
     resumed_at: int  # epochs that were already done
     losses: tuple[float, ...]
     epoch_s: tuple[float, ...]  # of every epoch, those of earlier calls included
-    setup_s: float  # this call, before its first step: model and images to the device
+    setup_s: float  # this call, before its first step: images to the device, compilation
     checkpoint_s: float  # this call, writing checkpoints: not in epoch_s
     trained_on: str  # device and precision of the last epoch
 
@@ -68,6 +69,15 @@ class TrainingResult:
     def train_s(self) -> float:
         """Seconds from the first step to the last, without writing checkpoints."""
         return sum(self.epoch_s)
+
+    @property
+    def french(self) -> str:
+        """What was trained and what it took."""
+        return (
+            f"{self.epochs} époques sur {self.images} images ({self.trained_on}) : "
+            f"{self.train_s:.0f} s, points de reprise {self.checkpoint_s:.0f} s ; avant le premier "
+            f"pas, compilation comprise, {self.setup_s:.0f} s"
+        )
 
 
 def train(
@@ -121,15 +131,16 @@ def train(
     identity |= {"data": data.fingerprint["train"], "recipe": asdict(recipe)}
     done = load_checkpoint(checkpoint, identity, network, run.optimizer)
     first, written, setup = done["epoch"], 0.0, time.perf_counter() - start
-    with _training_conditions(device):
-        for epoch in range(first, epochs):
-            start = time.perf_counter()
-            torch.manual_seed(_epoch_seed(seed, epoch))
-            loss = _train_epoch(run, epoch, progress)
-            done["losses"].append(loss)
-            done["epoch_s"].append(time.perf_counter() - start)
-            done |= {"epoch": epoch + 1, "trained_on": _where(device)}
-            written += save_checkpoint(checkpoint, identity | done, network, run.optimizer)
+    if first < epochs:
+        with _training_conditions(device), forward_of(network, _example(run)) as (forward, how):
+            setup = time.perf_counter() - start
+            for epoch in range(first, epochs):
+                start = time.perf_counter()
+                torch.manual_seed(_epoch_seed(seed, epoch))
+                done["losses"].append(_train_epoch(run, forward, epoch, progress))
+                done["epoch_s"].append(time.perf_counter() - start)
+                done |= {"epoch": epoch + 1, "trained_on": f"{_name(device)}, {how}"}
+                written += save_checkpoint(checkpoint, identity | done, network, run.optimizer)
     return TrainingResult(
         network=_as_built(model, seed, network, device),
         model=model,
@@ -178,7 +189,14 @@ def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
         nesterov=True,
+        fused=parameters[0].is_cuda,
     )
+
+
+def _example(run: _Run) -> torch.Tensor:
+    """A batch as the steps take it; each epoch sets its seed anew after this drawing."""
+    part = slice(run.batch)
+    return augment(run.images[part], draw(run.batch).to(run.labels.device))
 
 
 def _epoch_seed(seed: int, epoch: int) -> int:
@@ -186,7 +204,7 @@ def _epoch_seed(seed: int, epoch: int) -> int:
     return int(np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0])
 
 
-def _train_epoch(run: _Run, epoch: int, progress: Callable) -> float:
+def _train_epoch(run: _Run, forward: Callable, epoch: int, progress: Callable) -> float:
     """Train on every image once, in a new order; returns the mean loss.
 
     Images that do not fill a last batch wait for another epoch's order.
@@ -203,7 +221,7 @@ def _train_epoch(run: _Run, epoch: int, progress: Callable) -> float:
         part = slice(step * run.batch, (step + 1) * run.batch)
         inputs = augment(run.images[order[part]], draws.part(part))
         rate = run.recipe.rate((epoch + step / steps) / run.epochs, run.batch)
-        total += _step(run, inputs, run.labels[order[part]], rate)
+        total += _step(run, forward, inputs, run.labels[order[part]], rate)
     loss = float(total) / steps  # the only wait for the device
     if not np.isfinite(loss):
         raise RuntimeError(
@@ -213,14 +231,12 @@ def _train_epoch(run: _Run, epoch: int, progress: Callable) -> float:
     return loss
 
 
-def _step(run: _Run, inputs: torch.Tensor, labels: torch.Tensor, rate: float) -> torch.Tensor:
+def _step(run: _Run, forward: Callable, inputs, labels, rate: float) -> torch.Tensor:
     """Move the weights once; returns the loss, still on the device."""
     for group in run.optimizer.param_groups:
         group["lr"] = rate
-    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=_bfloat16(inputs.device)):
-        scores = run.network(inputs)
-        loss = F.cross_entropy(scores, labels, label_smoothing=run.recipe.label_smoothing)
     run.optimizer.zero_grad()
+    loss = F.cross_entropy(forward(inputs), labels, label_smoothing=run.recipe.label_smoothing)
     loss.backward()
     run.optimizer.step()
     return loss.detach()
@@ -237,14 +253,8 @@ def _as_built(model: str, seed: int, trained: nn.Module, device: torch.device) -
     return network.eval()
 
 
-def _bfloat16(device: torch.device) -> bool:
-    """Whether the GPU computes in bfloat16 itself; a CPU trains in FP32, as it is sure to."""
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-
-
-def _where(device: torch.device) -> str:
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    return f"{name}, {'bf16 autocast' if _bfloat16(device) else 'fp32'}"
+def _name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 
 @contextmanager

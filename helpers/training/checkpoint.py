@@ -10,10 +10,13 @@ import torch
 from torch import nn
 
 
-def checkpoint_path(data_dir: str | Path, model: str, epochs: int, seed: int) -> Path:
+def checkpoint_path(
+    data_dir: str | Path, model: str, data: str, images: int, epochs: int, seed: int
+) -> Path:
     """Where a training's checkpoint goes by default: beside the data, which git ignores."""
-    name = re.sub(r"[^\w.-]+", "_", model)
-    return Path(data_dir) / "checkpoints" / f"{name}-{epochs}-epochs-seed-{seed}.pt"
+    model = re.sub(r"[^\w.-]+", "_", model)
+    name = f"{model}-{data}-{images}-images-{epochs}-epochs-seed-{seed}.pt"
+    return Path(data_dir) / "checkpoints" / name
 
 
 def save_checkpoint(

@@ -1,32 +1,16 @@
 """What reading the weights once from the GPU's memory would take: a scale beside the latencies."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import nn
 
 from helpers.clocks import GpuClock
+from helpers.environment.facts import first_line
+from helpers.french import number
 from helpers.stats import percentile
 from helpers.variants import PARTS
 
 COPIED_BYTES = 2**30  # twenty times the L2 cache of an H100, so that nothing is served from there
 COPIES = 20
-
-
-@dataclass(frozen=True)
-class DramReference:
-    """`weight_bytes` at a precision, the measured `bandwidth` (bytes/s), and their ratio in ms.
-
-    It is no floor: weights that fit into the L2 cache stay there between calls.
-    """
-
-    weight_bytes: int
-    bandwidth: float
-
-    @property
-    def ms(self) -> float:
-        """Time to read all weights once at this bandwidth (ms)."""
-        return 1e3 * self.weight_bytes / self.bandwidth
 
 
 def weight_bytes(model: nn.Module, precision: str) -> int:
@@ -48,8 +32,22 @@ def copy_bandwidth(device: torch.device, size: int = COPIED_BYTES) -> float:
     return 2 * size / (percentile(samples, 0.5) / 1e3)
 
 
-def dram_reference(model: nn.Module, precision: str, device: torch.device) -> DramReference | None:
-    """Compare with reading the weights from memory; None on a CPU."""
+def dram_sentences(model: nn.Module, device: torch.device) -> list[str]:
+    """Say in French what reading the weights once would take; nothing on a CPU."""
     if device.type != "cuda":
-        return None
-    return DramReference(weight_bytes(model, precision), copy_bandwidth(device))
+        return []
+    try:
+        bandwidth = copy_bandwidth(device)
+    except RuntimeError as error:  # torch.OutOfMemoryError among them
+        return [f"Bande passante de la mémoire du GPU non mesurée ({first_line(error)})."]
+    told = []
+    for precision in ("fp32", "fp16"):
+        size = weight_bytes(model, precision)
+        ms = number(1e3 * size / bandwidth)
+        told.append(f"{ms} ms en {precision.upper()} ({number(size / 1e6, 3)} Mo)")
+    return [
+        f"Repère : lire une fois tous les poids dans la mémoire du GPU prendrait {told[0]} ou "
+        f"{told[1]}, à la bande passante d'une copie mesurée ici ({number(bandwidth / 1e12, 3)} "
+        "To/s, octets lus et écrits). Ce n'est pas un plancher : des poids restés dans le cache L2 "
+        "se lisent plus vite."
+    ]

@@ -29,7 +29,7 @@ class Compiled(nn.Module):
 
         super().__init__()
         self.network = network
-        function = _own_code(network)
+        function = own_code(lambda x: network(x))
         self._run = torch.compile(function, fullgraph=True, dynamic=False, **how)
         # torch would keep the compiled code, and frozen weights with it, for the process's life.
         weakref.finalize(self, reset_code, function.__code__).atexit = False
@@ -48,12 +48,10 @@ class Compiled(nn.Module):
         return self._run(x)
 
 
-def _own_code(network: nn.Module) -> Callable:
-    def forward(x):
-        return network(x)
-
-    forward.__code__ = forward.__code__.replace(co_name="forward")
-    return forward
+def own_code(function: Callable) -> Callable:
+    """Give `function` a code object that no other function has, not even its own copies."""
+    function.__code__ = function.__code__.replace(co_name="forward")
+    return function
 
 
 class Captured(nn.Module):

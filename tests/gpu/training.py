@@ -20,12 +20,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from helpers import training
 from helpers.accuracy import measure_accuracy, score
 from helpers.cifar10 import Cifar10, load_cifar10, test_loader
 from helpers.environment import choose_device, collect_environment
-from helpers.training import Recipe, TrainingResult, train
-from helpers.training.checkpoint import checkpoint_path
+from helpers.training import Recipe, TrainingResult, forward, train
 
 MODEL = "resnet18_cifar"
 GOAL, GOAL_S = 0.945, 60
@@ -63,50 +61,26 @@ def facts(result: TrainingResult, device: torch.device) -> dict:
     return kept
 
 
-def graphed(run, inputs: torch.Tensor) -> torch.nn.Module:
-    """Forward and backward as two CUDA graphs."""
-    sample = torch.rand_like(inputs)
-    with torch.autocast(inputs.device.type, torch.bfloat16, cache_enabled=False):
-        return torch.cuda.make_graphed_callables(run.network, (sample,))
-
-
-ENGINES = {
-    "eager": lambda run, inputs: run.network,
-    "graphed": graphed,
-    "compiled": lambda run, inputs: torch.compile(run.network),
-    "compiled, reduce-overhead": lambda run, inputs: torch.compile(
-        run.network, mode="reduce-overhead"
-    ),
-}
-
-
 @contextmanager
-def engine(name: str) -> Iterator[None]:
-    """Let `train` call something else than the network itself in its steps."""
-    plain, ready = training._step, {}
-
-    def step(run, inputs, labels, rate):
-        if id(run.network) not in ready:
-            ready[id(run.network)] = ENGINES[name](run, inputs)
-        run = dataclasses.replace(run, network=ready[id(run.network)])
-        return plain(run, inputs, labels, rate)
-
-    training._step = step
+def eager() -> Iterator[None]:
+    """Let `train` call the network itself, as where torch.compile does not work."""
+    warm, forward._warm = forward._warm, lambda *_: False
     try:
         yield
     finally:
-        training._step = plain
+        forward._warm = warm
 
 
-def time_epochs(data: Cifar10, device: torch.device, limit: int | None, name: str) -> dict:
-    """Three epochs with checkpoints: the first chooses kernels or compiles, the last is steady."""
-    with engine(name), tempfile.TemporaryDirectory() as folder:
+def time_epochs(data: Cifar10, device: torch.device, limit: int | None) -> dict:
+    """Three epochs with checkpoints: the first chooses kernels, the last is steady."""
+    with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "timed.pt"
         result = train(MODEL, data, epochs=3, device=device, limit=limit, checkpoint=file)
-    found = facts(result, device) | {"engine": name}
+    found = facts(result, device)
+    memory = f"{found.get('peak_allocated_mib', 0):.0f} MiB"
     print(
-        f"{name}, {result.trained_on}: epochs {', '.join(f'{s:.2f}' for s in result.epoch_s)} s, "
-        f"checkpoint {result.checkpoint_s / 3:.2f} s, {found.get('peak_allocated_mib', 0):.0f} MiB",
+        f"{result.trained_on}: epochs {', '.join(f'{s:.2f}' for s in result.epoch_s)} s, "
+        f"before them {result.setup_s:.1f} s, checkpoint {result.checkpoint_s / 3:.2f} s, {memory}",
         flush=True,
     )
     return found
@@ -176,13 +150,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0, help="for runs of a few seeds each")
     parser.add_argument("--epochs", type=int, help="default: as many as fit in --fit-s")
-    parser.add_argument("--fit-s", type=float, default=52)
+    parser.add_argument("--fit-s", type=float, default=56)
     parser.add_argument("--limit-s", type=float, default=420)
     parser.add_argument("--limit", type=int, help="train images; default: all")
     parser.add_argument("--keep", type=Path, help="folder for the first seed's checkpoint")
     parser.add_argument("--export", action="store_true", help="write its weights in parts")
-    parser.add_argument("--quick", action="store_true", help="time every engine, profile one")
-    parser.add_argument("--engine", choices=list(ENGINES), default="eager")
+    parser.add_argument("--quick", action="store_true", help="time epochs, eager too; profile")
     parser.add_argument("--hold-out", type=int, default=0, help="compare recipes on train images")
     parser.add_argument("--candidates", nargs="*", choices=list(CANDIDATES))
     args = parser.parse_args()
@@ -196,14 +169,14 @@ def main() -> None:
     report |= {"loading_s": time.perf_counter() - begin, "data": data.fingerprint}
     report["evaluated_on"] = f"last {args.hold_out} train images" if args.hold_out else "test set"
     print(f"{data.source}: loaded in {report['loading_s']:.1f} s, {device}", flush=True)
-    names = list(ENGINES) if args.quick else [args.engine]
-    report["timing"] = [time_epochs(data, device, args.limit, name) for name in names]
+    report["timing"] = [time_epochs(data, device, args.limit)]
     if args.quick:
+        with eager():
+            report["timing"].append(time_epochs(data, device, args.limit))
         print(profile(data, device, min(args.limit or 10_000, 10_000)))
     write(args.folder, report)
     if not args.quick:
-        with engine(args.engine):
-            run_all(args, report, data, batches, device, begin)
+        run_all(args, report, data, batches, device, begin)
 
 
 def run_all(args, report: dict, data: Cifar10, batches: list, device, begin: float) -> None:
@@ -219,7 +192,7 @@ def run_all(args, report: dict, data: Cifar10, batches: list, device, begin: flo
         if start - begin + longest > args.limit_s:
             print(f"seed {seed}, {name}: not begun, it might end after --limit-s {args.limit_s}")
             break
-        path = checkpoint_path(keep, MODEL, epochs, seed).with_stem(f"{name}-{epochs}-{seed}")
+        path = keep / f"{MODEL}-{name}-{epochs}-epochs-seed-{seed}.pt"
         result = train(
             *(MODEL, data),
             epochs=epochs,

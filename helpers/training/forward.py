@@ -1,0 +1,76 @@
+"""The network as a training step calls it: bfloat16 and compiled on a GPU, plain on a CPU."""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from helpers.environment.compile import check_compile_once, quiet
+from helpers.variants.graph import own_code
+
+# The first call compiles, the second records the CUDA graphs, the third replays them.
+WARMUP_STEPS = 3
+
+
+@contextmanager
+def forward_of(network: nn.Module, example: torch.Tensor) -> Iterator[tuple[Callable, str]]:
+    """Yield (forward, how): forward gives FP32 scores with a gradient, `how` names what it runs.
+
+    On a GPU eager steps of a small network wait for Python, more or less from one machine to the
+    next. There `torch.compile` fuses batch-norms with their neighbours and replays forward and
+    backward as CUDA graphs; where it does not work, or not with this network, the network runs
+    eagerly. Weights and buffers are left as they were; compiled code is freed at the end.
+
+    Parameters
+    ----------
+    example : a batch of the training's shape on its device; its values do not matter.
+    """
+    device = example.device
+    half = _bfloat16(device)
+
+    def forward(images: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            return network(images).float()
+
+    how = "bf16 autocast" if half else "fp32"
+    if device.type != "cuda" or not check_compile_once(device).usable:
+        yield forward, how
+        return
+    from torch._dynamo.eval_frame import reset_code  # imports of seconds, as in variants.graph
+
+    function = own_code(forward)
+    try:
+        if _warm(
+            compiled := torch.compile(function, dynamic=False, mode="reduce-overhead"),
+            network,
+            example,
+        ):
+            yield compiled, f"{how}, torch.compile"
+        else:
+            yield forward, how
+    finally:
+        reset_code(function.__code__)
+
+
+def _warm(compiled: Callable, network: nn.Module, example: torch.Tensor) -> bool:
+    """Compile and record, without a trace in the network; False if it cannot be compiled."""
+    from torch._dynamo.exc import TorchDynamoException
+
+    before = copy.deepcopy(network.state_dict())
+    try:
+        with quiet():
+            for _ in range(WARMUP_STEPS):
+                compiled(example).sum().backward()
+        return True
+    except TorchDynamoException:
+        return False
+    finally:
+        network.load_state_dict(before)  # batch-norms have averaged over the example
+        network.zero_grad()
+
+
+def _bfloat16(device: torch.device) -> bool:
+    """Whether the GPU computes in bfloat16 itself; a CPU trains in FP32, as it is sure to."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)

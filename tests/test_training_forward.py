@@ -1,0 +1,102 @@
+import copy
+
+import pytest
+import torch
+from fakes import TinyNet
+from test_training import DATA, SMALL, small_network, train
+
+from helpers.conditions import modules_of
+from helpers.training import forward
+from helpers.training.forward import forward_of
+from helpers.variants.graph import own_code
+from helpers.variants.guard import no_recompilation
+
+
+def example(device="cpu"):
+    return torch.rand(4, 3, 32, 32, device=device)
+
+
+def branching_network():
+    """torch.compile can only compile around it: its way depends on the images' values."""
+
+    class Branching(torch.nn.Sequential):
+        def forward(self, images):
+            return super().forward(-images if images.mean().item() > 100 else images)
+
+    return Branching(*small_network())
+
+
+def test_a_cpu_runs_the_network_as_it_is():
+    network = TinyNet().train()
+    with forward_of(network, x := example()) as (call, how):
+        assert how == "fp32"
+        scores = call(x)
+    assert scores.requires_grad
+    assert scores.dtype == torch.float32
+    assert torch.equal(scores, network(x))
+
+
+def backend(outcome):
+    """A compiler for the tests, which need none to be installed."""
+
+    def compile_graph(graph, inputs):
+        if isinstance(outcome, Exception):
+            raise outcome
+        return graph.forward
+
+    return compile_graph
+
+
+@pytest.mark.parametrize(("outcome", "usable"), [(None, True), (ValueError("no kernel"), False)])
+def test_warming_up_leaves_no_trace_and_says_whether_it_compiled(outcome, usable):
+    network = small_network().train()
+    assert any("BatchNorm" in type(module).__name__ for module in modules_of(network))
+    before = copy.deepcopy(network.state_dict())
+    function = own_code(lambda x: network(x))
+    compiled = torch.compile(function, backend=backend(outcome))
+    assert forward._warm(compiled, network, example()) is usable
+    after = network.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_other_errors_are_not_taken_for_what_cannot_be_compiled():
+    def full(images):
+        raise torch.OutOfMemoryError("no memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        forward._warm(full, small_network(), example())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("model", [SMALL, "tests.test_training_forward:branching_network"])
+def test_a_gpu_compiles_nothing_between_the_first_step_and_the_last(model):
+    problems = []
+
+    def progress(steps, total, description):
+        with no_recompilation() as seen:
+            yield from steps
+        problems.append(seen.problem)
+
+    train(model, DATA, epochs=2, device=torch.device("cuda:0"), progress=progress)
+    assert problems == ["", ""]
+
+
+@pytest.mark.gpu
+def test_a_gpu_step_has_the_eager_steps_gradients(monkeypatch):
+    """In bfloat16 both round, each in its own places."""
+    device, gradients = torch.device("cuda:0"), []
+    network, x = small_network().to(device).eval(), example("cuda:0")  # eval: no dropout
+    with forward_of(network, x) as (call, how):
+        assert how == "bf16 autocast, torch.compile"
+        for _ in range(3):  # replays too
+            network.zero_grad()
+            call(x).square().sum().backward()
+        gradients.append([p.grad.clone() for p in network.parameters()])
+    monkeypatch.setattr(forward, "_warm", lambda *_: False)
+    network.zero_grad()
+    with forward_of(network, x) as (call, how):
+        assert how == "bf16 autocast"
+        call(x).square().sum().backward()
+    for ours, eager in zip(gradients[0], (p.grad for p in network.parameters()), strict=True):
+        assert (ours - eager).abs().max() <= 0.05 * eager.abs().max()
