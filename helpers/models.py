@@ -82,8 +82,12 @@ def _known() -> list[str]:
 def _seeded(name: str, seed: int, num_classes: int) -> nn.Module:
     if problem := model_problem(name):
         raise ModelNameError(f"model={problem}")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(gpus):
+        # torch.manual_seed would also seed GPUs that are not awake yet, once they are
+        torch.default_generator.manual_seed(seed)
+        if gpus:
+            torch.cuda.manual_seed_all(seed)
         if OWN_FUNCTION.fullmatch(name):
             return _from_function(name)
         if name == "resnet18_cifar":

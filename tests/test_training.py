@@ -10,7 +10,7 @@ from helpers import training
 from helpers.accuracy import measure_accuracy
 from helpers.cifar10 import Cifar10, test_loader
 from helpers.models import build_model
-from helpers.training import Recipe, train
+from helpers.training import Recipe, augmentation, train
 from helpers.training.checkpoint import checkpoint_path
 
 test_loader.__test__ = False  # its name is not ours to choose
@@ -261,8 +261,8 @@ def test_every_epoch_has_its_own_order_and_draws(monkeypatch):
         seen.append((images.float().mean(), draws.angle))
         return real(images, draws)
 
-    real = training.augment
-    monkeypatch.setattr(training, "augment", spy)
+    real = augmentation.augment
+    monkeypatch.setattr(augmentation, "augment", spy)
     short(epochs=2)
     del seen[0]  # the example that a GPU compiles for
     assert len(seen) == 40  # 20 steps of 5 images, twice

@@ -4,7 +4,16 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from helpers.cifar10.transforms import MEAN, STD, test_transform, train_transform
-from helpers.training.augmentation import DEGREES, PADDING, Draws, augment, draw
+from helpers.training.augmentation import (
+    DEGREES,
+    PADDING,
+    AugmentedEpoch,
+    Draws,
+    augment,
+    cut_out,
+    draw,
+    draw_squares,
+)
 
 test_transform.__test__ = False  # its name is not ours to choose
 
@@ -132,6 +141,41 @@ def test_the_result_is_channels_last_float32_and_the_images_stay():
     assert result.dtype == torch.float32
     assert result.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(images, before)
+
+
+@pytest.mark.parametrize("side", [0, 1, 12, 32])
+def test_cutout_covers_one_square_of_each_image_wherever_it_fits(side):
+    torch.manual_seed(0)
+    images = torch.ones(2000, 3, 32, 32).to(memory_format=torch.channels_last)
+    squares = draw_squares(2000, side)
+    found = cut_out(images, squares, side)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert images.min() == 1
+    assert ((found == 0).sum(dim=(1, 2, 3)) == 3 * side**2).all()
+    for image, (top, left) in zip(found[:20], squares[:20].tolist(), strict=True):
+        assert (image[:, top : top + side, left : left + side] == 0).all()
+    assert squares.min() == 0
+    assert squares.max() == 32 - side
+    assert len(set(map(tuple, squares.tolist()))) > min((33 - side) ** 2 - 1, 400)
+
+
+def test_an_epoch_shows_each_image_once_with_its_own_label():
+    torch.manual_seed(0)
+    count = 60
+    images = torch.arange(count, dtype=torch.uint8)[:, None, None, None].expand(-1, 32, 32, 3)
+    epoch = AugmentedEpoch(images.contiguous(), torch.arange(count), 20, 12)
+    seen = [epoch.batch(step) for step in range(3)]
+    labels = torch.cat([labels for _, labels in seen])
+    assert sorted(labels.tolist()) == list(range(count))
+    assert labels.tolist() != list(range(count))
+    for shown, numbers in seen:
+        brightest = (
+            shown * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)
+        ).mul(255)
+        square = (shown == 0).all(dim=1).sum(dim=(1, 2))
+        assert (square >= 144).all()
+        share = (brightest.round()[:, 0] == numbers[:, None, None]).float().mean(dim=(1, 2))
+        assert (share > 0.4).all()
 
 
 @pytest.mark.gpu

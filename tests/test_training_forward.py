@@ -17,7 +17,7 @@ def example(device="cpu"):
 
 
 def branching_network():
-    """torch.compile can only compile around it: its way depends on the images' values."""
+    """torch.compile cannot compile it in one piece: its way depends on the images' values."""
 
     class Branching(torch.nn.Sequential):
         def forward(self, images):
@@ -69,8 +69,14 @@ def test_other_errors_are_not_taken_for_what_cannot_be_compiled():
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("model", [SMALL, "tests.test_training_forward:branching_network"])
-def test_a_gpu_compiles_nothing_between_the_first_step_and_the_last(model):
+@pytest.mark.parametrize(
+    ("model", "how"),
+    [
+        (SMALL, "bf16 autocast, torch.compile"),
+        ("tests.test_training_forward:branching_network", "bf16 autocast"),
+    ],
+)
+def test_a_gpu_compiles_nothing_between_the_first_step_and_the_last(model, how):
     problems = []
 
     def progress(steps, total, description):
@@ -78,8 +84,9 @@ def test_a_gpu_compiles_nothing_between_the_first_step_and_the_last(model):
             yield from steps
         problems.append(seen.problem)
 
-    train(model, DATA, epochs=2, device=torch.device("cuda:0"), progress=progress)
+    result = train(model, DATA, epochs=2, device=torch.device("cuda:0"), progress=progress)
     assert problems == ["", ""]
+    assert result.trained_on.endswith(f", {how}")
 
 
 @pytest.mark.gpu

@@ -318,9 +318,10 @@ def test_both_clocks_read_a_variant_and_memory_is_given_back(name):
 
 
 @pytest.mark.gpu
-def test_a_fused_epilogue_agrees_with_its_parts():
+@pytest.mark.parametrize("how", ["channels_last", "overlap", "overlap+channels_last+cudagraph"])
+def test_a_fused_epilogue_agrees_with_its_parts(how):
     model, inputs = build_model().cuda(), on_gpu()
-    call = build(parse("fp16+cropped+epilogue+channels_last"), model, inputs[0])
+    call = build(parse(f"fp16+cropped+epilogue+{how}"), model, inputs[0])
     with measuring_conditions(model), measuring_conditions(call):
         for x in inputs:
             torch.testing.assert_close(call(x), model(x), atol=5e-3, rtol=0)

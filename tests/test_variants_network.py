@@ -7,13 +7,23 @@ from torch.nn import functional as F
 
 from helpers.models import build_model
 from helpers.variants.network import (
+    Aside,
     ConvEpilogue,
     crop_to_image,
     fold_batch_norm,
     fuse_epilogues,
+    overlap_shortcuts,
 )
 
-REWRITINGS = (fold_batch_norm, crop_to_image, fuse_epilogues)
+
+def fused_and_overlapped(network, example):
+    return overlap_shortcuts(fuse_epilogues(network, example), example)
+
+
+REWRITINGS = (
+    *(fold_batch_norm, crop_to_image, fuse_epilogues),
+    *(overlap_shortcuts, fused_and_overlapped),
+)
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
@@ -50,6 +60,29 @@ def test_resnet18_becomes_twenty_convolutions_with_nothing_between():
     assert kinds.count(nn.Conv2d) == 3  # on the shortcuts
     assert not {nn.BatchNorm2d, nn.ReLU} & set(kinds)
     assert all(m.bias is None for m in network.modules() if isinstance(m, nn.Conv2d))
+
+
+@pytest.mark.parametrize("rewrite", [overlap_shortcuts, fused_and_overlapped])
+def test_a_shortcut_begins_before_the_main_path_and_is_joined_where_it_is_added(rewrite):
+    with torch.no_grad():
+        network = rewrite(shaken("resnet18"), IMAGES)
+    order = [str(node.target) for node in network.graph.nodes]
+    assert sum(isinstance(m, Aside) for m in network.modules()) == 3
+    begun = order.index("layer2_0_downsample_0_aside")
+    first = next(i for i, name in enumerate(order) if "layer2" in name and "conv1" in name)
+    second = next(i for i, name in enumerate(order) if "layer2" in name and "conv2" in name)
+    joined = order.index("layer2_0_downsample_0_joined")
+    assert begun < first < joined
+    if rewrite is overlap_shortcuts:
+        assert second < joined
+    else:
+        assert joined < second  # the last convolution adds it
+
+
+def test_a_network_without_shortcuts_stays_as_it_is():
+    with torch.no_grad():
+        network = overlap_shortcuts(shaken("vgg11"), IMAGES)
+    assert not any(isinstance(m, Aside) for m in network.modules())
 
 
 def test_most_of_resnet18_only_ever_meets_padding_on_small_images():

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from helpers.cifar10 import Cifar10
 from helpers.models import build_model
 from helpers.progress import track
-from helpers.training.augmentation import augment, draw
+from helpers.training.augmentation import AugmentedEpoch
 from helpers.training.checkpoint import load_checkpoint, save_checkpoint
 from helpers.training.forward import forward_of
 
@@ -32,11 +32,12 @@ class Recipe:
     """How the weights are moved; chosen before any test image was looked at."""
 
     batch_size: int = 500  # fewer where there are few images: see `batch_for`
-    peak_rate: float = 0.4  # learning rate at the peak, for 500 images a batch
+    peak_rate: float = 0.2  # learning rate at the peak, for 500 images a batch
     warmup: float = 0.2  # share of the steps before the peak
     momentum: float = 0.9
     weight_decay: float = 5e-4  # not of biases and batch-norms
     label_smoothing: float = 0.1
+    cutout: int = 12  # side (pixels) of the square that is covered in each image
 
     def batch_for(self, images: int) -> int:
         """Images in a batch: at least 20 steps an epoch, or a short training learns nothing."""
@@ -193,10 +194,13 @@ def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     )
 
 
+def _augmented(run: _Run) -> AugmentedEpoch:
+    return AugmentedEpoch(run.images, run.labels, run.batch, run.recipe.cutout)
+
+
 def _example(run: _Run) -> torch.Tensor:
-    """A batch as the steps take it; each epoch sets its seed anew after this drawing."""
-    part = slice(run.batch)
-    return augment(run.images[part], draw(run.batch).to(run.labels.device))
+    """Images as the steps take them; each epoch sets its seed after this drawing."""
+    return _augmented(run).batch(0)[0]
 
 
 def _epoch_seed(seed: int, epoch: int) -> int:
@@ -214,14 +218,11 @@ def _train_epoch(run: _Run, forward: Callable, epoch: int, progress: Callable) -
     RuntimeError
         The loss is not finite.
     """
-    device, images = run.labels.device, len(run.labels)
-    order, draws = torch.randperm(images).to(device), draw(images).to(device)
-    total, steps = torch.zeros((), device=device), images // run.batch
+    drawn, steps = _augmented(run), len(run.labels) // run.batch
+    total = torch.zeros((), device=run.labels.device)
     for step in progress(range(steps), steps, f"époque {epoch + 1}/{run.epochs}"):
-        part = slice(step * run.batch, (step + 1) * run.batch)
-        inputs = augment(run.images[order[part]], draws.part(part))
         rate = run.recipe.rate((epoch + step / steps) / run.epochs, run.batch)
-        total += _step(run, forward, inputs, run.labels[order[part]], rate)
+        total += _step(run, forward, *drawn.batch(step), rate)
     loss = float(total) / steps  # the only wait for the device
     if not np.isfinite(loss):
         raise RuntimeError(

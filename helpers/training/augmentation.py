@@ -2,7 +2,7 @@
 
 torchvision's v2 transforms draw once per call, so a batch would be cropped, flipped and rotated as
 one; and a DataLoader on the CPU would dominate a fast training. Here crop, flip and rotation are
-one gather of uint8 pixels, then the same normalisation.
+one gather of uint8 pixels, then the same normalisation; the recipe's cutout comes after it.
 """
 
 from functools import lru_cache
@@ -72,6 +72,60 @@ def augment(images: torch.Tensor, draws: Draws) -> torch.Tensor:
     number = torch.arange(len(images), device=images.device)[:, None, None]
     pixels = images[number, row.clamp(0, SIZE - 1), column.clamp(0, SIZE - 1)]
     return normalise((pixels * inside[..., None]).permute(0, 3, 1, 2))
+
+
+class AugmentedEpoch:
+    """One pass over all images in a new order, each augmented by draws of its own.
+
+    Everything is drawn here, on the CPU, and sent to the images' device at once.
+
+    Parameters
+    ----------
+    images, labels : (n, 32, 32, 3) uint8 and (n,).
+    cutout : side of the square that is covered in each image (pixels), 0 for none.
+    """
+
+    def __init__(self, images: torch.Tensor, labels: torch.Tensor, batch_size: int, cutout: int):
+        count, device = len(labels), images.device
+        self._images, self._labels = images, labels
+        self._batch_size, self._cutout = batch_size, cutout
+        self._order, self._draws = torch.randperm(count).to(device), draw(count).to(device)
+        self._squares = draw_squares(count, cutout).to(device)
+
+    def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Augmented images (batch_size, 3, 32, 32) and their labels."""
+        part = slice(step * self._batch_size, (step + 1) * self._batch_size)
+        chosen = self._order[part]
+        images = augment(self._images[chosen], self._draws.part(part))
+        return cut_out(images, self._squares[part], self._cutout), self._labels[chosen]
+
+
+def draw_squares(count: int, side: int) -> torch.Tensor:
+    """Draw the first row and column of a square inside each image, (count, 2) int64, on the CPU."""
+    return torch.randint(0, SIZE - side + 1, (count, 2))
+
+
+def cut_out(images: torch.Tensor, squares: torch.Tensor, side: int) -> torch.Tensor:
+    """Cover a square of each image with the mean colour, which normalised images have at 0.
+
+    Cutout (DeVries and Taylor, "Improved Regularization of Convolutional Neural Networks with
+    Cutout", 2017); it is the recipe's, not step 2's.
+
+    Parameters
+    ----------
+    images : (n, 3, 32, 32) normalised.
+    squares : (n, 2) as `draw_squares` gives, on the images' device.
+    side : of each square in pixels; 0 covers nothing.
+
+    Returns
+    -------
+    New images in the same memory layout.
+    """
+    place = torch.arange(SIZE, device=images.device)
+    first = squares[:, :, None]
+    row, column = ((first <= place) & (place < first + side)).unbind(1)
+    covered = row[:, :, None] & column[:, None, :]
+    return images * ~covered[:, None]  # a product keeps channels_last; masked_fill does not
 
 
 def normalise(pixels: torch.Tensor) -> torch.Tensor:

@@ -41,12 +41,10 @@ def forward_of(network: nn.Module, example: torch.Tensor) -> Iterator[tuple[Call
     from torch._dynamo.eval_frame import reset_code  # imports of seconds, as in variants.graph
 
     function = own_code(forward)
+    whole = {"fullgraph": True, "dynamic": False}  # in one piece, or not at all
+    compiled = torch.compile(function, mode="reduce-overhead", **whole)
     try:
-        if _warm(
-            compiled := torch.compile(function, dynamic=False, mode="reduce-overhead"),
-            network,
-            example,
-        ):
+        if _warm(compiled, network, example):
             yield compiled, f"{how}, torch.compile"
         else:
             yield forward, how
@@ -62,6 +60,7 @@ def _warm(compiled: Callable, network: nn.Module, example: torch.Tensor) -> bool
     try:
         with quiet():
             for _ in range(WARMUP_STEPS):
+                network.zero_grad()  # gradients lie in the graphs' memory: none is added to
                 compiled(example).sum().backward()
         return True
     except TorchDynamoException:

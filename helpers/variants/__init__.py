@@ -18,7 +18,13 @@ from torch import nn
 
 from helpers.conditions import measuring_conditions
 from helpers.variants.graph import WARMUP_CALLS, Captured, Compiled
-from helpers.variants.network import Adapted, crop_to_image, fold_batch_norm, fuse_epilogues
+from helpers.variants.network import (
+    Adapted,
+    crop_to_image,
+    fold_batch_norm,
+    fuse_epilogues,
+    overlap_shortcuts,
+)
 
 __all__ = ["PARTS", "Part", "Variant", "VariantError", "build", "parse"]
 
@@ -57,6 +63,7 @@ PARTS: dict[str, Part] = {
     "epilogue": Part(
         "network", "biais, addition et ReLU dans la convolution cuDNN", fuse_epilogues, "cuda"
     ),
+    "overlap": Part("network", "raccourcis sur un second flux CUDA", overlap_shortcuts, "cuda"),
     "channels_last": Part("layout", "canaux en dernier (NHWC)", torch.channels_last),
     "compile": Part("compiler", "torch.compile", Compiled, fixed=True),
     "compile_reduce_overhead": Part(

@@ -128,6 +128,69 @@ def fuse_epilogues(network: nn.Module, example: torch.Tensor) -> nn.Module:
     return traced
 
 
+class Aside(nn.Module):
+    """A convolution on a CUDA stream of its own, beside what the caller's stream goes on with."""
+
+    def __init__(self, conv: nn.Conv2d):
+        super().__init__()
+        self.conv, self.stream = conv, None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The result may only be used after `Joined`."""
+        if not x.is_cuda:
+            return self.conv(x)
+        self.stream = self.stream or torch.cuda.Stream(x.device)
+        self.stream.wait_stream(torch.cuda.current_stream(x.device))
+        with torch.cuda.stream(self.stream):
+            return self.conv(x)
+
+
+class Joined(nn.Module):
+    """The caller's stream waits for an `Aside`."""
+
+    def __init__(self, aside: Aside):
+        super().__init__()
+        self.aside = aside
+
+    def forward(self, result: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """`x`, which `Aside` reads, is an argument so that its memory is not given away before."""
+        if result.is_cuda:
+            torch.cuda.current_stream(result.device).wait_stream(self.aside.stream)
+        return result
+
+
+def overlap_shortcuts(network: nn.Module, example: torch.Tensor) -> nn.Module:
+    """Fold batch-norms, then run the convolutions on shortcuts beside the main path.
+
+    A captured graph keeps the two paths as branches, and a GPU that one small kernel leaves mostly
+    idle runs both at once. A shortcut's convolution reads what others read too, and is only used
+    together with something else: added to it.
+    """
+    traced = network if isinstance(network, fx.GraphModule) else fold_batch_norm(network, example)
+    modules = dict(traced.named_modules())
+    for node in list(traced.graph.nodes):
+        if _conv(node, modules) is None or len(node.args[0].users) < 2:
+            continue
+        (user,) = node.users
+        if sum(isinstance(term, fx.Node) for term in user.args) > 1:
+            _put_aside(traced, modules[node.target], node, user)
+    traced.delete_all_unused_submodules()
+    traced.recompile()
+    return traced
+
+
+def _put_aside(traced: fx.GraphModule, conv: nn.Conv2d, node: fx.Node, user: fx.Node) -> None:
+    name, source = node.target.replace(".", "_"), node.args[0]
+    traced.add_submodule(f"{name}_aside", aside := Aside(conv))
+    traced.add_submodule(f"{name}_joined", Joined(aside))
+    with traced.graph.inserting_after(source):
+        begun = traced.graph.call_module(f"{name}_aside", (source,))
+    with traced.graph.inserting_before(user):
+        joined = traced.graph.call_module(f"{name}_joined", (begun, source))
+    user.replace_input_with(node, joined)
+    traced.graph.erase_node(node)
+
+
 def _fuse_residual(traced: fx.GraphModule, relu, addition, modules: dict) -> None:
     """The last convolution before the addition takes it over, and the bias of the other one."""
     terms = [term for term in addition.args if isinstance(term, fx.Node)]

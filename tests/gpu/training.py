@@ -30,10 +30,10 @@ GOAL, GOAL_S = 0.945, 60
 PART_BYTES = 15 * 2**20
 CANDIDATES = {
     "recipe": Recipe(),
-    "rate 0.2": Recipe(peak_rate=0.2),
-    "rate 0.2, decay 1e-3": Recipe(peak_rate=0.2, weight_decay=1e-3),
-    "rate 0.8": Recipe(peak_rate=0.8),
-    "smoothing 0.05": Recipe(label_smoothing=0.05),
+    "no cutout": Recipe(cutout=0),
+    "rate 0.4": Recipe(peak_rate=0.4),
+    "decay 1e-3": Recipe(weight_decay=1e-3),
+    "no smoothing": Recipe(label_smoothing=0.0),
 }
 
 
