@@ -16,3 +16,8 @@ def scientific(value: float) -> str:
 def percent(fraction: float, digits: int = 2) -> str:
     """Return a fraction as a percentage: 0.0371 → « 3,7 % » (with a no-break space)."""
     return f"{number(100 * fraction, digits)}\N{NO-BREAK SPACE}%"
+
+
+def counted(count: int, noun: str) -> str:
+    """Return « 1 époque », « 2 époques »."""
+    return f"{count} {noun}{'s' if count > 1 else ''}"

@@ -1,6 +1,6 @@
 import pytest
 
-from helpers.french import number, percent, scientific
+from helpers.french import counted, number, percent, scientific
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,7 @@ def test_percentages():
 def test_small_figures_in_scientific_notation():
     assert scientific(0.0000371) == "3,7e-05"
     assert scientific(0.0) == "0,0e+00"
+
+
+def test_one_is_no_plural():
+    assert [counted(n, "époque") for n in (0, 1, 2)] == ["0 époque", "1 époque", "2 époques"]

@@ -15,7 +15,7 @@ from helpers.environment.facts import (
     collect_system,
 )
 from helpers.environment.gpu import collect_gpu
-from helpers.french import number
+from helpers.french import counted, number
 
 __all__ = [
     "Check",
@@ -160,7 +160,7 @@ def fixed_conditions(
     """List what was held fixed during the runs, to be shown beside the verdict, in French."""
     gpu, cuda = env["gpu"], env["cuda"]
     on_gpu = {"CUDA": cuda["torch_cuda"], "Pilote": cuda["driver"]} if gpu else {}
-    trained = f"{model}, {train_epochs} époques" if train_epochs else model
+    trained = f"{model}, {counted(train_epochs, 'époque')}" if train_epochs else model
     return _table(
         {
             "Appareil": gpu["name"] if gpu else f"CPU {_text(env['cpu']['model'])}",

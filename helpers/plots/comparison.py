@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from helpers.comparison import Comparison, Interleaved
 from helpers.comparison.tables import Accuracies, by_speed, fastest, verdict_of
-from helpers.french import number, percent
+from helpers.french import counted, number, percent
 from helpers.plots.style import (
     BAND,
     COLOURS,
@@ -125,7 +125,7 @@ def plot_accuracy_latency(
     axes[0].set_ylabel("Exactitude (%)")
     listed = [handle("none", f"{index}  {name}") for index, name in enumerate(names, start=1)]
     figure.legend(handles=listed, loc="outside lower center", ncols=3, handlelength=0)
-    title = f"Exactitude et latence de {len(names)} variante{'s' if len(names) > 1 else ''}"
+    title = f"Exactitude et latence de {counted(len(names), 'variante')}"
     told = (
         f"{name} : exactitude {percent(accuracies[name].fraction, 4)}, p50 "
         + ", ".join(f"{NAMES[c]} {_median(measured, c, name)}" for c in clocks)

@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from helpers.cifar10 import Cifar10
+from helpers.french import counted
 from helpers.models import build_model
 from helpers.progress import track
 from helpers.training.augmentation import AugmentedEpoch
@@ -75,7 +76,7 @@ class TrainingResult:
     def french(self) -> str:
         """What was trained and what it took."""
         return (
-            f"{self.epochs} époques sur {self.images} images ({self.trained_on}) : "
+            f"{counted(self.epochs, 'époque')} sur {self.images} images ({self.trained_on}) : "
             f"{self.train_s:.0f} s, points de reprise {self.checkpoint_s:.0f} s ; avant le premier "
             f"pas, compilation comprise, {self.setup_s:.0f} s"
         )
