@@ -58,8 +58,8 @@ def guard_table(admitted: dict[str, Admitted], refused: dict[str, str]) -> pd.Da
             "Ce que c'est": found.variant.french,
             "Écart des logits": scientific(found.report.drift),
             "Toléré": scientific(found.report.tolerance),
-            "Précision exécutée": found.report.precision_evidence,
-            "Noyaux": number(found.report.kernels, 3) if found.report.kernels else "–",
+            "Précision exécutée, d'après les noms de noyaux": found.report.precision_evidence,
+            "Noyaux": f"{found.report.kernels:g}" if found.report.kernels else "–",
             "Construction (s)": number(found.build_s, 2),
             "Mesurée": "oui",
         }

@@ -16,7 +16,8 @@ def test_the_notebook_opens_with_the_measured_label():
 
 
 def test_the_protocol_has_the_measured_tables():
-    assert protocol.section() in protocol.PROTOCOL.read_text(encoding="utf8")
+    text = protocol.PROTOCOL.read_text(encoding="utf8")
+    assert protocol.rewritten(text) == text
 
 
 def test_the_readme_quotes_the_reference_session():

@@ -88,7 +88,7 @@ def test_a_lower_precision_than_announced_is_caught_by_its_drift(model):
 
     assert judged(model, call, BF16).passed
     assert "l'écart à la référence FP32" in judged(model, call, FP32).failure
-    assert "dépasse ce que FP32 expliquerait" in judged(model, call, BF16).precision_evidence
+    assert "écart impossible en FP32" in judged(model, call, BF16).precision_evidence
 
 
 @pytest.mark.parametrize(

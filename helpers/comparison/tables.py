@@ -59,6 +59,8 @@ def comparison_table(
 ) -> pd.DataFrame:
     """All entries on one clock, the fastest first; latencies (ms) over all runs.
 
+    Accuracies stand without their intervals, which `annex.accuracy_table` and `report_table` have.
+
     Raises
     ------
     ValueError
@@ -80,7 +82,7 @@ def comparison_table(
                 "Intervalle à 95 %": _between(ratio) if ratio else "–",
                 "Décelable": percent(ratio.detectable) if ratio else "–",
                 "Verdict": verdict_of(comparison, clock, name),
-                **_accuracy(accuracies, name, comparison),
+                **_accuracy(accuracies, name, comparison, interval=False),
             }
         )
     return pd.DataFrame(rows).set_index("Variante")
@@ -185,7 +187,9 @@ def _latencies(measured: Interleaved, clock: str, name: str) -> dict[str, str]:
     }
 
 
-def _accuracy(accuracies: Accuracies | None, name: str, comparison: Comparison) -> dict[str, str]:
+def _accuracy(
+    accuracies: Accuracies | None, name: str, comparison: Comparison, interval: bool = True
+) -> dict[str, str]:
     """The accuracy of what was timed; the A/A control is the reference itself."""
     if accuracies is None:
         return {}
@@ -193,8 +197,8 @@ def _accuracy(accuracies: Accuracies | None, name: str, comparison: Comparison) 
     if name not in accuracies:
         return {"Exactitude": "–"}
     found = accuracies[name]
-    between = f"{percent(found.low, 4)} – {percent(found.high, 4)}"
-    return {"Exactitude": f"{percent(found.fraction, 4)} ({between})"}
+    between = f" ({percent(found.low, 4)} – {percent(found.high, 4)})" if interval else ""
+    return {"Exactitude": f"{percent(found.fraction, 4)}{between}"}
 
 
 def _between(ratio: Ratio) -> str:

@@ -186,12 +186,8 @@ def _evidence(variant: Variant, reference, sentence: str, drift: float, scale: f
     """What the names say, and whether the drift is larger than FP32's could be."""
     if variant.precision == "fp32" or not math.isfinite(drift):
         return sentence
-    plain = tolerance("fp32", reference, scale)
-    beyond = "dépasse" if drift > plain else "ne dépasse pas"
-    return (
-        f"{sentence} ; l'écart ({number(drift, 2)}) {beyond} ce que FP32 expliquerait "
-        f"({number(plain, 2)})"
-    )
+    within = drift <= tolerance("fp32", reference, scale)
+    return f"{sentence} ; écart {'possible' if within else 'impossible'} en FP32"
 
 
 class Recompilations:

@@ -54,10 +54,8 @@ def prove_precision(precision: str, names: Sequence[str]) -> PrecisionProof:
     if not found:
         return PrecisionProof(
             None,
-            "précision non démontrable : aucun nom de noyau ne dit son type "
-            f"({len(names)} noyaux distincts)",
+            f"non démontrable : aucun des {len(names)} noms de noyaux ne dit de type",
         )
     listed = ", ".join(f"{count} en {FRENCH[seen]}" for seen, count in sorted(found.items()))
-    sentence = f"noyaux de produit distincts, d'après leurs noms : {listed}"
     strangers = set(found) - {precision, *ALSO_ALLOWED.get(precision, ())}
-    return PrecisionProof(precision in found and not strangers, sentence)
+    return PrecisionProof(precision in found and not strangers, f"noyaux de produit : {listed}")

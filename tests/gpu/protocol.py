@@ -1,6 +1,6 @@
 """The French tables of README_PROTOCOLE.md, made from the committed reference measurements.
 
-python -m tests.gpu.protocol        # rewrites the section between the markers
+python -m tests.gpu.protocol        # rewrites the sections between the markers
 """
 
 import json
@@ -12,6 +12,7 @@ from helpers.causes import interval
 from helpers.french import number, percent
 from helpers.results import load_samples, read_results
 from helpers.stats import chance_of_failing, spread, summarise
+from tests.gpu import annex
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "results" / "reference_h100"
@@ -199,11 +200,21 @@ def section() -> str:
     return "\n".join([*lines, END])
 
 
+def rewritten(text: str) -> str:
+    """README_PROTOCOLE.md with its sections of measured tables made anew."""
+    for begin, end, made in (
+        (BEGIN, END, section()),
+        (annex.BEGIN, annex.END, annex.section(REFERENCE)),
+    ):
+        before, rest = text.split(begin)
+        text = before + made + rest.split(end)[1]
+    return text
+
+
 def main() -> None:
-    """Rewrite the section of README_PROTOCOLE.md."""
+    """Rewrite the sections of README_PROTOCOLE.md."""
     text = PROTOCOL.read_text(encoding="utf8")
-    before, rest = text.split(BEGIN)
-    PROTOCOL.write_text(before + section() + rest.split(END)[1], encoding="utf8")
+    PROTOCOL.write_text(rewritten(text), encoding="utf8")
 
 
 if __name__ == "__main__":
