@@ -79,6 +79,37 @@ def test_a_shortcut_begins_before_the_main_path_and_is_joined_where_it_is_added(
         assert joined < second  # the last convolution adds it
 
 
+class Overwritten(nn.Module):
+    """A shortcut that reads what the main path has overwritten, or overwrites meanwhile."""
+
+    def __init__(self, write):
+        super().__init__()
+        self.main, self.shortcut = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+        self.write = write
+
+    def forward(self, x):
+        x = x * 1  # the caller's image stays
+        return self.main(self.write(x)) + self.shortcut(x)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        nn.ReLU(inplace=True),
+        torch.relu_,
+        lambda x: F.relu(x, inplace=True),
+        lambda x: x.add_(1),
+    ],
+)
+def test_a_shortcut_from_what_is_overwritten_is_not_put_aside(write):
+    network = ready(Overwritten(write))
+    with torch.no_grad():
+        expected = network(IMAGES)
+        found = overlap_shortcuts(network, IMAGES)
+        assert not any(isinstance(m, Aside) for m in found.modules())
+        torch.testing.assert_close(found(IMAGES), expected)
+
+
 def test_a_network_without_shortcuts_stays_as_it_is():
     with torch.no_grad():
         network = overlap_shortcuts(shaken("vgg11"), IMAGES)

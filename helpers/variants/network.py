@@ -169,20 +169,24 @@ def overlap_shortcuts(network: nn.Module, example: torch.Tensor) -> nn.Module:
     traced = network if isinstance(network, fx.GraphModule) else fold_batch_norm(network, example)
     modules = dict(traced.named_modules())
     for node in list(traced.graph.nodes):
-        if _conv(node, modules) is None or len(node.args[0].users) < 2:
+        if _conv(node, modules) is None:
             continue
-        (user,) = node.users
+        others, (user,) = [n for n in node.args[0].users if n is not node], node.users
+        if not others or any(_in_place(other, modules) for other in others):
+            continue  # nothing beside it, or something that would write what it reads
         if sum(isinstance(term, fx.Node) for term in user.args) > 1:
-            _put_aside(traced, modules[node.target], node, user)
+            _put_aside(traced, modules, node, user)
     traced.delete_all_unused_submodules()
     traced.recompile()
     return traced
 
 
-def _put_aside(traced: fx.GraphModule, conv: nn.Conv2d, node: fx.Node, user: fx.Node) -> None:
+def _put_aside(traced: fx.GraphModule, modules: dict, node: fx.Node, user: fx.Node) -> None:
     name, source = node.target.replace(".", "_"), node.args[0]
-    traced.add_submodule(f"{name}_aside", aside := Aside(conv))
-    traced.add_submodule(f"{name}_joined", Joined(aside))
+    aside = Aside(modules[node.target])
+    for suffix, module in (("aside", aside), ("joined", Joined(aside))):
+        traced.add_submodule(f"{name}_{suffix}", module)
+        modules[f"{name}_{suffix}"] = module
     with traced.graph.inserting_after(source):
         begun = traced.graph.call_module(f"{name}_aside", (source,))
     with traced.graph.inserting_before(user):
@@ -230,6 +234,14 @@ def _is(node, functions: tuple, kinds, modules: dict) -> bool:
     if node.op == "call_module":
         return isinstance(modules[node.target], kinds)
     return node.op in ("call_function", "call_method") and node.target in functions
+
+
+def _in_place(node: fx.Node, modules: dict) -> bool:
+    """Does this operation write into what it is given?"""
+    if node.op == "call_module":
+        return getattr(modules[node.target], "inplace", False)
+    name = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
+    return name.endswith("_") or node.kwargs.get("inplace", False)
 
 
 def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
