@@ -59,7 +59,7 @@ def guard_table(admitted: dict[str, Admitted], refused: dict[str, str]) -> pd.Da
             "Écart des logits": scientific(found.report.drift),
             "Toléré": scientific(found.report.tolerance),
             "Précision exécutée, d'après les noms de noyaux": found.report.precision_evidence,
-            "Noyaux": f"{found.report.kernels:g}" if found.report.kernels else "–",
+            "Noyaux": _count(found.report.kernels),
             "Construction (s)": number(found.build_s, 2),
             "Mesurée": "oui",
         }
@@ -69,6 +69,11 @@ def guard_table(admitted: dict[str, Admitted], refused: dict[str, str]) -> pd.Da
         rows.append(dict.fromkeys(rows[0] if rows else ("Variante",), "–"))
         rows[-1] |= {"Variante": name, "Mesurée": f"non : {reason}"}
     return pd.DataFrame(rows, columns=None if rows else ["Variante"]).set_index("Variante")
+
+
+def _count(kernels: float | None) -> str:
+    """Kernels per forward: whole, unless forwards differ."""
+    return f"{kernels:.4g}".replace(".", ",") if kernels else "–"
 
 
 def accuracy_table(accuracies: dict[str, Accuracy]) -> pd.DataFrame:
@@ -81,7 +86,7 @@ def accuracy_table(accuracies: dict[str, Accuracy]) -> pd.DataFrame:
             {
                 "Variante": name,
                 "Exactitude": percent(found.fraction, 4),
-                f"Moins {REFERENCE} (points)": number(100 * change.difference, 2),
+                f"Écart à {REFERENCE} (points)": number(100 * change.difference, 2),
                 "Intervalle de Wilson à 95 %": bounds,
                 "Images": str(found.images),
                 "Lot": str(found.batch_size),

@@ -17,6 +17,8 @@ from torch import nn
 from torchvision import models
 from torchvision.models.resnet import BasicBlock, ResNet
 
+from helpers.seeding import own_random_state, seed_generators
+
 CLASSES = 10
 OWN_FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 BARE_GUESSES = ("resnet18", "resnet18_cifar")  # what a state_dict without a name is tried on
@@ -82,12 +84,8 @@ def _known() -> list[str]:
 def _seeded(name: str, seed: int, num_classes: int) -> nn.Module:
     if problem := model_problem(name):
         raise ModelNameError(f"model={problem}")
-    gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(gpus):
-        # torch.manual_seed would also seed GPUs that are not awake yet, once they are
-        torch.default_generator.manual_seed(seed)
-        if gpus:
-            torch.cuda.manual_seed_all(seed)
+    with own_random_state():
+        seed_generators(seed)
         if OWN_FUNCTION.fullmatch(name):
             return _from_function(name)
         if name == "resnet18_cifar":

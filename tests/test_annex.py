@@ -88,7 +88,7 @@ def test_each_accuracy_stands_beside_its_change_against_the_reference(admitted):
     assert table["Images"].tolist() == ["8", "8"]
     assert table["Perdues / gagnées"]["fp32"] == "0 / 0"
     assert table["p (McNemar)"]["fp32"] == "1,0"
-    assert table["Moins fp32 (points)"]["fp32"] == "0,0"
+    assert table["Écart à fp32 (points)"]["fp32"] == "0,0"
 
 
 def test_the_reference_is_measured_elsewhere_in_memory_too(admitted, model):

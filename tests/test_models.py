@@ -161,11 +161,3 @@ def test_weights_for_other_classes_are_named(tmp_path):
     path = saved(tmp_path / "m.pt", resnet18_cifar(100).state_dict())
     with pytest.raises(ModelNameError, match=r"with 10 classes .*size mismatch"):
         build_model(path)
-
-
-@pytest.mark.gpu
-def test_a_gpus_random_state_is_left_alone():
-    torch.cuda.manual_seed_all(5)
-    before = torch.cuda.get_rng_state()
-    build_model("resnet18", 0)
-    assert torch.equal(torch.cuda.get_rng_state(), before)

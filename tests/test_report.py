@@ -150,6 +150,22 @@ def test_every_row_of_a_markdown_table_has_all_its_cells(session):
     assert r"a\|b, loud" in rows[3]
 
 
+def test_a_checkpoints_folder_is_not_told(recording):
+    recording.save_json("parameters", {"model": "/home/somebody/secret/run.pt"})
+    recording.complete()
+    text = session_markdown(read_session(recording.folder))
+    assert "| Modèle | run.pt |" in text
+    assert "somebody" not in text
+
+
+@pytest.mark.parametrize("content", [None, [1], {"train_epochs": None}, {"train_epochs": "many"}])
+def test_damaged_parameters_are_named(recording, content):
+    recording.save_json("parameters", content)
+    recording.complete()
+    with pytest.raises(ResultsError, match="holds no finished session"):
+        read_session(recording.folder)
+
+
 def test_the_page_is_one_file_that_loads_nothing(page):
     tags = Tags(page)
     for name, attribute in (("script", "src"), ("link", "href"), ("img", "src"), ("iframe", "src")):

@@ -99,6 +99,35 @@ def test_the_result_says_what_was_done():
     assert not any(module.training for module in result.network.modules())
 
 
+def test_the_sentence_says_what_this_call_did(tmp_path):
+    path = tmp_path / "training.pt"
+    with pytest.raises(KeyboardInterrupt):
+        short(path, progress=stopping_after(1))
+    told = short(path).french
+    assert told.startswith("3 époques sur 100 images (CPU, fp32) : ")
+    assert told.endswith(" ; repris après 1 époque")
+    assert "compil" not in told
+    assert short(path).french.endswith(" s, lues dans leur point de reprise")
+    assert "reprise" not in short().french.replace("points de reprise", "")
+
+
+def test_a_checkpoint_goes_on_with_this_devices_optimizer(tmp_path):
+    path = tmp_path / "training.pt"
+    with pytest.raises(KeyboardInterrupt):
+        short(path, progress=stopping_after(1))
+    stored = torch.load(path, weights_only=True)
+    for group in stored["optimizer"]["param_groups"]:
+        group["fused"] = True  # as a GPU leaves it
+    torch.save(stored, path)
+    assert same_weights(weights(short(path)), weights(short()))
+
+
+@pytest.mark.parametrize("cutout", [-1, 33])
+def test_a_square_that_does_not_fit_is_refused(cutout):
+    with pytest.raises(ValueError, match=f"cutout={cutout}: cover a square of 0 to 32 pixels"):
+        Recipe(cutout=cutout)
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
     one, again, other = short(), short(), short(seed=1)
     assert same_weights(weights(one), weights(again))

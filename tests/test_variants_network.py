@@ -7,23 +7,13 @@ from torch.nn import functional as F
 
 from helpers.models import build_model
 from helpers.variants.network import (
-    Aside,
     ConvEpilogue,
     crop_to_image,
     fold_batch_norm,
     fuse_epilogues,
-    overlap_shortcuts,
 )
 
-
-def fused_and_overlapped(network, example):
-    return overlap_shortcuts(fuse_epilogues(network, example), example)
-
-
-REWRITINGS = (
-    *(fold_batch_norm, crop_to_image, fuse_epilogues),
-    *(overlap_shortcuts, fused_and_overlapped),
-)
+REWRITINGS = (fold_batch_norm, crop_to_image, fuse_epilogues)
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
@@ -60,60 +50,6 @@ def test_resnet18_becomes_twenty_convolutions_with_nothing_between():
     assert kinds.count(nn.Conv2d) == 3  # on the shortcuts
     assert not {nn.BatchNorm2d, nn.ReLU} & set(kinds)
     assert all(m.bias is None for m in network.modules() if isinstance(m, nn.Conv2d))
-
-
-@pytest.mark.parametrize("rewrite", [overlap_shortcuts, fused_and_overlapped])
-def test_a_shortcut_begins_before_the_main_path_and_is_joined_where_it_is_added(rewrite):
-    with torch.no_grad():
-        network = rewrite(shaken("resnet18"), IMAGES)
-    order = [str(node.target) for node in network.graph.nodes]
-    assert sum(isinstance(m, Aside) for m in network.modules()) == 3
-    begun = order.index("layer2_0_downsample_0_aside")
-    first = next(i for i, name in enumerate(order) if "layer2" in name and "conv1" in name)
-    second = next(i for i, name in enumerate(order) if "layer2" in name and "conv2" in name)
-    joined = order.index("layer2_0_downsample_0_joined")
-    assert begun < first < joined
-    if rewrite is overlap_shortcuts:
-        assert second < joined
-    else:
-        assert joined < second  # the last convolution adds it
-
-
-class Overwritten(nn.Module):
-    """A shortcut that reads what the main path has overwritten, or overwrites meanwhile."""
-
-    def __init__(self, write):
-        super().__init__()
-        self.main, self.shortcut = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
-        self.write = write
-
-    def forward(self, x):
-        x = x * 1  # the caller's image stays
-        return self.main(self.write(x)) + self.shortcut(x)
-
-
-@pytest.mark.parametrize(
-    "write",
-    [
-        nn.ReLU(inplace=True),
-        torch.relu_,
-        lambda x: F.relu(x, inplace=True),
-        lambda x: x.add_(1),
-    ],
-)
-def test_a_shortcut_from_what_is_overwritten_is_not_put_aside(write):
-    network = ready(Overwritten(write))
-    with torch.no_grad():
-        expected = network(IMAGES)
-        found = overlap_shortcuts(network, IMAGES)
-        assert not any(isinstance(m, Aside) for m in found.modules())
-        torch.testing.assert_close(found(IMAGES), expected)
-
-
-def test_a_network_without_shortcuts_stays_as_it_is():
-    with torch.no_grad():
-        network = overlap_shortcuts(shaken("vgg11"), IMAGES)
-    assert not any(isinstance(m, Aside) for m in network.modules())
 
 
 def test_most_of_resnet18_only_ever_meets_padding_on_small_images():
@@ -186,3 +122,30 @@ def test_what_is_used_elsewhere_is_not_fused():
         fused = fuse_epilogues(network, x)
         assert not any(isinstance(m, ConvEpilogue) for m in fused.modules())
         torch.testing.assert_close(fused(x), expected)
+
+
+class Underscores(nn.Module):
+    """Two layers whose names differ in a dot and an underscore."""
+
+    def __init__(self):
+        super().__init__()
+        self.branch = nn.ModuleList([nn.Identity(), nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU())])
+        self.branch_1 = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU())
+
+    def forward(self, x):
+        return self.branch_1(self.branch[1](x))
+
+
+def test_layers_whose_names_differ_in_a_dot_stay_apart():
+    network = ready(Underscores())
+    with torch.no_grad():
+        expected = network(IMAGES)
+        torch.testing.assert_close(fuse_epilogues(network, IMAGES)(IMAGES), expected)
+
+
+def test_a_residual_is_added_by_the_main_paths_convolution():
+    with torch.no_grad():
+        fused = fuse_epilogues(shaken("regnet_y_400mf"), IMAGES)
+    added = [n for n in fused.graph.nodes if "epilogue" in str(n.target) and len(n.args) == 2]
+    assert added
+    assert not any("proj" in str(node.target) for node in added)

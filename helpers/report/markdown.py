@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from pathlib import Path
 
 from helpers.environment import fixed_conditions
 from helpers.french import number, percent
@@ -68,10 +69,10 @@ def _ms(value: float) -> str:
 
 
 def _conditions(session: FinishedSession) -> dict[str, str]:
-    row = session.rows.iloc[0]
+    row, model = session.rows.iloc[0], session.parameters.get("model")
     table = fixed_conditions(
         session.environment,
-        model=session.parameters.get("model"),
+        model=model and Path(model).name,  # a checkpoint's folder is the machine's affair
         train_epochs=session.parameters.get("train_epochs"),
         precision=PRECISIONS.get(row["precision"], row["precision"]),
         batch_size=row["batch_size"],

@@ -59,7 +59,8 @@ def read_session(folder: Path) -> FinishedSession:
         sentences = tuple(_json(folder / "verdict.json")["sentences"])
         environment = _json(folder / "environment.json")
         written = folder / "parameters.json"
-        parameters = _json(written) if written.exists() else {}
+        parameters = dict(_json(written)) if written.exists() else {}
+        parameters["train_epochs"] = int(parameters.get("train_epochs", 0))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ResultsError(f"{folder} holds no finished session ({error}): run it again") from None
     if state != "complete":

@@ -21,33 +21,13 @@ from helpers.cifar10 import Cifar10
 from helpers.french import counted
 from helpers.models import build_model
 from helpers.progress import track
+from helpers.seeding import own_random_state, seed_generators
 from helpers.training.augmentation import AugmentedEpoch
 from helpers.training.checkpoint import load_checkpoint, save_checkpoint
 from helpers.training.forward import forward_of
+from helpers.training.recipe import Recipe
 
 CPU_IMAGES = 500  # enough to see a CPU learn in about a minute an epoch
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How the weights are moved; chosen before any test image was looked at."""
-
-    batch_size: int = 500  # fewer where there are few images: see `batch_for`
-    peak_rate: float = 0.2  # learning rate at the peak, for 500 images a batch
-    warmup: float = 0.2  # share of the steps before the peak
-    momentum: float = 0.9
-    weight_decay: float = 5e-4  # not of biases and batch-norms
-    label_smoothing: float = 0.1
-    cutout: int = 12  # side (pixels) of the square that is covered in each image
-
-    def batch_for(self, images: int) -> int:
-        """Images in a batch: at least 20 steps an epoch, or a short training learns nothing."""
-        return min(self.batch_size, max(2, images // 20))
-
-    def rate(self, progress: float, batch: int) -> float:
-        """Learning rate at `progress` in [0, 1): up from a fifth of the peak, then down to 0."""
-        share = np.interp(progress, [0, self.warmup, 1], [0.2, 1, 0])
-        return float(self.peak_rate * batch / 500 * share)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,11 +55,15 @@ class TrainingResult:
     @property
     def french(self) -> str:
         """What was trained and what it took."""
-        return (
-            f"{counted(self.epochs, 'époque')} sur {self.images} images ({self.trained_on}) : "
-            f"{self.train_s:.0f} s, points de reprise {self.checkpoint_s:.0f} s ; avant le premier "
-            f"pas, compilation comprise, {self.setup_s:.0f} s"
-        )
+        told = f"{counted(self.epochs, 'époque')} sur {self.images} images ({self.trained_on}) : "
+        told += f"{self.train_s:.0f} s"
+        if self.resumed_at == self.epochs:
+            return f"{told}, lues dans leur point de reprise"
+        told += f" ; cette fois-ci, points de reprise {self.checkpoint_s:.0f} s, préparation avant "
+        told += f"le premier pas {self.setup_s:.0f} s"
+        if self.resumed_at:
+            told += f" ; repris après {counted(self.resumed_at, 'époque')}"
+        return told
 
 
 def train(
@@ -134,11 +118,11 @@ def train(
     done = load_checkpoint(checkpoint, identity, network, run.optimizer)
     first, written, setup = done["epoch"], 0.0, time.perf_counter() - start
     if first < epochs:
-        with _training_conditions(device), forward_of(network, _example(run)) as (forward, how):
+        with _training_conditions(), forward_of(network, _example(run)) as (forward, how):
             setup = time.perf_counter() - start
             for epoch in range(first, epochs):
                 start = time.perf_counter()
-                torch.manual_seed(_epoch_seed(seed, epoch))
+                seed_generators(_epoch_seed(seed, epoch))
                 done["losses"].append(_train_epoch(run, forward, epoch, progress))
                 done["epoch_s"].append(time.perf_counter() - start)
                 done |= {"epoch": epoch + 1, "trained_on": f"{_name(device)}, {how}"}
@@ -260,13 +244,12 @@ def _name(device: torch.device) -> str:
 
 
 @contextmanager
-def _training_conditions(device: torch.device) -> Iterator[None]:
+def _training_conditions() -> Iterator[None]:
     """Fastest cuDNN kernels, gradients on; random state and switches restored afterwards."""
-    gpus = range(torch.cuda.device_count()) if device.type == "cuda" else []
     benchmark = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = True
     try:
-        with torch.random.fork_rng(gpus), torch.enable_grad():
+        with own_random_state(), torch.enable_grad():
             yield
     finally:
         torch.backends.cudnn.benchmark = benchmark

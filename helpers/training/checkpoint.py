@@ -81,6 +81,8 @@ def load_checkpoint(
     try:
         network.load_state_dict(found["state_dict"])
         optimizer.load_state_dict(found["optimizer"])
+        for group in optimizer.param_groups:  # the device that goes on decides, not the one before
+            group["fused"] = optimizer.defaults["fused"]
     except (RuntimeError, ValueError) as error:  # the user's own model was changed since
         raise ValueError(
             f"checkpoint {path} does not fit {training['model']} as it is now: delete it "

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from helpers.environment.compile import check_compile_once, quiet
-from helpers.variants.graph import own_code
+from helpers.environment.facts import first_line
+from helpers.variants.graph import generated_code_released, own_code
 
 # The first call compiles, the second records the CUDA graphs, the third replays them.
 WARMUP_STEPS = 3
@@ -21,7 +22,7 @@ def forward_of(network: nn.Module, example: torch.Tensor) -> Iterator[tuple[Call
     On a GPU eager steps of a small network wait for Python, more or less from one machine to the
     next. There `torch.compile` fuses batch-norms with their neighbours and replays forward and
     backward as CUDA graphs; where it does not work, or not with this network, the network runs
-    eagerly. Weights and buffers are left as they were; compiled code is freed at the end.
+    eagerly. The network's state_dict is left as it was; compiled code is freed at the end.
 
     Parameters
     ----------
@@ -35,8 +36,12 @@ def forward_of(network: nn.Module, example: torch.Tensor) -> Iterator[tuple[Call
             return network(images).float()
 
     how = "bf16 autocast" if half else "fp32"
-    if device.type != "cuda" or not check_compile_once(device).usable:
+    if device.type != "cuda":
         yield forward, how
+        return
+    check = check_compile_once(device)
+    if not check.usable:
+        yield forward, f"{how}, sans torch.compile : {check.reason}"
         return
     from torch._dynamo.eval_frame import reset_code  # imports of seconds, as in variants.graph
 
@@ -44,27 +49,28 @@ def forward_of(network: nn.Module, example: torch.Tensor) -> Iterator[tuple[Call
     whole = {"fullgraph": True, "dynamic": False}  # in one piece, or not at all
     compiled = torch.compile(function, mode="reduce-overhead", **whole)
     try:
-        if _warm(compiled, network, example):
-            yield compiled, f"{how}, torch.compile"
+        problem = _warm(compiled, network, example)
+        if problem:
+            yield forward, f"{how}, sans torch.compile : {problem}"
         else:
-            yield forward, how
+            yield compiled, f"{how}, torch.compile"
     finally:
         reset_code(function.__code__)
 
 
-def _warm(compiled: Callable, network: nn.Module, example: torch.Tensor) -> bool:
-    """Compile and record, without a trace in the network; False if it cannot be compiled."""
+def _warm(compiled: Callable, network: nn.Module, example: torch.Tensor) -> str:
+    """Compile and record, without a trace in the network; says why, if it cannot be compiled."""
     from torch._dynamo.exc import TorchDynamoException
 
     before = copy.deepcopy(network.state_dict())
     try:
-        with quiet():
+        with quiet(), generated_code_released():
             for _ in range(WARMUP_STEPS):
                 network.zero_grad()  # gradients lie in the graphs' memory: none is added to
                 compiled(example).sum().backward()
-        return True
-    except TorchDynamoException:
-        return False
+        return ""
+    except TorchDynamoException as error:
+        return first_line(error)
     finally:
         network.load_state_dict(before)  # batch-norms have averaged over the example
         network.zero_grad()

@@ -18,13 +18,8 @@ from torch import nn
 
 from helpers.conditions import measuring_conditions
 from helpers.variants.graph import WARMUP_CALLS, Captured, Compiled
-from helpers.variants.network import (
-    Adapted,
-    crop_to_image,
-    fold_batch_norm,
-    fuse_epilogues,
-    overlap_shortcuts,
-)
+from helpers.variants.network import Adapted, crop_to_image, fold_batch_norm, fuse_epilogues
+from helpers.variants.overlap import overlap_shortcuts
 
 __all__ = ["PARTS", "Part", "Variant", "VariantError", "build", "parse"]
 

@@ -2,8 +2,9 @@
 
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -25,7 +26,6 @@ class Compiled(nn.Module):
         # Imported here: they take seconds, and only compiled variants need them.
         from torch._dynamo.eval_frame import reset_code
         from torch._inductor import config
-        from torch._inductor.codecache import PyCodeCache
 
         super().__init__()
         self.network = network
@@ -33,19 +33,32 @@ class Compiled(nn.Module):
         self._run = torch.compile(function, fullgraph=True, dynamic=False, **how)
         # torch would keep the compiled code, and frozen weights with it, for the process's life.
         weakref.finalize(self, reset_code, function.__code__).atexit = False
-        kept = PyCodeCache.modules  # what Inductor generated; its modules own frozen weights
-        before = len(kept)
         # Read at the first call, by two of torch's layers, hence no `options` of torch.compile.
-        with quiet(), config.patch(freezing=freeze):
+        with quiet(), generated_code_released(), config.patch(freezing=freeze):
             for _ in range(WARMUP_CALLS):  # the second and third may record torch's own graphs
                 self._run(example)
-        for module in kept[before:]:
-            sys.modules.pop(module.__name__, None)
-        del kept[before:]
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Run the compiled function, without nn.Module's hooks in between."""
         return self._run(x)
+
+
+@contextmanager
+def generated_code_released() -> Iterator[None]:
+    """Let what Inductor generates inside live as long as its callers, and no longer.
+
+    torch would keep the generated modules, and frozen weights with them, for the process's life.
+    """
+    from torch._inductor.codecache import PyCodeCache
+
+    kept = PyCodeCache.modules
+    before = len(kept)
+    try:
+        yield
+    finally:
+        for module in kept[before:]:
+            sys.modules.pop(module.__name__, None)
+        del kept[before:]
 
 
 def own_code(function: Callable) -> Callable:

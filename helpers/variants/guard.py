@@ -17,6 +17,7 @@ from helpers.french import number
 from helpers.profiling import ForwardProfile, profile_forwards
 from helpers.variants import Variant, build
 from helpers.variants.kernels import PrecisionProof, prove_precision
+from helpers.variants.overlap import NothingToChange
 
 # Relative rounding of one operand: half a unit in the last place of 10 (TF32, FP16) or 7 (BF16)
 # bits of mantissa. FP32 rounds at 2^-24, but also accumulates in FP32: over the up to K = 4,608
@@ -253,6 +254,8 @@ def admit(
         if report.passed:
             return Admitted(variant, call, report, build_s)
         failure = report.failure
+    except NothingToChange as error:
+        failure = str(error)
     except torch.OutOfMemoryError:
         failure = f"mémoire insuffisante sur {device}"
     except Exception as error:  # of the user's model, FX, Inductor, cuDNN …: the others go on

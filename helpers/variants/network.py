@@ -115,12 +115,12 @@ def fuse_epilogues(network: nn.Module, example: torch.Tensor) -> nn.Module:
     traced = fold_batch_norm(network, example)
     modules = dict(traced.named_modules())
     for relu in list(traced.graph.nodes):
-        if not _is(relu, RELUS, nn.ReLU, modules):
+        if not is_call(relu, RELUS, nn.ReLU, modules):
             continue
         source = relu.args[0]
-        if conv := _conv(source, modules):
+        if conv := lone_conv(source, modules):
             _fuse(traced, modules, relu, source, ConvEpilogue(conv))
-        elif _is(source, ADDITIONS, (), modules) and len(source.users) == 1:
+        elif is_call(source, ADDITIONS, (), modules) and len(source.users) == 1:
             _fuse_residual(traced, relu, source, modules)
     traced.graph.eliminate_dead_code()
     traced.delete_all_unused_submodules()
@@ -128,82 +128,16 @@ def fuse_epilogues(network: nn.Module, example: torch.Tensor) -> nn.Module:
     return traced
 
 
-class Aside(nn.Module):
-    """A convolution on a CUDA stream of its own, beside what the caller's stream goes on with."""
-
-    def __init__(self, conv: nn.Conv2d):
-        super().__init__()
-        self.conv, self.stream = conv, None
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The result may only be used after `Joined`."""
-        if not x.is_cuda:
-            return self.conv(x)
-        self.stream = self.stream or torch.cuda.Stream(x.device)
-        self.stream.wait_stream(torch.cuda.current_stream(x.device))
-        with torch.cuda.stream(self.stream):
-            return self.conv(x)
-
-
-class Joined(nn.Module):
-    """The caller's stream waits for an `Aside`."""
-
-    def __init__(self, aside: Aside):
-        super().__init__()
-        self.aside = aside
-
-    def forward(self, result: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """`x`, which `Aside` reads, is an argument so that its memory is not given away before."""
-        if result.is_cuda:
-            torch.cuda.current_stream(result.device).wait_stream(self.aside.stream)
-        return result
-
-
-def overlap_shortcuts(network: nn.Module, example: torch.Tensor) -> nn.Module:
-    """Fold batch-norms, then run the convolutions on shortcuts beside the main path.
-
-    A captured graph keeps the two paths as branches, and a GPU that one small kernel leaves mostly
-    idle runs both at once. A shortcut's convolution reads what others read too, and is only used
-    together with something else: added to it.
-    """
-    traced = network if isinstance(network, fx.GraphModule) else fold_batch_norm(network, example)
-    modules = dict(traced.named_modules())
-    for node in list(traced.graph.nodes):
-        if _conv(node, modules) is None:
-            continue
-        others, (user,) = [n for n in node.args[0].users if n is not node], node.users
-        if not others or any(_in_place(other, modules) for other in others):
-            continue  # nothing beside it, or something that would write what it reads
-        if sum(isinstance(term, fx.Node) for term in user.args) > 1:
-            _put_aside(traced, modules, node, user)
-    traced.delete_all_unused_submodules()
-    traced.recompile()
-    return traced
-
-
-def _put_aside(traced: fx.GraphModule, modules: dict, node: fx.Node, user: fx.Node) -> None:
-    name, source = node.target.replace(".", "_"), node.args[0]
-    aside = Aside(modules[node.target])
-    for suffix, module in (("aside", aside), ("joined", Joined(aside))):
-        traced.add_submodule(f"{name}_{suffix}", module)
-        modules[f"{name}_{suffix}"] = module
-    with traced.graph.inserting_after(source):
-        begun = traced.graph.call_module(f"{name}_aside", (source,))
-    with traced.graph.inserting_before(user):
-        joined = traced.graph.call_module(f"{name}_joined", (begun, source))
-    user.replace_input_with(node, joined)
-    traced.graph.erase_node(node)
-
-
 def _fuse_residual(traced: fx.GraphModule, relu, addition, modules: dict) -> None:
-    """The last convolution before the addition takes it over, and the bias of the other one."""
+    """The main path's last convolution takes the addition over, and the other one's bias."""
     terms = [term for term in addition.args if isinstance(term, fx.Node)]
-    convs = [term for term in terms if _conv(term, modules)]
+    convs = [term for term in terms if lone_conv(term, modules)]
     if len(terms) != 2 or not convs or addition.kwargs:
         return
-    main = convs[0]
+    # A shortcut's convolution reads what the main path reads too.
+    main = min(convs, key=lambda term: len(term.args[0].users))
     residual = terms[1 - terms.index(main)]
-    other = _conv(residual, modules)
+    other = lone_conv(residual, modules)
     bias = None
     if other is not None and other.bias is not None:
         bias, other.bias = other.bias, None  # one addition less: it is the same for all pixels
@@ -211,37 +145,38 @@ def _fuse_residual(traced: fx.GraphModule, relu, addition, modules: dict) -> Non
 
 
 def _fuse(traced: fx.GraphModule, modules: dict, relu, conv, fused: nn.Module, *more) -> None:
-    name = conv.target.replace(".", "_") + "_epilogue"
-    traced.add_submodule(name, fused)
-    modules[name] = fused
+    name = add_module(traced, modules, f"{conv.target}_epilogue", fused)
     with traced.graph.inserting_before(relu):
         relu.replace_all_uses_with(traced.graph.call_module(name, (conv.args[0], *more)))
     traced.graph.erase_node(relu)
 
 
-def _conv(node, modules: dict) -> nn.Conv2d | None:
+def add_module(traced: fx.GraphModule, modules: dict, name: str, module: nn.Module) -> str:
+    """Add a module under a name like `name` that is still free; returns that name."""
+    name = name.replace(".", "_")
+    while name in modules or hasattr(traced, name):
+        name += "_"
+    traced.add_submodule(name, module)
+    modules[name] = module
+    return name
+
+
+def lone_conv(node, modules: dict) -> nn.Conv2d | None:
     """The convolution that made this value, if nothing else uses the value or the layer."""
-    if not _is(node, (), nn.Conv2d, modules) or len(node.users) != 1:
+    if not is_call(node, (), nn.Conv2d, modules) or len(node.users) != 1 or not node.args:
         return None
     conv, calls = modules[node.target], node.graph.find_nodes(op="call_module", target=node.target)
     plain = conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
     return conv if plain and len(calls) == 1 else None
 
 
-def _is(node, functions: tuple, kinds, modules: dict) -> bool:
+def is_call(node, functions: tuple, kinds, modules: dict) -> bool:
+    """Is this value made by one of these functions or methods, or by a module of these kinds?"""
     if not isinstance(node, fx.Node):
         return False
     if node.op == "call_module":
         return isinstance(modules[node.target], kinds)
     return node.op in ("call_function", "call_method") and node.target in functions
-
-
-def _in_place(node: fx.Node, modules: dict) -> bool:
-    """Does this operation write into what it is given?"""
-    if node.op == "call_module":
-        return getattr(modules[node.target], "inplace", False)
-    name = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
-    return name.endswith("_") or node.kwargs.get("inplace", False)
 
 
 def _replace(network: nn.Module, name: str, module: nn.Module) -> None:

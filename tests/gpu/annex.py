@@ -12,7 +12,7 @@ from helpers.french import number, percent
 BEGIN, END = "<!-- variantes : début -->", "<!-- variantes : fin -->"
 MODELS = {"dummy": "`resnet18` de J1", "trained": "`resnet18_cifar` entraîné"}
 TRAININGS = {
-    "first_recipe": "première recette (taux 0,4), pas à pas",
+    "first_recipe": "première recette (taux 0,4), sans compilation",
     "without_cutout": "la même, compilée",
     "cutout": "taux 0,2 et cutout 12, compilée",
 }
@@ -30,14 +30,15 @@ def variants(reference: Path) -> str:
     """Both models, p95 by both clocks; the order is that of the trained model's GPU clock."""
     found = {name: comparison(reference / "variants" / name) for name in MODELS}
     rows = []
-    for variant in found["trained"].index:
+    for variant in dict.fromkeys([*found["trained"].index, *found["dummy"].index]):
         row = {"variante": f"`{variant}`"}
         for name, model in MODELS.items():
             for clock in ("GPU", "hôte"):
                 row[f"{model}, p95 {clock} (ms)"] = found[name]["p95 (ms), " + clock].get(
                     variant, MISSING
                 )
-        row["exactitude (entraîné)"] = found["trained"]["Exactitude"][variant].split(" (")[0]
+        accuracy = found["trained"]["Exactitude"].get(variant, MISSING)
+        row["exactitude (entraîné)"] = accuracy.split(" (")[0]
         rows.append(row)
     return markdown_table(pd.DataFrame(rows).set_index("variante"))
 
@@ -58,8 +59,8 @@ def trainings(reference: Path) -> str:
                 "époques": str(runs[0]["epochs"]),
                 "graines": str(len(runs)),
                 **{key: _mean_sd(found) for key, found in values.items()},
-                "pas (s)": number(max(run["train_s"] for run in runs), 3),
-                "pas et points de reprise (s)": number(
+                "pas, au plus (s)": number(max(run["train_s"] for run in runs), 3),
+                "pas et points de reprise, au plus (s)": number(
                     max(run["train_s"] + run["checkpoint_s"] for run in runs), 3
                 ),
             }

@@ -64,7 +64,7 @@ def facts(result: TrainingResult, device: torch.device) -> dict:
 @contextmanager
 def eager() -> Iterator[None]:
     """Let `train` call the network itself, as where torch.compile does not work."""
-    warm, forward._warm = forward._warm, lambda *_: False
+    warm, forward._warm = forward._warm, lambda *_: "to compare"
     try:
         yield
     finally:
