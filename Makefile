@@ -22,6 +22,8 @@ REPORTED = $(if $(filter command line environment,$(origin SESSION)),$(FOLDER),$
 .DELETE_ON_ERROR:
 
 benchmark: .venv/installed
+	@test ! -e "$(FOLDER)/session.json" || { \
+	    echo "error: $(FOLDER) already holds results: choose another SESSION, or leave it out"; exit 1; }
 	@mkdir -p "$(FOLDER)"
 	@# papermill rewrites its copy after each cell: it gets its name when it is whole
 	$(BIN)/papermill $(NOTEBOOK) "$(FOLDER)/.$(NOTEBOOK)" --no-progress-bar \

@@ -39,9 +39,18 @@ def headline(validation: Validation) -> str:
         outcome = "ACCEPTÉ" if validation.met else "NON ACCEPTÉ"
     sign = "<" if clock.met else "≥"
     return (
-        f"{outcome} — {CLOCK_NAMES[clock.clock]} : écart du p95 {percent(clock.p95_spread)} {sign} "
+        f"{outcome} — {CLOCK_NAMES[clock.clock]} : écart du p95 "
+        f"{_told_apart(clock.p95_spread, validation.max_p95_spread)} {sign} "
         f"{percent(validation.max_p95_spread)} sur {len(clock.p95_ms)} runs"
     )
+
+
+def _told_apart(spread: float, limit: float) -> str:
+    """The spread with as many digits as it takes to print another figure than the limit's."""
+    digits = 2
+    while digits < 12 and float(f"{spread:.{digits}g}") == limit != spread:
+        digits += 1
+    return percent(spread, digits)
 
 
 def clock_sentence(clock: ClockVerdict, limit: float, decides: bool) -> str:
