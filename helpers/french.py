@@ -18,6 +18,14 @@ def percent(fraction: float, digits: int = 2) -> str:
     return f"{number(100 * fraction, digits)}\N{NO-BREAK SPACE}%"
 
 
+def percents_apart(fraction: float, limit: float) -> tuple[str, str]:
+    """Both as percentages, with as many digits as it takes to see that they differ."""
+    digits = 2
+    while fraction != limit and digits < 12 and percent(fraction, digits) == percent(limit, digits):
+        digits += 1
+    return percent(fraction, digits), percent(limit, digits)
+
+
 def counted(count: int, noun: str) -> str:
     """Return « 1 époque », « 2 époques »."""
     return f"{count} {noun}{'s' if count > 1 else ''}"

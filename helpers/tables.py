@@ -10,7 +10,7 @@ from helpers.bench_latency import LatencyResult
 from helpers.calibration import CalibrationReceipt
 from helpers.causes import interval
 from helpers.conditions import ConditionsSeen
-from helpers.french import number, percent
+from helpers.french import number, percent, percents_apart
 from helpers.interference import Observation, flags, untagged
 from helpers.interference.rules import TAG_LABELS
 from helpers.stats import LatencySummary, percentile
@@ -81,12 +81,14 @@ def latency_table(results: Sequence[LatencyResult]) -> pd.DataFrame:
 
 def spread_table(validation: Validation) -> pd.DataFrame:
     """The criterion on each clock; the spread of the mean stands beside that of the p95."""
+    limit = validation.max_p95_spread
+    apart = {n: percents_apart(clock.p95_spread, limit) for n, clock in validation.clocks.items()}
     rows = [
         {
             "Horloge": CLOCK_NAMES[name] + (" (décide)" if name == validation.deciding else ""),
-            "Écart du p95": percent(clock.p95_spread),
+            "Écart du p95": apart[name][0],
             "Écart de la moyenne": percent(clock.mean_spread),
-            "Limite": percent(validation.max_p95_spread),
+            "Limite": apart[name][1],
             "Critère": "tenu" if clock.met else "non tenu",
         }
         for name, clock in validation.clocks.items()

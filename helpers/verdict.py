@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from helpers.bench_latency import NO_COMPILER, NO_GPU, NOT_QUEUEABLE
 from helpers.calibration import CalibrationReceipt
-from helpers.french import number, percent
+from helpers.french import number, percent, percents_apart
 from helpers.interference import Observation, describe, not_observable
 from helpers.profiling import ForwardProfile
 from helpers.validation import ClockVerdict, Validation
@@ -38,19 +38,11 @@ def headline(validation: Validation) -> str:
     else:
         outcome = "ACCEPTÉ" if validation.met else "NON ACCEPTÉ"
     sign = "<" if clock.met else "≥"
+    found, limit = percents_apart(clock.p95_spread, validation.max_p95_spread)
     return (
-        f"{outcome} — {CLOCK_NAMES[clock.clock]} : écart du p95 "
-        f"{_told_apart(clock.p95_spread, validation.max_p95_spread)} {sign} "
-        f"{percent(validation.max_p95_spread)} sur {len(clock.p95_ms)} runs"
+        f"{outcome} — {CLOCK_NAMES[clock.clock]} : écart du p95 {found} {sign} {limit} sur "
+        f"{len(clock.p95_ms)} runs"
     )
-
-
-def _told_apart(spread: float, limit: float) -> str:
-    """The spread with as many digits as it takes to print another figure than the limit's."""
-    digits = 2
-    while digits < 12 and float(f"{spread:.{digits}g}") == limit != spread:
-        digits += 1
-    return percent(spread, digits)
 
 
 def clock_sentence(clock: ClockVerdict, limit: float, decides: bool) -> str:
@@ -58,9 +50,10 @@ def clock_sentence(clock: ClockVerdict, limit: float, decides: bool) -> str:
     name = CLOCK_NAMES[clock.clock].replace("horloge", "Horloge") + (" (décide)" if decides else "")
     values = " · ".join(number(p95) for p95 in clock.p95_ms)
     met = "critère tenu" if clock.met else "critère non tenu"
+    found, allowed = percents_apart(clock.p95_spread, limit)
     return _with_points(
-        f"{name} : p95 {values} ms, écart {percent(clock.p95_spread)} (moyenne : "
-        f"{percent(clock.mean_spread)}), limite {percent(limit)}, {met}",
+        f"{name} : p95 {values} ms, écart {found} (moyenne : {percent(clock.mean_spread)}), limite "
+        f"{allowed}, {met}",
         clock.causes,
     )
 

@@ -1,6 +1,6 @@
 import pytest
 
-from helpers.french import counted, number, percent, scientific
+from helpers.french import counted, number, percent, percents_apart, scientific
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,17 @@ def test_small_figures_in_scientific_notation():
 
 def test_one_is_no_plural():
     assert [counted(n, "époque") for n in (0, 1, 2)] == ["0 époque", "1 époque", "2 époques"]
+
+
+@pytest.mark.parametrize(
+    ("fraction", "limit", "told"),
+    [
+        (0.000056, 0.1, ("0,0056", "10")),
+        (0.09953, 0.1, ("9,95", "10,0")),
+        (0.100004, 0.1, ("10,0004", "10,0000")),
+        (0.1, 0.1, ("10", "10")),
+        (0.1199, 0.123456, ("12,0", "12,3")),
+    ],
+)
+def test_two_percentages_that_differ_are_told_apart(fraction, limit, told):
+    assert percents_apart(fraction, limit) == tuple(f"{one}\N{NO-BREAK SPACE}%" for one in told)

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from fakes import make_result
 
-from helpers import verdict
 from helpers.bench_latency import NO_COMPILER, NO_GPU, NOT_QUEUEABLE
 from helpers.calibration import CalibrationReceipt
 from helpers.profiling import ForwardProfile
@@ -86,11 +85,3 @@ def test_strict_makes_a_missed_criterion_an_error():
         enforce(validation(clock="host"), strict=True)
     with pytest.raises(AcceptanceError, match="DIAGNOSTIC"):
         enforce(validation(schedule="interleaved"), strict=True)
-
-
-@pytest.mark.parametrize(
-    ("spread", "told"),
-    [(0.09953, "9,95"), (0.0956, "9,6"), (0.100004, "10,0004"), (0.1, "10"), (0.000056, "0,0056")],
-)
-def test_the_headline_never_contradicts_itself(spread, told):
-    assert verdict._told_apart(spread, 0.10) == f"{told}\N{NO-BREAK SPACE}%"

@@ -15,7 +15,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from helpers.bench_latency import LatencyResult
-from helpers.french import number, percent
+from helpers.french import number, percent, percents_apart
 from helpers.plots.style import (
     BAND,
     COLOURS,
@@ -153,9 +153,8 @@ def plot_p95_runs(
         axis.set_xlabel("Run")
         axis.set_ylabel("p95 (ms)")
         sign = "<" if spread(p95) < limit else "≥"
-        finding = (
-            f"Horloge {NAMES[clock]} : écart {percent(spread(p95), 3)} {sign} {percent(limit)}"
-        )
+        found, allowed = percents_apart(spread(p95), limit)
+        finding = f"Horloge {NAMES[clock]} : écart {found} {sign} {allowed}"
         axis.set_title(finding, fontweight="bold", color=COLOURS[clock])
         findings.append(f"{finding} (p95 : {value_range(p95)})")
     handles = [

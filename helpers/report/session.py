@@ -16,7 +16,7 @@ COMPARISON = "comparaison.md"  # written by the notebook's annex
 class FinishedSession:
     """What a report needs: the rows (one per run), the verdict's sentences, the machine.
 
-    `parameters`: the notebook's, empty if an older session did not write them down.
+    `parameters`: the notebook's, as far as an older session wrote them down.
     `comparison`: the annex's table in Markdown, empty if nothing was compared.
     `files`: names of what lies in the folder, hidden files apart.
     """
