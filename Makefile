@@ -25,8 +25,9 @@ benchmark: .venv/installed
 	@test ! -e "$(FOLDER)/session.json" || { \
 	    echo "error: $(FOLDER) already holds results: choose another SESSION, or leave it out"; exit 1; }
 	@mkdir -p "$(FOLDER)"
-	@# papermill rewrites its copy after each cell: it gets its name when it is whole
-	$(BIN)/papermill $(NOTEBOOK) "$(FOLDER)/.$(NOTEBOOK)" --no-progress-bar \
+	@# papermill rewrites its copy after each cell: it gets its name when it is whole, also when
+	@# interrupted, which the shell must survive
+	trap : INT TERM; $(BIN)/papermill $(NOTEBOOK) "$(FOLDER)/.$(NOTEBOOK)" --no-progress-bar \
 	    -p runs $(RUNS) -r session "$(SESSION)" -r results_dir "$(RESULTS)" $(ARGS); \
 	    status=$$?; mv -f "$(FOLDER)/.$(NOTEBOOK)" "$(FOLDER)/$(NOTEBOOK)"; exit $$status
 	@$(BIN)/python -m helpers.report "$(FOLDER)"

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pandas as pd
 import torch
@@ -69,6 +69,19 @@ def guard_table(admitted: dict[str, Admitted], refused: dict[str, str]) -> pd.Da
         rows.append(dict.fromkeys(rows[0] if rows else ("Variante",), "–"))
         rows[-1] |= {"Variante": name, "Mesurée": f"non : {reason}"}
     return pd.DataFrame(rows, columns=None if rows else ["Variante"]).set_index("Variante")
+
+
+def guard_record(admitted: dict[str, Admitted], refused: dict[str, str]) -> dict[str, dict]:
+    """What the guard saw of each variant, and why the others are not timed, to be kept as JSON."""
+    seen = {
+        name: {"build_s": found.build_s, **asdict(found.report)} for name, found in admitted.items()
+    }
+    return {"measured": seen, "not_measured": refused}
+
+
+def refused_lines(refused: dict[str, str]) -> str:
+    """The variants that are not timed, in Markdown, to stand below a table of the others."""
+    return "".join(f"- `{name}` : non mesurée, {reason}\n" for name, reason in refused.items())
 
 
 def _count(kernels: float | None) -> str:

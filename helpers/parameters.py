@@ -7,7 +7,7 @@ papermill passes on whatever the command line says (``-p strict true`` arrives a
 import difflib
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -134,6 +134,26 @@ RULES: dict[str, Rule] = {
         r"|[A-Za-z0-9][A-Za-z0-9._-]{0,99}",
     ),
 }
+
+
+def notebook_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:
+    """Pick the parameters out of the notebook's global names, for `validate`.
+
+    On the first run of the day, before "parameters" exists, there is nothing else yet but what
+    papermill injected: a misspelled `-p` name is picked too, so that it is refused.
+    """
+    injected = "parameters" not in namespace
+    return {
+        name: value
+        for name, value in namespace.items()
+        if name in RULES or (injected and _may_be_injected(name, value))
+    }
+
+
+def _may_be_injected(name: str, value: Any) -> bool:
+    """Can papermill have set it? `In` and `Out` are IPython's own, as all that begins with "_"."""
+    kinds = (bool, int, float, str, list, dict, type(None))
+    return type(value) in kinds and not name.startswith("_") and name not in ("In", "Out")
 
 
 def validate(**given: Any) -> Parameters:

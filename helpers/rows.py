@@ -10,6 +10,17 @@ from helpers.causes import interval
 from helpers.parameters import Parameters
 from helpers.validation import deciding_clock
 
+# How a reader's tables call what a run or its calibration says against its figures.
+FLAG_LABELS = {
+    "unsteady_warmup": "échauffement non stabilisé",
+    "conditions_not_met": "conditions non tenues",
+    "gpu_clock_unavailable": "horloge GPU absente",
+    "retried_batches": "lots repris",
+    "other_session": "autre session en cours",
+    "uncalibrated": "horloge hors tolérance",
+    "not_calibrated": "non étalonnée",
+}
+
 
 def run_row(
     result: LatencyResult,

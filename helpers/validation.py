@@ -165,6 +165,21 @@ def _measure_moved(model, inputs, iterations, settings):
     return _watched(model.to(device), inputs, iterations, settings, Watch(device))
 
 
+def check_clock(requested: str, device: torch.device) -> None:
+    """Refuse, before anything is measured, the GPU clock where there is no GPU.
+
+    Raises
+    ------
+    RuntimeError
+        clock="gpu" was asked for and the device is no GPU.
+    """
+    if requested == "gpu" and device.type != "cuda":
+        raise RuntimeError(
+            f"clock='gpu' cannot be had on device '{device}': use clock='auto' or 'host', or a "
+            "machine with a CUDA GPU"
+        )
+
+
 def deciding_clock(requested: str, results: Iterable[LatencyResult]) -> str:
     """Which clock fills `lat_*` and decides: "gpu" where every run has it, unless asked otherwise.
 

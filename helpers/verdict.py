@@ -58,6 +58,12 @@ def clock_sentence(clock: ClockVerdict, limit: float, decides: bool) -> str:
     )
 
 
+def disturbances(observed: Sequence[Sequence[Observation]], during: str) -> str:
+    """What was seen around the blocks of each run, in one sentence with points."""
+    seen = [told for run, blocks in enumerate(observed, 1) for told in describe(blocks, run)]
+    return _with_points(f"Perturbations pendant {during}", seen or ["aucune constatée"])
+
+
 def _with_points(sentence: str, points: Sequence[str]) -> str:
     """A sentence, and under it, as a nested Markdown list, what there is to say about it."""
     if not points:
@@ -87,9 +93,8 @@ def verdict_sentences(
     sentences += [f"Pas d'horloge GPU : {NO_GPU_CLOCK[why]}." for why in sorted(unavailable)]
     sentences.append(f"Étalonnage : {RECEIPTS[receipt.status]}.")
     sentences.append(_copies(profile))
-    seen = [told for run, blocks in enumerate(observed, 1) for told in describe(blocks, run)]
     if observed:
-        sentences.append(_with_points("Perturbations", seen or ["aucune constatée"]))
+        sentences.append(disturbances(observed, "les runs"))
     if hidden := not_observable([block for blocks in observed for block in blocks]):
         sentences.append(f"Non observable ici : {', '.join(hidden)}.")
     return sentences

@@ -1,5 +1,7 @@
 """The annex on a CPU: variants admitted or named, scored, and laid out as rows and tables."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -55,6 +57,18 @@ def test_a_variant_that_fails_is_named_and_the_others_go_on(model, monkeypatch):
     assert table["Mesurée"]["fp32"] == "oui"
     assert table["Mesurée"]["fused"].startswith("non : ")
     assert table["Mesurée"]["tf32"] == "non : tf32 demande un GPU NVIDIA"
+
+
+def test_what_the_guard_saw_can_be_kept(admitted):
+    record = annex.guard_record(admitted, {"tf32": "tf32 demande un GPU NVIDIA"})
+    kept = json.loads(json.dumps(record, allow_nan=False))
+    assert list(kept["measured"]) == ["fp32", "channels_last"]
+    assert kept["measured"]["fp32"]["drift"] == 0
+    assert kept["measured"]["channels_last"]["build_s"] > 0
+    assert kept["not_measured"] == {"tf32": "tf32 demande un GPU NVIDIA"}
+    assert annex.refused_lines(kept["not_measured"]) == (
+        "- `tf32` : non mesurée, tf32 demande un GPU NVIDIA\n"
+    )
 
 
 def test_without_the_reference_nothing_is_compared(model, monkeypatch):

@@ -160,14 +160,14 @@ def test_processes_of_one_sitting_are_not_told_apart_on_their_gpu(tmp_path):
         ({"machine": MACHINE | {"cuda": {"torch_cuda": None}}}, "aucun dans la référence"),
         (
             {"before": runs_of(ONE_LEVEL, precision="tf32")},
-            "fp32 (consecutive) : precision = fp32 ici, tf32 dans la référence",
+            "fp32 (runs consécutifs) : precision = fp32 ici, tf32 dans la référence",
         ),
         ({"before": runs_of(ONE_LEVEL, batch_size=8)}, "batch_size = 1 ici, 8 dans"),
         ({"before": runs_of(ONE_LEVEL, input_shape=(1, 3, 64, 64))}, "1x3x64x64 dans"),
         ({"before": runs_of(ONE_LEVEL, device="cpu")}, "device_type = cuda ici, cpu dans"),
-        ({"before": runs_of({"fp16": (1, 2)})}, "fp32 (consecutive) : absent de la session"),
-        ({"schedule": "interleaved"}, "fp32 (consecutive) : absent de la session"),
-        ({"before": runs_of(ONE_LEVEL, runs=1)}, "fp32 (consecutive) : moins de deux runs"),
+        ({"before": runs_of({"fp16": (1, 2)})}, "fp32 (runs consécutifs) : absent de la session"),
+        ({"schedule": "interleaved"}, "fp32 (runs consécutifs) : absent de la session"),
+        ({"before": runs_of(ONE_LEVEL, runs=1)}, "fp32 (runs consécutifs) : moins de deux runs"),
     ],
 )
 def test_a_mismatch_is_named_and_nothing_compared(tmp_path, settings, named):
@@ -183,7 +183,7 @@ def test_variants_that_match_are_compared_beside_one_that_does_not(tmp_path):
     now = runs_of(ONE_LEVEL) | runs_of({"fp16": (0.5, 2.3)})
     comparison = compare(tmp_path, now, runs_of(ONE_LEVEL))
     assert set(verdicts(comparison)) == {("fp32", "gpu"), ("fp32", "host")}
-    assert comparison.mismatches == ("fp16 (consecutive) : absent de la session de référence",)
+    assert comparison.mismatches == ("fp16 (runs consécutifs) : absent de la session de référence",)
 
 
 def test_another_model_is_named_where_both_sessions_say_which(tmp_path):
@@ -208,7 +208,9 @@ def test_sentences_say_ratio_runs_and_what_runs_cannot_tell(tmp_path):
     gpu, host, limits = (
         told.replace("\N{NO-BREAK SPACE}", " ") for told in baseline_sentences(comparison)
     )
-    assert gpu.startswith("fp32 (consecutive), horloge GPU : plus lent que `before`, rapport 1,15")
+    assert gpu.startswith(
+        "fp32 (runs consécutifs), horloge GPU : plus lent que `before`, rapport 1,15"
+    )
     assert "pas de différence détectée avec `before`" in host
     assert gpu.endswith("3 runs contre 3.")
     assert "0,60 % (horloge GPU) et 11 % (horloge hôte)" in limits
@@ -240,6 +242,13 @@ def test_an_unfinished_baseline_is_refused_before_anything_is_measured(tmp_path)
     with pytest.raises(BaselineError, match=r"'running', not complete.*give the folder"):
         check_baseline(folder)
     check_baseline(session(tmp_path, "whole"))
+
+
+def test_a_name_that_lies_in_results_is_suggested(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    session(tmp_path / "results", "before")
+    with pytest.raises(BaselineError, match="no such folder, did you mean 'results/before'"):
+        check_baseline("before")
 
 
 def test_what_is_no_session_is_refused(tmp_path):

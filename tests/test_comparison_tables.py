@@ -1,5 +1,7 @@
 """What the reader sees of a comparison: controls first, both clocks, and a table to paste."""
 
+from types import SimpleNamespace
+
 import pytest
 from comparison_fakes import ACCURACIES, COPIES, COPY, LEVELS, REFERENCE, make_interleaved
 
@@ -14,6 +16,7 @@ from helpers.comparison.tables import (
     report_table,
     verdict_of,
 )
+from helpers.interference.evidence import Tag
 
 MEASURED = make_interleaved()
 COMPARISON = compare(MEASURED)
@@ -36,7 +39,7 @@ def test_one_clock_with_interval_and_verdict():
     table = comparison_table(MEASURED, COMPARISON, "gpu", ACCURACIES)
     assert table.index[0] == "compile"
     assert table.loc["fp16", "Verdict"] == "plus rapide"
-    assert table.loc[CONTROL, "Verdict"] == "pas de différence détectée"
+    assert table.loc[CONTROL, "Verdict"] == "pas de différence détectée (témoin)"
     assert table.loc[REFERENCE, "Verdict"] == "référence"
     assert table.loc["fused", "Verdict"] == "plus lent (dans l'écart entre copies)"
     assert table.loc["compile", "Rapport à fp32"].startswith("0,115")
@@ -46,7 +49,7 @@ def test_one_clock_with_interval_and_verdict():
 
 
 def test_a_copys_own_verdict_is_not_excused_by_itself():
-    assert verdict_of(COMPARISON, "gpu", COPY) == "plus lent"
+    assert verdict_of(COMPARISON, "gpu", COPY) == "plus lent (témoin)"
 
 
 def test_accuracy_is_that_of_what_was_timed():
@@ -132,6 +135,17 @@ def test_the_fastest_is_no_control_and_no_difference_that_copies_may_show():
     only_controls[COPIES[0]] = (0.9 * 1.3, 0.9 * 2.3)
     compared = compare(make_interleaved(only_controls))
     assert fastest(compared, "gpu") is None
+
+
+def test_what_disturbed_the_comparison_is_said():
+    assert "Perturbations pendant la comparaison :\n  - aucune constatée" in sentences(MEASURED)
+    tag = Tag("throttle", 1.0, 1.0, "GPU bridé")
+    blocks = tuple(
+        SimpleNamespace(block=k, tags=(tag,) if k == 6 else (), idle_foreigners=0)
+        for k in range(50)
+    )
+    said = sentences(make_interleaved(observed=((), blocks, ())))
+    assert "pendant la comparaison :\n  - GPU bridé pendant le run 2 (bloc 7 sur 50)" in said
 
 
 def test_too_few_rounds_are_said():

@@ -39,6 +39,7 @@ from helpers.environment.facts import (
 CONDITIONS = {
     "model": "resnet18",
     "train_epochs": 0,
+    "train_images": 0,
     "precision": "fp32",
     "batch_size": 1,
     "input_shape": (1, 3, 32, 32),
@@ -332,7 +333,7 @@ def test_table_on_the_cpu(env):
     table = environment_table(env)
     assert list(table.columns) == ["Valeur"]
     assert table.index.is_unique
-    assert table.loc["GPU", "Valeur"] == "aucun ne mesure"
+    assert table.loc["GPU", "Valeur"] == "non utilisé"
     assert table.map(lambda value: isinstance(value, str) and value != "").all(axis=None)
 
 
@@ -357,8 +358,10 @@ def test_fixed_conditions_on_each_device(env):
     assert "Pilote" not in cpu
     assert cpu["Forme de l'entrée"] == "1×3×32×32"
     assert cpu["Modèle"] == "resnet18"
-    trained = fixed_conditions(env, **CONDITIONS | {"train_epochs": 40})["Valeur"]
-    assert trained["Modèle"] == "resnet18, 40 époques"
+    trained = fixed_conditions(env, **CONDITIONS | {"train_epochs": 40, "train_images": 500})[
+        "Valeur"
+    ]
+    assert trained["Modèle"] == "resnet18, 40 époques sur 500 images"
     unknown = fixed_conditions(env, **CONDITIONS | {"model": None, "train_epochs": None})
     assert unknown["Valeur"]["Modèle"] == "non visible"
     gpu = fixed_conditions(env | {"gpu": GPU}, **CONDITIONS)["Valeur"]

@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers.parameters import RULES, ParameterError, Parameters, validate
+from helpers.parameters import (
+    RULES,
+    ParameterError,
+    Parameters,
+    notebook_parameters,
+    validate,
+)
 
 
 def message(**given_values) -> str:
@@ -29,6 +35,19 @@ def test_every_parameter_has_one_rule_in_the_same_order():
     assert list(RULES) == [field.name for field in dataclasses.fields(Parameters)]
     for field in dataclasses.fields(Parameters):
         assert RULES[field.name].kind is field.type is type(field.default)
+
+
+def test_a_misspelled_name_that_papermill_injected_is_refused():
+    ipython = {"In": [""], "Out": {}, "_oh": {}, "exit": object(), "validate": validate}
+    namespace = ipython | {"runs": 4, "run": 5}
+    found = notebook_parameters(namespace)
+    assert found == {"runs": 4, "run": 5}
+    assert "unknown parameter 'run'; did you mean 'runs'?" in message(**found)
+
+
+def test_a_readers_own_variables_are_no_parameters_once_the_day_has_begun():
+    namespace = {"runs": 4, "parameters": Parameters(), "left": 2, "seen": "x"}
+    assert notebook_parameters(namespace) == {"runs": 4}
 
 
 def test_parameters_cannot_be_changed_after_the_check():

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 from fakes import TinyNet
@@ -44,3 +47,32 @@ def test_copies_inside_a_model_are_caught():
     assert clean.kernels > 0
     assert copying.host_to_device >= copying.forwards
     assert copying.device_to_host >= copying.forwards
+
+
+# CUPTI has one subscriber at a time: who can subscribe finds it free.
+SUBSCRIBE = """
+import ctypes, torch
+from helpers.profiling import detached_profile
+device, x = torch.device("cuda"), torch.ones(8, device="cuda")
+with PROFILE as prof:
+    x + x
+    torch.cuda.synchronize()
+assert any(event.device_type == torch.autograd.DeviceType.CUDA for event in prof.events())
+path = next(line.split()[-1] for line in open("/proc/self/maps") if "libcupti.so" in line)
+callback = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_void_p)
+subscriber, nothing = ctypes.c_void_p(), callback(lambda *given: None)
+code = ctypes.CDLL(path).cuptiSubscribe(ctypes.byref(subscriber), nothing, None)
+print("code", code)
+"""
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    ("profile", "free"),
+    [("detached_profile(device)", True), ("torch.profiler.profile(acc_events=True)", False)],
+)
+def test_no_profiler_stays_attached(profile, free):
+    code = SUBSCRIBE.replace("PROFILE", profile)
+    run = [sys.executable, "-c", code]
+    found = subprocess.run(run, capture_output=True, text=True, check=True, timeout=120)
+    assert ("code 0" in found.stdout) == free, found.stdout

@@ -47,7 +47,7 @@ def recording(tmp_path):
             accuracy=0.1,
             eval_images=100,
             session="mine",
-            flags=("a|b", "loud") if run == 2 else (),
+            flags=("a|b", "preempted", "uncalibrated") if run == 2 else (),
         )
         recording.add_run(row, run_samples(result))
     recording.save_json("verdict", {"sentences": ["ACCEPTÉ — tout va bien", "Étalonnage : oui."]})
@@ -138,7 +138,7 @@ def test_the_annexes_table_is_in_the_summary(recording):
 
 def test_model_and_accuracy_read_as_people_write_them(session):
     text = session_markdown(session)
-    assert "| Modèle | resnet18_cifar, 2 époques |" in text
+    assert "| Modèle | resnet18_cifar, 2 époques sur 500 images |" in text
     assert "| 10,00\u00a0% |" in text
 
 
@@ -147,7 +147,7 @@ def test_every_row_of_a_markdown_table_has_all_its_cells(session):
     widths = [len(re.findall(r"(?<!\\)\|", row)) for row in rows]
     assert set(widths[:4]) == {12}
     assert set(widths[4:]) == {3}
-    assert r"a\|b, loud" in rows[3]
+    assert r"a\|b, processus interrompu, horloge hors tolérance |" in rows[3]
 
 
 def test_a_checkpoints_folder_is_not_told(recording):

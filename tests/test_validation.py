@@ -8,7 +8,7 @@ from fakes import TinyNet, make_result
 
 from helpers import validation
 from helpers.interference import Watch
-from helpers.validation import deciding_clock, judge, validation_runs
+from helpers.validation import check_clock, deciding_clock, judge, validation_runs
 
 CPU = torch.device("cpu")
 BATCHES = [torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(i)) for i in range(3)]
@@ -179,6 +179,13 @@ def test_no_clock_stands_in_for_another_unseen():
     assert deciding_clock("auto", results) == "host"
     with pytest.raises(RuntimeError, match="waits inside"):
         judge(results, clock="gpu")
+
+
+def test_a_gpu_clock_without_a_gpu_is_refused_before_anything_is_measured():
+    with pytest.raises(RuntimeError, match="'cpu': use clock='auto' or 'host'"):
+        check_clock("gpu", CPU)
+    check_clock("gpu", torch.device("cuda:0"))
+    check_clock("auto", CPU)
 
 
 def test_interleaved_runs_never_stand_for_the_acceptance():

@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 from helpers.variants import parse
 from helpers.variants.guard import VariantFailed, admit
-from helpers.variants.network import fuse_epilogues
-from helpers.variants.overlap import Aside, NothingToChange, overlap_shortcuts
+from helpers.variants.network import NothingToChange, fuse_epilogues
+from helpers.variants.overlap import Aside, overlap_shortcuts
 
 
 def fused_and_overlapped(network, example):

@@ -11,7 +11,7 @@ from helpers.comparison import TOO_FEW_ROUNDS, Comparison, Interleaved
 from helpers.comparison.stats import FASTER, MIN_ROUNDS, SAME, Ratio
 from helpers.french import number, percent
 from helpers.stats import percentile
-from helpers.verdict import CLOCK_NAMES, NO_GPU_CLOCK
+from helpers.verdict import CLOCK_NAMES, NO_GPU_CLOCK, disturbances
 
 Accuracies = dict[str, Any]  # helpers.accuracy.Accuracy by variant: fraction, low, high
 
@@ -27,8 +27,9 @@ def verdict_of(comparison: Comparison, clock: str, name: str) -> str:
     if name not in comparison.ratios[clock]:
         return "non mesuré"
     verdict = comparison.ratios[clock][name].verdict
-    own = (comparison.control, *comparison.copies)
-    if verdict != SAME and name not in own and comparison.within_placement(clock, name):
+    if name in (comparison.control, *comparison.copies):
+        return f"{verdict} (témoin)"
+    if verdict != SAME and comparison.within_placement(clock, name):
         return f"{verdict} ({CLOSE})"
     return verdict
 
@@ -134,6 +135,7 @@ def comparison_sentences(measured: Interleaved, comparison: Comparison) -> list[
     for clock, why in comparison.refused.items():
         sentences.append(f"Pas de comparaison sur l'{CLOCK_NAMES[clock]} : {REFUSED[why]}.")
     sentences += [f"Non mesurée : {name} ({why})." for name, why in measured.failed.items()]
+    sentences.append(disturbances(measured.observed, "la comparaison"))
     return sentences
 
 

@@ -126,7 +126,7 @@ def environment_table(env: dict) -> pd.DataFrame:
 
 def _gpu_rows(gpu: dict | None) -> dict[str, Any]:
     if gpu is None:
-        return {"GPU": "aucun ne mesure"}
+        return {"GPU": "non utilisé"}
     sm = _join(gpu["sm_clock_mhz"], gpu["sm_clock_max_mhz"])
     memory = _join(gpu["memory_clock_mhz"], gpu["memory_clock_max_mhz"])
     return {
@@ -150,6 +150,7 @@ def fixed_conditions(
     *,
     model: str | None,
     train_epochs: int | None,
+    train_images: int | None,
     precision: str,
     batch_size: int,
     input_shape: tuple[int, ...],
@@ -160,7 +161,9 @@ def fixed_conditions(
     """List what was held fixed during the runs, to be shown beside the verdict, in French."""
     gpu, cuda = env["gpu"], env["cuda"]
     on_gpu = {"CUDA": cuda["torch_cuda"], "Pilote": cuda["driver"]} if gpu else {}
-    trained = f"{model}, {counted(train_epochs, 'époque')}" if train_epochs else model
+    trained = model
+    if train_epochs:
+        trained = f"{model}, {counted(train_epochs, 'époque')} sur {train_images} images"
     return _table(
         {
             "Appareil": gpu["name"] if gpu else f"CPU {_text(env['cpu']['model'])}",

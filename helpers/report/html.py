@@ -49,8 +49,9 @@ def _executed_notebook(session: FinishedSession) -> NotebookNode:
         names = ", ".join(path.name for path in found) or "none"
         raise ResultsError(
             f"session {session.name} has {len(found)} executed notebooks in {session.folder} "
-            f"({names}), one is needed: `make benchmark` leaves it there; from JupyterLab, save "
-            "the notebook there with File > Save Notebook As"
+            f"({names}), one is needed: `make benchmark` leaves it there; after papermill, run "
+            f"`cp out.ipynb {session.folder}/`; from JupyterLab, save the notebook there with "
+            "File > Save Notebook As"
         )
     try:
         return nbformat.read(found[0], as_version=4)

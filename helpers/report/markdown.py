@@ -6,11 +6,15 @@ from pathlib import Path
 
 from helpers.environment import fixed_conditions
 from helpers.french import number, percent
+from helpers.interference.rules import TAG_LABELS
 from helpers.report.session import FinishedSession
+from helpers.rows import FLAG_LABELS
+from helpers.training import CPU_IMAGES
 
 PRECISIONS = {"fp32": "FP32 strict (sans TF32)"}
 DATASETS = {"cifar10": "CIFAR-10", "synthetic": "synthétique (dessiné, pas CIFAR-10)"}
 CLOCKS = {"gpu": "GPU", "host": "hôte"}
+TRAIN_IMAGES = 50_000
 HEAD = ("Run", "Horloge", "Moyenne", "p50", "p95", "p95, intervalle à 95 %", "Écart type")
 HEAD += ("p95 hôte", "p95 GPU", "Exactitude", "Signalements")
 
@@ -60,8 +64,14 @@ def _run(row: dict) -> tuple[str, ...]:
         " – ".join(map(_ms, bounds)) if estimable else "non estimable",
         *(_ms(row[name]) for name in ("lat_std", "host_p95", "gpu_p95")),
         "-" if math.isnan(row["accuracy"]) else percent(row["accuracy"], 4),
-        row["flags"].replace(";", ", ") or "aucun",
+        _flags(row["flags"]),
     )
+
+
+def _flags(codes: str) -> str:
+    """The column `flags` in words."""
+    labels = TAG_LABELS | FLAG_LABELS
+    return ", ".join(labels.get(code, code) for code in filter(None, codes.split(";"))) or "aucun"
 
 
 def _ms(value: float) -> str:
@@ -74,6 +84,7 @@ def _conditions(session: FinishedSession) -> dict[str, str]:
         session.environment,
         model=model and Path(model).name,  # a checkpoint's folder is the machine's affair
         train_epochs=session.parameters.get("train_epochs"),
+        train_images=TRAIN_IMAGES if session.environment["gpu"] else CPU_IMAGES,
         precision=PRECISIONS.get(row["precision"], row["precision"]),
         batch_size=row["batch_size"],
         input_shape=tuple(row["input_shape"].split("x")),

@@ -62,10 +62,13 @@ def read_session(folder: Path) -> FinishedSession:
         parameters = dict(_json(written)) if written.exists() else {}
         parameters["train_epochs"] = int(parameters.get("train_epochs", 0))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ResultsError(f"{folder} holds no finished session ({error}): run it again") from None
+        raise ResultsError(
+            f"{folder} holds no finished session ({error}): go on in JupyterLab if its kernel "
+            "still runs, else run a new one"
+        ) from None
     if state != "complete":
         raise ResultsError(
-            f"session {folder.resolve().name} is {state!r}, not complete: run it again"
+            f"session {folder.resolve().name} is {state!r}, not complete: run a new one"
         )
     files = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
     rows = read_results(folder / "results.csv")

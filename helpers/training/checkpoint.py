@@ -45,7 +45,8 @@ def save_checkpoint(
         os.replace(partial, path)
     except (OSError, RuntimeError) as error:  # torch.save tells a full disk by RuntimeError
         raise OSError(
-            f"checkpoint {path} cannot be written ({error}): free space or name another file"
+            f"checkpoint {path} cannot be written ({error}): free space, or give another folder "
+            "(data_dir in the notebook)"
         ) from error
     finally:
         with suppress(OSError):

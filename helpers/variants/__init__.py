@@ -20,6 +20,7 @@ from helpers.conditions import measuring_conditions
 from helpers.variants.graph import WARMUP_CALLS, Captured, Compiled
 from helpers.variants.network import Adapted, crop_to_image, fold_batch_norm, fuse_epilogues
 from helpers.variants.overlap import overlap_shortcuts
+from helpers.variants.stem import suit_stem
 
 __all__ = ["PARTS", "Part", "Variant", "VariantError", "build", "parse"]
 
@@ -55,6 +56,7 @@ PARTS: dict[str, Part] = {
     "cropped": Part(
         "network", "poids qui ne voient que le bord nul retirés", crop_to_image, fixed=True
     ),
+    "stem": Part("network", "image complétée à 4 canaux, max-pooling par le noyau 3D", suit_stem),
     "epilogue": Part(
         "network", "biais, addition et ReLU dans la convolution cuDNN", fuse_epilogues, "cuda"
     ),

@@ -17,7 +17,7 @@ from helpers.french import number
 from helpers.profiling import ForwardProfile, profile_forwards
 from helpers.variants import Variant, build
 from helpers.variants.kernels import PrecisionProof, prove_precision
-from helpers.variants.overlap import NothingToChange
+from helpers.variants.network import NothingToChange
 
 # Relative rounding of one operand: half a unit in the last place of 10 (TF32, FP16) or 7 (BF16)
 # bits of mantissa. FP32 rounds at 2^-24, but also accumulates in FP32: over the up to K = 4,608

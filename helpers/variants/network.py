@@ -15,6 +15,10 @@ ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_")
 RELUS = (F.relu, torch.relu, torch.relu_, "relu", "relu_")
 
 
+class NothingToChange(ValueError):
+    """A rewriting finds nothing to rewrite; the message is a French reason."""
+
+
 class Adapted(nn.Module):
     """FP32 NCHW image in, FP32 logits out, whatever the network's own type and memory layout."""
 
@@ -58,7 +62,7 @@ def crop_to_image(network: nn.Module, example: torch.Tensor) -> nn.Module:
         if isinstance(module, nn.Conv2d):
             _crop(module, seen, made)
         elif seen == made:
-            _replace(network, name, nn.Identity())
+            replace(network, name, nn.Identity())
     return network
 
 
@@ -179,6 +183,7 @@ def is_call(node, functions: tuple, kinds, modules: dict) -> bool:
     return node.op in ("call_function", "call_method") and node.target in functions
 
 
-def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
+def replace(network: nn.Module, name: str, module: nn.Module) -> None:
+    """Put `module` in the place of the submodule called `name`."""
     parent, _, leaf = name.rpartition(".")
     setattr(network.get_submodule(parent), leaf, module)

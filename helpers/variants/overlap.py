@@ -6,6 +6,7 @@ from torch import fx, nn
 from helpers.variants.network import (
     ADDITIONS,
     ConvEpilogue,
+    NothingToChange,
     add_module,
     fold_batch_norm,
     is_call,
@@ -13,10 +14,6 @@ from helpers.variants.network import (
 )
 
 NOTHING = "le modèle n'a aucune convolution sur un raccourci"
-
-
-class NothingToChange(ValueError):
-    """A rewriting finds nothing to rewrite; the message is a French reason."""
 
 
 class Aside(nn.Module):

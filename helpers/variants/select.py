@@ -6,7 +6,7 @@ from torch import nn
 from helpers.environment.compile import check_compile_once
 from helpers.variants import PARTS, Variant, parse
 
-FASTEST = "fp16+cropped+epilogue+overlap+channels_last+cudagraph_tuned"
+FASTEST = "fp16+cropped+stem+epilogue+overlap+channels_last+cudagraph_tuned"
 ALL = (
     "fp32",
     "tf32",

@@ -18,12 +18,12 @@ from time import perf_counter
 import numpy as np
 import torch
 from torch.autograd import DeviceType
-from torch.profiler import ProfilerActivity, profile
 
 from helpers.bench_latency import benchmark_latency
 from helpers.conditions import measuring_conditions
 from helpers.environment import choose_device
 from helpers.models import build_model
+from helpers.profiling import detached_profile
 from helpers.stats import summarise
 from helpers.variants.dram import copy_bandwidth, weight_bytes
 from helpers.variants.guard import VariantFailed, admit, no_recompilation
@@ -79,7 +79,7 @@ def measure(variant, model, inputs, device, samples: dict) -> dict:
         record["ready_s"] = perf_counter() - begin
         _time(variant, admitted.call, inputs, device, record, samples)
         if device.type == "cuda":
-            record["kernel_ms"] = kernel_ms(admitted.call, variant, inputs)
+            record["kernel_ms"] = kernel_ms(admitted.call, variant, inputs, device)
         admitted = None
         gc.collect()
     except VariantFailed as failed:
@@ -111,13 +111,11 @@ def _time(variant, call, inputs, device, record: dict, samples: dict) -> None:
             record[f"{clock}_p95"] = [v.p95 for v in values]
 
 
-def kernel_ms(call, variant, inputs) -> list[list]:
+def kernel_ms(call, variant, inputs, device) -> list[list]:
     """[name, times per forward, mean ms] in the order of the first occurrence."""
-    activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA]
-    with measuring_conditions(call, variant.conditions), profile(activities=activities) as prof:
+    with measuring_conditions(call, variant.conditions), detached_profile(device) as prof:
         for i in range(PROFILED):
             call(inputs[i % len(inputs)])
-        torch.cuda.synchronize()
     durations: dict[str, list] = {}
     for event in prof.events():
         if event.device_type == DeviceType.CUDA:

@@ -5,23 +5,26 @@ place of the model in memory, and all processes of a sitting share the machine. 
 much those move the level; it widens every interval, because three runs cannot show it.
 """
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from helpers.annex import COPIES, REFERENCE
+from helpers.baseline.stored import (
+    BaselineError,
+    Stored,
+    finished_session,
+    log_medians,
+    read_stored,
+)
 from helpers.comparison import control_of
 from helpers.comparison.stats import CONFIDENCE, SAME, SLOWER, side_of_one
 from helpers.french import number, percent
-from helpers.report.session import read_session
-from helpers.results import ResultsError, load_samples, read_results
 from helpers.verdict import CLOCK_NAMES
 
 # Standard deviation of the logarithm of a session's median latency: fresh processes on one GPU, and
@@ -31,11 +34,9 @@ SESSION_SD = {"gpu": {"same": 0.006, "other": 0.025}, "host": {"same": 0.11, "ot
 SESSION_KEYS = ("gpu_name", "torch_version", "cuda_version")
 VARIANT_KEYS = ("precision", "batch_size", "input_shape", "device_type")
 _ENTRY = ["variant", "schedule"]
+_SCHEDULES = {"consecutive": "runs consécutifs", "interleaved": "runs entrelacés"}
+_SCHEDULES["randomised"] = "à tour de rôle"
 CONTROLS = (control_of(REFERENCE), *COPIES)  # the reference again: they judge a session, not two
-
-
-class BaselineError(RuntimeError):
-    """There is no session to compare with, or (strict) this one is slower or incomparable."""
 
 
 @dataclass(frozen=True)
@@ -71,15 +72,6 @@ class BaselineComparison:
     mismatches: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _Stored:
-    name: str
-    folder: Path
-    rows: pd.DataFrame  # with the column device_type
-    gpu_uuid: str | None
-    model: str | None
-
-
 def check_baseline(folder: str | Path) -> None:
     """Refuse, before anything is measured, a folder that is no finished session.
 
@@ -88,7 +80,7 @@ def check_baseline(folder: str | Path) -> None:
     BaselineError
         It is no folder of a session, or that session is not complete.
     """
-    _finished(Path(folder))
+    finished_session(Path(folder))
 
 
 def compare_baseline(folder: str | Path, baseline: str | Path) -> BaselineComparison:
@@ -105,8 +97,8 @@ def compare_baseline(folder: str | Path, baseline: str | Path) -> BaselineCompar
     BaselineError
         One of them cannot be read, or the baseline is not finished.
     """
-    before = _finished(Path(baseline))
-    now = _read(Path(folder))
+    before = finished_session(Path(baseline))
+    now = read_stored(Path(folder))
     mismatches = _session_mismatches(now, before)
     pairs = []
     if not mismatches:
@@ -116,7 +108,7 @@ def compare_baseline(folder: str | Path, baseline: str | Path) -> BaselineCompar
             named = _variant_mismatches(key, rows, stored)
             mismatches += named
             if not named:
-                pairs.append((key, _medians(now, rows), _medians(before, stored)))
+                pairs.append((key, log_medians(now, rows), log_medians(before, stored)))
     same_gpu = now.gpu_uuid is not None and now.gpu_uuid == before.gpu_uuid
     changes = [
         change for clock in SESSION_SD for change in _changes(clock, pairs, same_gpu, mismatches)
@@ -144,10 +136,11 @@ def baseline_sentences(comparison: BaselineComparison) -> list[str]:
 
 def _sentence(change: Change, baseline: str) -> str:
     link = "avec" if change.verdict == SAME else "que"
+    low, high = number(change.low), number(change.high)
     return (
-        f"{change.variant} ({change.schedule}), {CLOCK_NAMES[change.clock]} : {change.verdict} "
-        f"{link} `{baseline}`, rapport {number(change.ratio)} ({number(change.low)} – "
-        f"{number(change.high)}), {change.runs[0]} runs contre {change.runs[1]}."
+        f"{_named(change.variant, change.schedule)}, {CLOCK_NAMES[change.clock]} : "
+        f"{change.verdict} {link} `{baseline}`, rapport {number(change.ratio)} ({low} – {high}), "
+        f"{change.runs[0]} runs contre {change.runs[1]}."
     )
 
 
@@ -192,35 +185,7 @@ def enforce_baseline(
         )
 
 
-def _finished(folder: Path) -> _Stored:
-    try:
-        read_session(folder)
-    except ResultsError as error:
-        raise BaselineError(
-            f"baseline={str(folder)!r} cannot be compared with: {error}; or give the folder of a "
-            "complete session, such as 'results/2026-11-24T22-56-08-c0da06'"
-        ) from None
-    return _read(folder)
-
-
-def _read(folder: Path) -> _Stored:
-    try:
-        rows = read_results(folder / "results.csv")
-        environment = _json(folder / "environment.json")
-    except (ResultsError, OSError, ValueError) as error:
-        raise BaselineError(f"{folder} holds no session's results: {error}") from None
-    rows["device_type"] = rows["device"].str.partition(":")[0]
-    written = folder / "parameters.json"
-    model = _json(written).get("model") if written.exists() else None
-    uuid = (environment.get("gpu") or {}).get("uuid")
-    return _Stored(folder.resolve().name, folder, rows, uuid, model)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf8"))
-
-
-def _session_mismatches(now: _Stored, before: _Stored) -> list[str]:
+def _session_mismatches(now: Stored, before: Stored) -> list[str]:
     found = [
         _differ(key, now.rows[key].unique(), before.rows[key].unique()) for key in SESSION_KEYS
     ]
@@ -230,7 +195,7 @@ def _session_mismatches(now: _Stored, before: _Stored) -> list[str]:
 
 
 def _variant_mismatches(key, rows: pd.DataFrame, stored: pd.DataFrame) -> list[str]:
-    name = f"{key[0]} ({key[1]})"
+    name = _named(*key)
     if stored.empty:
         return [f"{name} : absent de la session de référence"]
     found = [
@@ -249,17 +214,8 @@ def _differ(what: str, now: Sequence, before: Sequence, name: str = "") -> str:
     return prefix + f"{what} = " + " ici, ".join(values) + " dans la référence"
 
 
-def _medians(session: _Stored, rows: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Logarithm of each run's median latency, by clock that all of these runs have."""
-    try:
-        runs = [load_samples(session.folder / f"run_{index + 1}.npz") for index in rows.index]
-    except ResultsError as error:
-        raise BaselineError(f"session {session.name} lacks samples: {error}") from None
-    return {
-        clock: np.log([np.median(run[f"{clock}_ms"]) for run in runs])
-        for clock in SESSION_SD
-        if all(f"{clock}_ms" in run for run in runs)
-    }
+def _named(variant: str, schedule: str) -> str:
+    return f"{variant} ({_SCHEDULES[schedule]})"
 
 
 def _changes(clock: str, pairs, same_gpu: bool, mismatches: list[str]) -> list[Change]:
@@ -269,7 +225,7 @@ def _changes(clock: str, pairs, same_gpu: bool, mismatches: list[str]) -> list[C
         if clock in now and clock in before
     ]
     alone = [key for key, *sides in pairs if min(map(len, sides)) < 2]
-    mismatches += [f"{key[0]} ({key[1]}) : moins de deux runs" for key in alone]
+    mismatches += [f"{_named(*key)} : moins de deux runs" for key in alone]
     pairs = [pair for pair in pairs if pair[0] not in alone]
     session_sd = SESSION_SD[clock]["same" if same_gpu else "other"]
     return [
