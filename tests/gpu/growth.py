@@ -21,7 +21,7 @@ from helpers.comparison import measure_interleaved
 from helpers.environment import choose_device, collect_environment
 from helpers.models import build_model
 
-ENTRIES, RUNS, SAMPLES = (2, 4, 8, 16), (1, 2, 4), 40
+ENTRIES, RUNS, SAMPLES = (2, 4, 8), (1, 2, 4), 40
 
 
 def main() -> None:
