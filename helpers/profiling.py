@@ -44,9 +44,9 @@ def detached_profile(device: torch.device) -> Iterator[profile]:
     """Profile what is inside, then detach CUPTI, NVIDIA's tracing library, from the process.
 
     torch leaves it attached (https://github.com/pytorch/pytorch/issues/144455), and every later
-    launch pays for it: on an H100 a captured graph's host latency went from 0.16 to 0.20 ms, an
-    eager ResNet-18's from 2.3 to 3.0 ms. Told to tear down, Kineto does so in a thread of its own,
-    when some CUDA call returns: hence the calls at the end, before it is told otherwise.
+    launch pays for it, which `tests.gpu.profiler` measures. Told to tear down, Kineto does so in a
+    thread of its own, when some CUDA call returns: hence the calls at the end, before it is told
+    otherwise.
     """
     synchronize, before = synchronizer(device), os.environ.get("TEARDOWN_CUPTI")
     os.environ["TEARDOWN_CUPTI"] = "1"

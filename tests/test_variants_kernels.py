@@ -1,11 +1,17 @@
-"""Precisions told from the names of kernels; the names are real ones."""
+"""Precisions told from the names of kernels, those of the committed profiles among them."""
+
+import json
+from pathlib import Path
 
 import pytest
 
+from helpers.variants import parse
 from helpers.variants.kernels import kernel_precision, prove_precision
 
-# The first nine come from profiles of ResNet-18 on an H100 with cuDNN 9.19 and CUDA 13, the others
-# are written after the same libraries' naming and not yet seen in a profile of ours.
+PROFILES = Path(__file__).parents[1] / "results" / "reference_h100" / "variants"
+
+# The first ten come from profiles of ResNet-18 on an H100 with cuDNN 9.19 and CUDA 13; the others
+# are written after the same libraries' naming, for other GPUs and versions.
 SGEMM_CONVOLUTION = (
     "sm80_xmma_fprop_implicit_gemm_f32f32_f32f32_f32_nchwkcrs_nchw_tilesize32x32x8_stage3_"
     "warpsize1x2x1_g1_ffma_aligna4_alignc4_execute_kernel__5x_cudnn"
@@ -22,6 +28,7 @@ TF32_CONVOLUTION = (
 NAMES = [
     (SGEMM_CONVOLUTION, "fp32"),
     ("void implicit_convolve_sgemm<float, float, 1024, 5, 5, 3, 3, 3, 1>", "fp32"),
+    ("void convolve_common_engine_float_NHWC<float, float, 1024, 5, 5, 3, 3, 3, true>", "fp32"),
     (GEMV, "fp32"),
     (TF32_CONVOLUTION, "tf32"),
     (
@@ -69,6 +76,18 @@ NAMES = [
 @pytest.mark.parametrize(("name", "precision"), NAMES)
 def test_real_names(name, precision):
     assert kernel_precision(name) == precision
+
+
+@pytest.mark.parametrize("session", ["dummy", "trained"])
+def test_every_variant_of_the_reference_sessions_is_told_from_its_real_kernels(session):
+    """A variant that ran in another precision than its name's would not have been measured."""
+    measured = json.loads((PROFILES / session / "variants.json").read_text("utf8"))["measured"]
+    assert len(measured) == 20
+    for name, seen in measured.items():
+        precision = parse(name).precision
+        assert prove_precision(precision, seen["kernel_names"]).proven is True, name
+        for other in {"tf32", "fp16", "bf16"} - {precision}:
+            assert prove_precision(other, seen["kernel_names"]).proven is False, (name, other)
 
 
 HALF = "nvjet_hsh_64x8_64x16_4x1_v_bz_TNT"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 # Kernels that multiply: NVIDIA's convolutions and matrix products, and PyTorch's own convolutions.
 PRODUCT = re.compile(
-    r"gemm|gemv|nvjet|scudnn|fprop|implicit_convolve|winograd|conv2d|conv_depthwise|cutlass"
+    r"gemm|gemv|nvjet|scudnn|fprop|convolve|winograd|conv2d|conv_depthwise|cutlass"
 )
 # Helpers of theirs, which only move data.
 HELPER = re.compile(

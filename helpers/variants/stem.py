@@ -1,7 +1,4 @@
-"""What the first layers of a network do badly in FP16 with channels last: three channels, pooling.
-
-On an H100 those two kernels took 25 of the 145 µs of ResNet-18's own work, this way 14.
-"""
+"""First layers that suit FP16 with channels last: images of four channels, a faster pooling."""
 
 import torch
 from torch import nn

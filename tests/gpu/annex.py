@@ -15,13 +15,15 @@ TRAININGS = {
     "first_recipe": "première recette (taux 0,4), sans compilation",
     "without_cutout": "la même, compilée",
     "cutout": "taux 0,2 et cutout 12, compilée",
+    "five_seeds": "la même, autre machine du même type",
 }
 MISSING = "–"
 
 
 def comparison(folder: Path) -> pd.DataFrame:
     """The table that a session's annex wrote, by variant."""
-    lines = (folder / "comparaison.md").read_text(encoding="utf8").splitlines()
+    table, *_ = (folder / "comparaison.md").read_text(encoding="utf8").split("\n\n")
+    lines = table.splitlines()
     head, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
     return pd.DataFrame(rows, columns=head).set_index("Variante")
 
