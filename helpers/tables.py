@@ -38,6 +38,8 @@ def show(frame: pd.DataFrame, caption: str = "") -> HTML:
         .set_uuid(identity)
     )
     style = style.map(lambda value: ALARM if value in FAILED else "")
+    if "Variante" in style.columns:  # a name may be broken after its parts, and is copied whole
+        style = style.format(lambda name: name.replace("+", "+<wbr>"), subset=["Variante"])
     return HTML((style.set_caption(caption) if caption else style).to_html())
 
 

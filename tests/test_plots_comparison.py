@@ -126,3 +126,24 @@ def test_nothing_to_draw_is_said():
         plot_ratios(comparison, "cifar10")
     with pytest.raises(ValueError, match="no accuracy for fp32"):
         plot_accuracy_latency(MEASURED, COMPARISON, {}, "cifar10")
+
+
+def test_a_long_name_is_broken_after_its_parts():
+    long = "fp16+cropped+stem+epilogue+overlap+channels_last+cudagraph_tuned"
+    figure = plot_ratios(compare(make_interleaved(LEVELS | {long: (0.14, 0.19)})), "cifar10")
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels[0] == "fp16+cropped+stem+epilogue+overlap+\nchannels_last+cudagraph_tuned"
+
+
+def test_numbers_of_close_points_do_not_lie_on_each_other():
+    levels = {REFERENCE: (1.3, 2.3), control_of(REFERENCE): (1.3, 2.3)}
+    levels |= {f"v{k}": (1.2 + 0.01 * k, 2.0) for k in range(6)} | {"fast": (0.14, 0.2)}
+    measured = make_interleaved(levels)
+    accuracies = dict.fromkeys(levels, ACCURACIES["fp32"])
+    figure = plot_accuracy_latency(measured, compare(measured), accuracies, "cifar10")
+    png_of(figure)  # places the texts
+    for axis in figure.axes:
+        boxes = [text.get_window_extent() for text in axis.texts]
+        assert len(boxes) == 8
+        overlaps = [a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i]]
+        assert not any(overlaps)

@@ -91,3 +91,10 @@ def test_one_tables_colours_never_show_in_another():
     assert ids[0]
     assert ids[1]
     assert not ids[0] & ids[1]
+
+
+def test_a_variants_long_name_may_be_broken_after_its_parts():
+    table = pd.DataFrame({"Variante": ["fp16+fused"], "x": ["1+1"]}).set_index("Variante")
+    html = tables.show(table).data
+    assert "fp16+<wbr>fused" in html
+    assert "1+1" in html

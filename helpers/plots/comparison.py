@@ -24,6 +24,10 @@ from helpers.plots.style import (
     new_figure,
 )
 
+LINE = 36  # characters of a variant's name beside an axis
+CLOSE = 0.035  # of an axis: numbers nearer than that would overlap
+LIFTS = (5, -11, 16, -22, 27, -33, 38, -44)  # of a number above or below its point, in points
+
 
 @rc_context(STYLE)
 def plot_ratios(comparison: Comparison, dataset: str) -> Figure:
@@ -38,15 +42,15 @@ def plot_ratios(comparison: Comparison, dataset: str) -> Figure:
     """
     clocks = _clocks(comparison)
     names = [n for n in by_speed(comparison, clocks[0]) if n != comparison.reference]
-    figure = new_figure(0.27 * len(names) + 1.6)
+    figure = new_figure(0.3 * len(names) + 1.6)
     axes = figure.subplots(1, len(clocks), squeeze=False, sharey=True).ravel()
     for axis, clock in zip(axes, clocks, strict=True):
         _draw_ratios(axis, comparison, clock, names)
-    axes[0].set_yticks(range(len(names)), names)
+    axes[0].set_yticks(range(len(names)), map(_in_lines, names), fontsize=NOTE_SIZE, linespacing=1)
     axes[0].set_ylim(len(names) - 0.5, -0.9)  # the fastest on top, room for its number
     handles = [
         handle(GREY, "intervalle simultané à 95 %", marker="|", markersize=8),
-        handle(GREY, "contrôle", marker="s", linestyle=""),
+        handle(GREY, "témoin", marker="s", linestyle=""),
     ]
     if comparison.placement:
         label = "écart possible entre copies du même modèle"
@@ -63,6 +67,16 @@ def plot_ratios(comparison: Comparison, dataset: str) -> Figure:
         for clock in clocks
     )
     return finish(figure, title, f"{title}. {' ; '.join(told)}.", dataset)
+
+
+def _in_lines(name: str) -> str:
+    """Break a long name after its "+"."""
+    lines = [""]
+    for part in name.replace("+", "+\0").split("\0"):
+        if lines[-1] and len(lines[-1] + part) > LINE:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
 
 
 def _finding(comparison: Comparison, clock: str) -> str:
@@ -90,6 +104,7 @@ def _draw_ratios(axis: Axes, comparison: Comparison, clock: str, names: Sequence
         axis.annotate(number(ratio.ratio), (ratio.ratio, row), fontsize=NOTE_SIZE, **note)
     axis.set_title(f"Horloge {NAMES[clock]}", fontweight="bold", color=COLOURS[clock])
     axis.set_xlabel(f"latence / latence de {comparison.reference}")
+    axis.margins(x=0.1)  # room for the numbers
     _logarithmic(axis)
 
 
@@ -115,13 +130,16 @@ def plot_accuracy_latency(
     figure = new_figure(4.2 + 0.2 * -(-len(names) // 3))
     axes = figure.subplots(1, len(clocks), squeeze=False, sharey=True).ravel()
     for axis, clock in zip(axes, clocks, strict=True):
-        for index, name in enumerate(names):
-            _draw_point(axis, measured, clock, name, index, accuracies[name])
+        points = {
+            index: _draw_point(axis, measured, clock, name, accuracies[name])
+            for index, name in enumerate(names, start=1)
+        }
         axis.set_title(f"Horloge {NAMES[clock]}", fontweight="bold", color=COLOURS[clock])
         axis.set_xlabel("Latence, p50 (ms)")
         axis.yaxis.set_major_formatter(DecimalComma(useOffset=False))
         axis.margins(0.12)
         _logarithmic(axis)
+        _number(axis, {index: point for index, point in points.items() if point})
     axes[0].set_ylabel("Exactitude (%)")
     listed = [handle("none", f"{index}  {name}") for index, name in enumerate(names, start=1)]
     figure.legend(handles=listed, loc="outside lower center", ncols=3, handlelength=0)
@@ -135,17 +153,30 @@ def plot_accuracy_latency(
     return finish(figure, caption, f"{title}. {' ; '.join(told)}.", dataset)
 
 
-def _draw_point(axis: Axes, measured: Interleaved, clock: str, name: str, index: int, accuracy):
+def _draw_point(axis: Axes, measured: Interleaved, clock: str, name: str, accuracy):
+    """Draw a variant and both its spans; returns where (ms, %), None if this clock has it not."""
     medians = _medians(measured, clock, name)
     if not medians:
-        return
+        return None
     bounds = accuracy.fraction, accuracy.low, accuracy.high
     x, (y, low, high) = float(np.median(medians)), (100 * value for value in bounds)
     axis.plot([min(medians), max(medians)], [y, y], "|-", color=COLOURS[clock], markersize=6)
     axis.plot([x, x], [low, high], "_-", color=COLOURS[clock], markersize=6)
     axis.plot([x], [y], "o", color=COLOURS[clock], markersize=5)
-    place = {"xytext": (5, 5 if index % 2 else -11), "textcoords": "offset points"}
-    axis.annotate(str(index + 1), (x, y), fontsize=NOTE_SIZE + 1, **place)
+    return x, y
+
+
+def _number(axis: Axes, points: dict[int, tuple[float, float]]) -> None:
+    """Write each point's number, further up or down where its neighbours' are in the way."""
+    span = np.log(axis.get_xlim()[1] / axis.get_xlim()[0])
+    last = dict.fromkeys(LIFTS, -np.inf)  # where each height was used last, along the axis
+    for index, (x, y) in sorted(points.items(), key=lambda item: item[1]):
+        along = np.log(x) / span
+        free = (lift for lift in LIFTS if along - last[lift] >= CLOSE)
+        lift = next(free, min(last, key=last.get))
+        last[lift] = along
+        place = {"xytext": (4, lift), "textcoords": "offset points"}
+        axis.annotate(str(index), (x, y), fontsize=NOTE_SIZE + 1, **place)
 
 
 def _medians(measured: Interleaved, clock: str, name: str) -> list[float]:
