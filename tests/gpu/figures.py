@@ -10,7 +10,7 @@ import argparse
 import json
 from pathlib import Path
 
-from helpers.plots.reference import plot_repeatability, plot_side_by_side
+from tests.gpu.plots import plot_repeatability, plot_side_by_side
 
 
 def read_sittings(folders: list[Path]) -> list[tuple[str, dict]]:

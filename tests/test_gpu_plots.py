@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from helpers.french import percent
-from helpers.plots.reference import METHODS, REPEATED, plot_repeatability, plot_side_by_side
 from helpers.stats import spread
 from tests.gpu.figures import main, read_sittings
+from tests.gpu.plots import METHODS, REPEATED, plot_repeatability, plot_side_by_side
 from tests.gpu.summary import METHODS as MEASURED
 from tests.gpu.summary import spread_row
 from tests.test_plots import png_of, texts_of
