@@ -27,7 +27,7 @@ benchmark: .venv/installed
 	@mkdir -p "$(FOLDER)"
 	@# papermill rewrites its copy after each cell: it gets its name when it is whole, also when
 	@# interrupted, which the shell must survive
-	trap : INT TERM; $(BIN)/papermill $(NOTEBOOK) "$(FOLDER)/.$(NOTEBOOK)" --no-progress-bar \
+	trap : INT; $(BIN)/papermill $(NOTEBOOK) "$(FOLDER)/.$(NOTEBOOK)" --no-progress-bar \
 	    -p runs $(RUNS) -r session "$(SESSION)" -r results_dir "$(RESULTS)" $(ARGS); \
 	    status=$$?; mv -f "$(FOLDER)/.$(NOTEBOOK)" "$(FOLDER)/$(NOTEBOOK)"; exit $$status
 	@$(BIN)/python -m helpers.report "$(FOLDER)"

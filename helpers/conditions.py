@@ -39,8 +39,15 @@ class ConditionsSeen:
     @property
     def as_required(self) -> bool:
         """All modules in eval mode, no grad, no TF32, no garbage collection."""
-        return self.modules == self.modules_in_eval and not (
-            self.grad_enabled or self.tf32_convolutions or self.tf32_matmul or self.gc_enabled
+        return self.required_for("fp32")
+
+    def required_for(self, precision: str) -> bool:
+        """The same for a precision of `measuring_conditions`: "tf32" requires TF32 instead."""
+        switches = {self.tf32_convolutions, self.tf32_matmul}
+        return (
+            self.modules == self.modules_in_eval
+            and not (self.grad_enabled or self.gc_enabled)
+            and (precision == "default" or switches == {precision == "tf32"})
         )
 
 

@@ -142,7 +142,7 @@ def notebook_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:
     On the first run of the day, before "parameters" exists, there is nothing else yet but what
     papermill injected: a misspelled `-p` name is picked too, so that it is refused.
     """
-    injected = "parameters" not in namespace
+    injected = not isinstance(namespace.get("parameters"), Parameters)
     return {
         name: value
         for name, value in namespace.items()
@@ -190,7 +190,10 @@ def _problem(name: str, value: Any) -> str | None:
     if name not in RULES:
         close = difflib.get_close_matches(name, RULES, n=1)
         hint = f"; did you mean '{close[0]}'?" if close else "."
-        return f"unknown parameter '{name}'{hint} The parameters are {', '.join(RULES)}."
+        return (
+            f"unknown parameter '{name}'{hint} The parameters are {', '.join(RULES)}. A variable "
+            f"of your own must wait until they are checked: `del {name}`."
+        )
     rule = RULES[name]
     given = f"parameter '{name}': got {_shorten(repr(value))} ({type(value).__name__})"
     if _has_type(value, rule.kind) and rule.accepts(value):

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from time import sleep
 
@@ -16,6 +16,10 @@ from helpers.conditions import measuring_conditions
 PROFILED_FORWARDS = 10
 _ACTIVITIES = [ProfilerActivity.CPU, ProfilerActivity.CUDA]
 _DETACHING_CALLS, _DETACHING_PAUSE_S = 50, 0.002
+
+
+class NoKernelSeenError(RuntimeError):
+    """The profiler saw no kernel at all: then it proves nothing."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +58,11 @@ def detached_profile(device: torch.device) -> Iterator[profile]:
         with profile(activities=_ACTIVITIES, acc_events=True) as prof:
             yield prof
             synchronize()
-        for _ in range(_DETACHING_CALLS):
-            synchronize()
-            sleep(_DETACHING_PAUSE_S)
     finally:
+        with suppress(RuntimeError):  # of the GPU itself: what raised first is told
+            for _ in range(_DETACHING_CALLS):
+                synchronize()
+                sleep(_DETACHING_PAUSE_S)
         if before is None:
             del os.environ["TEARDOWN_CUPTI"]
         else:
@@ -95,13 +100,13 @@ def summarise_events(events: Sequence[tuple[str, float]], forwards: int) -> Forw
 
     Raises
     ------
-    RuntimeError
+    NoKernelSeenError
         The profiler saw no kernel at all: then it proves nothing about copies either.
     """
     copies = [name for name, _ in events if name.startswith("Memcpy")]
     kernels = [(n, ms) for n, ms in events if not n.startswith(("Memcpy", "Memset"))]
     if not kernels:
-        raise RuntimeError(
+        raise NoKernelSeenError(
             "the profiler recorded no GPU kernel, so it cannot show that nothing is copied: "
             "close other profilers (CUPTI has one user at a time) and run again"
         )

@@ -87,7 +87,7 @@ def _own_flags(result: LatencyResult) -> list[str]:
     """What the run itself says against its figures."""
     seen = {
         "unsteady_warmup": not result.steady,
-        "conditions_not_met": not result.conditions.as_required,
+        "conditions_not_met": not result.conditions.required_for(result.precision),
         "gpu_clock_unavailable": result.gpu is None and result.device.startswith("cuda"),
         "retried_batches": result.retried_batches > 0,
         "other_session": bool(result.other_session),

@@ -120,7 +120,7 @@ def _watched(model, dataloader, iterations, settings, watch):
 
 def _interleaved(bench, runs: int, measure_iters: int, watch: Watch):
     started = [bench.new_run(measure_iters) for _ in range(runs)]
-    while not started[-1].complete:
+    while started and not started[-1].complete:
         for run in started:
             watch.look()
             run.measure_block()

@@ -45,6 +45,14 @@ def test_a_misspelled_name_that_papermill_injected_is_refused():
     assert "unknown parameter 'run'; did you mean 'runs'?" in message(**found)
 
 
+def test_a_parameter_called_parameters_hides_no_other():
+    assert notebook_parameters({"parameters": 3, "run": 5}) == {"parameters": 3, "run": 5}
+
+
+def test_a_readers_own_variable_before_the_check_is_told_how_to_go():
+    assert "`del left`" in message(**notebook_parameters({"left": 2}))
+
+
 def test_a_readers_own_variables_are_no_parameters_once_the_day_has_begun():
     namespace = {"runs": 4, "parameters": Parameters(), "left": 2, "seen": "x"}
     assert notebook_parameters(namespace) == {"runs": 4}

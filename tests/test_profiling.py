@@ -1,11 +1,14 @@
+import os
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 import torch
 from fakes import TinyNet
 
-from helpers.profiling import profile_forwards, summarise_events
+from helpers import profiling
+from helpers.profiling import detached_profile, profile_forwards, summarise_events
 
 
 def test_a_cpu_has_no_bus_to_cross():
@@ -32,6 +35,32 @@ def test_kernels_and_copies_are_told_apart():
 def test_a_profile_without_kernels_proves_nothing():
     with pytest.raises(RuntimeError, match="no GPU kernel"):
         summarise_events([("Memcpy HtoD", 0.1)], forwards=1)
+
+
+@pytest.mark.filterwarnings("ignore:CUDA is not available")
+@pytest.mark.parametrize("before", ["0", None])
+def test_the_environment_is_restored_even_after_an_error(before, monkeypatch):
+    monkeypatch.delenv("TEARDOWN_CUPTI", raising=False)
+    if before is not None:
+        monkeypatch.setenv("TEARDOWN_CUPTI", before)
+    with suppress(ValueError), detached_profile(torch.device("cpu")):
+        raise ValueError
+    assert os.environ.get("TEARDOWN_CUPTI") == before
+
+
+@pytest.mark.parametrize("error", [None, ValueError])
+@pytest.mark.filterwarnings("ignore:CUDA is not available")
+def test_the_profiler_is_detached_even_after_an_error(error, monkeypatch):
+    told = []
+    monkeypatch.setattr(
+        profiling, "synchronizer", lambda device: lambda: told.append(os.environ["TEARDOWN_CUPTI"])
+    )
+    with suppress(ValueError), detached_profile(torch.device("cpu")):
+        told.clear()
+        if error:
+            raise error
+    assert len(told) >= 50
+    assert set(told) == {"1"}
 
 
 @pytest.mark.gpu

@@ -1,4 +1,7 @@
+import dataclasses
+
 import numpy as np
+import pytest
 from fakes import AS_REQUIRED, make_result
 
 from helpers.parameters import validate
@@ -61,6 +64,17 @@ def test_flags_say_what_speaks_against_the_figures():
     flags = row(bad, GPU_MACHINE)["flags"].split(";")
     assert set(flags) == {"unsteady_warmup", "gpu_clock_unavailable", "retried_batches"}
     assert AS_REQUIRED.as_required
+
+
+@pytest.mark.parametrize(("precision", "flags"), [("tf32", ""), ("fp32", "conditions_not_met")])
+def test_tf32_is_what_a_tf32_variant_requires(precision, flags):
+    allowed = dataclasses.replace(AS_REQUIRED, tf32_convolutions=True, tf32_matmul=True)
+    result = make_result(samples(2.0), precision=precision, conditions=allowed)
+    assert row(result, CPU_MACHINE)["flags"] == flags
+
+
+def test_a_tf32_variant_that_ran_without_tf32_is_flagged():
+    assert row(make_result(samples(2.0), precision="tf32"), CPU_MACHINE)["flags"] != ""
 
 
 def test_every_sample_is_kept():

@@ -188,6 +188,13 @@ def test_a_gpu_clock_without_a_gpu_is_refused_before_anything_is_measured():
     check_clock("auto", CPU)
 
 
+@pytest.mark.parametrize("schedule", ["consecutive", "interleaved"])
+def test_no_run_left_is_no_run(schedule):
+    watch = Watch(CPU)
+    settings = {"runs": 0, "schedule": schedule, "watch": watch, "device": CPU}
+    assert list(validation_runs(TinyNet(), BATCHES, **settings)) == []
+
+
 def test_interleaved_runs_never_stand_for_the_acceptance():
     results = [make_result(series(2.0, seed)) for seed in range(3)]
     validation = judge(results, schedule="interleaved")

@@ -9,7 +9,7 @@ from torch import nn
 
 from helpers.annex import admit_all
 from helpers.models import build_model
-from helpers.profiling import ForwardProfile
+from helpers.profiling import ForwardProfile, NoKernelSeenError
 from helpers.variants import dram, parse
 from helpers.variants import guard as variants_guard
 from helpers.variants.dram import copy_bandwidth, dram_sentences, weight_bytes
@@ -123,7 +123,7 @@ def test_a_precision_refuted_by_kernel_names_is_caught(model, monkeypatch):
 
 def test_a_profiler_that_sees_nothing_leaves_the_precision_open(model, monkeypatch):
     def blind(*args):
-        raise RuntimeError("the profiler recorded no GPU kernel")
+        raise NoKernelSeenError("the profiler recorded no GPU kernel")
 
     monkeypatch.setattr(variants_guard, "profile_forwards", blind)
     report = judged(model, model)
@@ -259,3 +259,12 @@ def test_the_precision_is_proven_by_kernel_names(name):
     report = admit(parse(name), build_model().cuda(), images, torch.device("cuda")).report
     assert report.precision_proven is True
     assert report.kernels > 10
+
+
+def test_what_else_goes_wrong_while_profiling_refuses_the_variant(model, monkeypatch):
+    def exhausted(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(variants_guard, "profile_forwards", exhausted)
+    with pytest.raises(VariantFailed, match="mémoire insuffisante"):
+        admit(parse("channels_last"), model, IMAGES, CPU)

@@ -42,6 +42,7 @@ def test_resnet18_has_one_stem_and_one_pool_and_can_still_be_fused():
         nn.MaxPool2d((3, 2), stride=(1, 2), padding=(1, 0)),
         nn.MaxPool2d(3, 2, ceil_mode=True),
         nn.MaxPool2d(3, 1, 1, dilation=2),
+        nn.MaxPool2d([3, 2], 1),
     ],
     ids=str,
 )
@@ -63,7 +64,7 @@ def test_a_convolution_used_twice_is_completed_in_both_places():
 @pytest.mark.parametrize(
     "network",
     [
-        nn.Sequential(nn.Conv2d(4, 8, 3)),
+        nn.Sequential(nn.Conv2d(5, 8, 3)),
         nn.Sequential(nn.Conv2d(3, 6, 3, groups=3)),
         nn.Sequential(nn.Linear(3, 4)),
     ],

@@ -215,7 +215,7 @@ def _differ(what: str, now: Sequence, before: Sequence, name: str = "") -> str:
 
 
 def _named(variant: str, schedule: str) -> str:
-    return f"{variant} ({_SCHEDULES[schedule]})"
+    return f"{variant} ({_SCHEDULES.get(schedule, schedule)})"
 
 
 def _changes(clock: str, pairs, same_gpu: bool, mismatches: list[str]) -> list[Change]:

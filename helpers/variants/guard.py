@@ -14,7 +14,7 @@ from torch import nn
 from helpers.conditions import measuring_conditions, modules_of
 from helpers.environment.facts import first_line
 from helpers.french import number
-from helpers.profiling import ForwardProfile, profile_forwards
+from helpers.profiling import ForwardProfile, NoKernelSeenError, profile_forwards
 from helpers.variants import Variant, build
 from helpers.variants.kernels import PrecisionProof, prove_precision
 from helpers.variants.network import NothingToChange
@@ -145,7 +145,7 @@ def _profile(call, inputs, device, conditions) -> tuple[ForwardProfile | None, s
     """One profiled pass; or None and why, in French: no proof is no refutation."""
     try:
         profile = profile_forwards(call, inputs, device, conditions, len(inputs))
-    except RuntimeError as error:
+    except NoKernelSeenError as error:
         return None, f"aucun noyau vu par le profileur ({first_line(error)})"
     return profile, "" if profile else "sans GPU, aucun nom de noyau à lire"
 

@@ -1,5 +1,7 @@
 """First layers that suit FP16 with channels last: images of four channels, a faster pooling."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -7,7 +9,7 @@ from torch.nn import functional as F
 from helpers.variants.network import NothingToChange, replace
 
 CHANNELS = 4  # cuDNN's Tensor Core kernels read 8 bytes at once
-NOTHING = "le modèle n'a ni convolution d'un nombre de canaux à compléter, ni max-pooling"
+NOTHING = "le modèle n'a ni convolution de l'image à compléter, ni max-pooling"
 
 
 class Pool3d(nn.Module):
@@ -27,7 +29,9 @@ class Pool3d(nn.Module):
 
 
 def suit_stem(network: nn.Module, example: torch.Tensor) -> nn.Module:
-    """Complete the channels of images with zeros to a multiple of 4; pool by the 3D kernel.
+    """Complete the image's channels with zeros to a multiple of 4; pool by the 3D kernel.
+
+    Every convolution of as many channels as the image has is taken for one that reads it.
 
     Raises
     ------
@@ -39,7 +43,7 @@ def suit_stem(network: nn.Module, example: torch.Tensor) -> nn.Module:
         if not name:
             continue  # the network itself has no place where it could be replaced
         if module not in suited:
-            suited[module] = _suited(module)
+            suited[module] = _suited(module, example.shape[1])
         if suited[module] is not module:
             replace(network, name, suited[module])
     if all(new is old for old, new in suited.items()):
@@ -47,11 +51,11 @@ def suit_stem(network: nn.Module, example: torch.Tensor) -> nn.Module:
     return network
 
 
-def _suited(module: nn.Module) -> nn.Module:
+def _suited(module: nn.Module, channels: int) -> nn.Module:
     if isinstance(module, nn.MaxPool2d) and not module.return_indices:
         return Pool3d(module)
-    missing = -module.in_channels % CHANNELS if _plain(module) else 0
-    if not missing:
+    missing = -channels % CHANNELS
+    if not missing or not _reads_image(module, channels):
         return module
     # torch calls it 3d: it pads the last three dimensions, here channels, height and width
     padding = (0, 0, 0, 0, 0, missing)
@@ -60,9 +64,9 @@ def _suited(module: nn.Module) -> nn.Module:
     return nn.Sequential(nn.ZeroPad3d(padding), module)
 
 
-def _plain(module: nn.Module) -> bool:
-    return isinstance(module, nn.Conv2d) and module.groups == 1
+def _reads_image(module: nn.Module, channels: int) -> bool:
+    return isinstance(module, nn.Conv2d) and module.groups == 1 and module.in_channels == channels
 
 
-def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    return value if isinstance(value, tuple) else (value, value)
+def _pair(value: int | Sequence[int]) -> tuple[int, ...]:
+    return (value, value) if isinstance(value, int) else tuple(value)

@@ -2,9 +2,9 @@
 
     python -m tests.gpu.profiler FOLDER
 
-In each of a few fresh processes, on both clocks: before any profile, then in turn after a plain
-`torch.profiler.profile` and after our `detached_profile`. FOLDER gets profiler.json and samples.npz
-(every raw sample, in ms).
+In each of a few fresh processes, on both clocks: before any profile, then in turn, in changing
+order, after a plain `torch.profiler.profile` and after our `detached_profile`. FOLDER gets
+profiler.json and samples.npz (every raw sample, in ms).
 """
 
 import argparse
@@ -25,7 +25,7 @@ from helpers.profiling import detached_profile
 from helpers.variants import build, parse
 from helpers.variants.select import FASTEST
 
-PROCESSES, CYCLES, SAMPLES = 3, 3, 200
+PROCESSES, CYCLES, SAMPLES = 3, 4, 200
 VARIANTS = ("fp32", FASTEST)
 
 
@@ -34,9 +34,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
+    if (choice := choose_device("auto")).device.type != "cuda":
+        parser.error(f"a CUDA GPU is needed, there is none here: {choice.reason}")
     samples: dict[str, np.ndarray] = {}
     context = multiprocessing.get_context("spawn")
-    environment = collect_environment(choose_device("auto"))
+    environment = collect_environment(choice)
     for process in range(PROCESSES):
         with ProcessPoolExecutor(1, mp_context=context) as pool:
             taken = pool.submit(worker).result()
@@ -64,7 +66,8 @@ def worker() -> dict[str, np.ndarray]:
     calls = {name: build(parse(name), model, example) for name in VARIANTS}
     samples |= measure(calls, inputs, device, "before_0")
     for cycle in range(CYCLES):
-        for phase, profiled in (("attached", profile()), ("detached", detached_profile(device))):
+        phases = [("attached", profile()), ("detached", detached_profile(device))]
+        for phase, profiled in phases if cycle % 2 else reversed(phases):  # a drift hits both alike
             with profiled, torch.inference_mode():
                 for call in calls.values():
                     call(example)
