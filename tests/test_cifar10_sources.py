@@ -147,7 +147,7 @@ def test_something_else_under_an_archives_name_is_refused(tmp_path):
     ("extra", "reason"),
     [
         ({"../escaped": b"x"}, "outside"),
-        ({"/tmp/escaped": b"x"}, "outside"),
+        ({"/escaped": b"x"}, "outside"),
         ({"cifar-10-batches-py/link": "/etc/passwd"}, "link"),
     ],
 )

@@ -158,8 +158,8 @@ def test_a_change_of_code_is_found_prose_is_free(notebook, executed):
         (lambda nb: nb.cells[2].update(execution_count=None), "never run"),
         (lambda nb: nb.cells[2].update(outputs=[new_output("stream", name="stderr")]), "warning"),
         (
-            lambda nb: nb.cells[2].update(outputs=[new_output("stream", text="in /tmp/x/y")]),
-            "one machine .*/tmp/x/y",
+            lambda nb: nb.cells[2].update(outputs=[new_output("stream", text="in /Users/x/y")]),
+            "one machine .*/Users/x/y",
         ),
         (lambda nb: nb.cells[0].metadata.update(tags=[]), "strip"),
         (lambda nb: nb.metadata.update(widgets={}), "strip"),

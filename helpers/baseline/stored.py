@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from helpers.comparison import CLOCKS
 from helpers.report.session import read_session
 from helpers.results import ResultsError, load_samples, read_results
 
 RESULTS = Path("results")  # where sessions are unless told otherwise
-CLOCKS = ("gpu", "host")
 EXAMPLE = "results/2026-11-24T22-56-08-c0da06"
 
 
