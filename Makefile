@@ -30,7 +30,7 @@ benchmark: .venv/installed
 	trap : INT; $(BIN)/papermill $(NOTEBOOK) "$(FOLDER)/.$(NOTEBOOK)" --no-progress-bar \
 	    -p runs $(RUNS) -r session "$(SESSION)" -r results_dir "$(RESULTS)" $(ARGS); \
 	    status=$$?; mv -f "$(FOLDER)/.$(NOTEBOOK)" "$(FOLDER)/$(NOTEBOOK)"; exit $$status
-	@$(BIN)/python -m helpers.report "$(FOLDER)"
+	@$(BIN)/python -m helpers.after.report "$(FOLDER)"
 
 test: lint
 	$(BIN)/pytest
@@ -52,8 +52,8 @@ test-campaign: .venv/installed requirements-campaign.txt
 	$(BIN)/pytest --runslow tests/campaign
 
 report: .venv/installed
-	$(BIN)/python -m helpers.report markdown "$(REPORTED)"
-	$(BIN)/python -m helpers.report html "$(REPORTED)"
+	$(BIN)/python -m helpers.after.report markdown "$(REPORTED)"
+	$(BIN)/python -m helpers.after.report html "$(REPORTED)"
 
 lab: .venv/installed
 	$(BIN)/jupyter lab $(NOTEBOOK)

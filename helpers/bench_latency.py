@@ -8,7 +8,8 @@ from time import perf_counter
 import numpy as np
 import torch
 
-from helpers.bench_checks import (
+from helpers.clocks import GpuClock, NotQueueableError, host_latencies
+from helpers.clocks.checks import (
     DISTINCT_INPUTS,
     ModelError,
     check_count,
@@ -19,11 +20,10 @@ from helpers.bench_checks import (
     move_inputs,
     phase,
 )
-from helpers.clocks import GpuClock, NotQueueableError, host_latencies
-from helpers.conditions import ConditionsSeen, measuring_conditions
+from helpers.clocks.conditions import ConditionsSeen, measuring_conditions
+from helpers.clocks.warmup import Warmup, warm_up
 from helpers.measuring import announced, other_session
 from helpers.stats import LatencySummary, percentile, summarise
-from helpers.warmup import Warmup, warm_up
 
 __all__ = [
     "DISTINCT_INPUTS",

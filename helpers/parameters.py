@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from helpers.annex.variants import VariantError, parse
+from helpers.annex.variants.select import split_names
 from helpers.models import model_problem
-from helpers.variants import VariantError, parse
-from helpers.variants.select import split_names
 
 LARGEST_SEED = 2**32 - 1  # NumPy's legacy generators take no more
 TEST_SET_SIZE = 10_000

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 from fakes import make_result
 
-from helpers.comparison import Interleaved, control_of
+from helpers.annex.comparison import Interleaved, control_of
 
 REFERENCE = "fp32"
 COPIES = COPY, *_ = ("fp32 (copie 1)", "fp32 (copie 2)", "fp32 (copie 3)")

@@ -4,7 +4,7 @@ import numpy as np
 from torch import nn
 
 from helpers.bench_latency import NO_GPU, LatencyResult
-from helpers.conditions import ConditionsSeen
+from helpers.clocks.conditions import ConditionsSeen
 from helpers.stats import summarise
 
 AS_REQUIRED = ConditionsSeen(3, 3, False, True, False, False, False)

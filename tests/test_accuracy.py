@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from helpers.accuracy import compare_accuracy, measure_accuracy, score
+from helpers.models.accuracy import compare_accuracy, measure_accuracy, score
 
 CPU = torch.device("cpu")
 LABELS = torch.arange(100) % 10

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from helpers.accuracy.scores import first_images, logits, static_batch
-from helpers.variants.graph import Compiled
-from helpers.variants.guard import no_recompilation
+from helpers.annex.variants.graph import Compiled
+from helpers.annex.variants.guard import no_recompilation
+from helpers.models.accuracy.scores import first_images, logits, static_batch
 from tests.fakes import TinyNet
 
 CPU = torch.device("cpu")

@@ -9,11 +9,11 @@ from fakes import TinyNet, make_result
 from torch.utils.data import DataLoader, TensorDataset
 
 from helpers import annex
-from helpers.accuracy import measure_accuracy
-from helpers.comparison import Interleaved
+from helpers.annex.comparison import Interleaved
+from helpers.annex.variants import PARTS, Part, parse
+from helpers.models.accuracy import measure_accuracy
 from helpers.parameters import validate
 from helpers.results.table import check_row
-from helpers.variants import PARTS, Part, parse
 
 CPU = torch.device("cpu")
 IMAGES = [torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(i)) for i in range(3)]

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 from simulated_series import ar1
 
-from helpers.autocorrelation import best_shift, correlation_time, robust_slope, trend_p_value
+from helpers.stats.autocorrelation import best_shift, correlation_time, robust_slope, trend_p_value
 
 
 def rng(seed=0):

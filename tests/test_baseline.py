@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from fakes import make_result
 
-from helpers.baseline import (
+from helpers.after.baseline import (
     BaselineError,
     baseline_sentences,
     check_baseline,
     compare_baseline,
     enforce_baseline,
 )
-from helpers.comparison.stats import FASTER, SAME, SLOWER
+from helpers.annex.comparison.stats import FASTER, SAME, SLOWER
 from helpers.parameters import Parameters
 from helpers.results import open_session
-from helpers.rows import run_row, run_samples
+from helpers.results.rows import run_row, run_samples
 
 REFERENCE = Path(__file__).parents[1] / "results" / "reference_h100"
 MACHINE = {

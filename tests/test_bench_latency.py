@@ -8,8 +8,8 @@ from fakes import TinyNet
 from torch.utils.data import DataLoader, TensorDataset
 
 from helpers import bench_latency as bench
-from helpers import warmup
 from helpers.bench_latency import benchmark_latency, move_inputs, prepared
+from helpers.clocks import warmup
 
 
 def loader(batch_size=1, images=16):

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import calibration
-from helpers.calibration import CalibrationReceipt, calibrate, judge
+from helpers.clocks import calibration
+from helpers.clocks.calibration import CalibrationReceipt, calibrate, judge
 
 
 def points(read):

@@ -1,9 +1,9 @@
 import numpy as np
 from fakes import make_result
 
-from helpers.causes import explain_bound, find_causes, interval
-from helpers.profiling import ForwardProfile
+from helpers.clocks.profiling import ForwardProfile
 from helpers.stats import summarise
+from helpers.validation.causes import explain_bound, find_causes, interval
 
 PROFILE = ForwardProfile(10, 68.0, 1.19, 0, 0, ("sgemm",))
 

@@ -9,8 +9,7 @@ import torch
 from comparison_fakes import COPIES, COPY, LEVELS, REFERENCE, make_interleaved
 from fakes import TinyNet, make_result
 
-from helpers.bench_latency import NO_GPU, ModelError
-from helpers.comparison import (
+from helpers.annex.comparison import (
     ROUNDS_PER_RUN,
     TOO_FEW_ROUNDS,
     block_medians,
@@ -19,8 +18,9 @@ from helpers.comparison import (
     control_of,
     measure_interleaved,
 )
-from helpers.comparison.stats import FASTER, SAME, SLOWER
-from helpers.conditions import tf32_in_force
+from helpers.annex.comparison.stats import FASTER, SAME, SLOWER
+from helpers.bench_latency import NO_GPU, ModelError
+from helpers.clocks.conditions import tf32_in_force
 
 CPU = torch.device("cpu")
 BATCHES = [torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(i)) for i in range(3)]

@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import binomtest
 from simulated_series import ar1, host_like, normal
 
-from helpers.comparison.stats import (
+from helpers.annex.comparison.stats import (
     FASTER,
     MIN_ROUNDS,
     SAME,

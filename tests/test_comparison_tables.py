@@ -5,9 +5,8 @@ from types import SimpleNamespace
 import pytest
 from comparison_fakes import ACCURACIES, COPIES, COPY, LEVELS, REFERENCE, make_interleaved
 
-from helpers import tables
-from helpers.comparison import compare, control_of
-from helpers.comparison.tables import (
+from helpers.annex.comparison import compare, control_of
+from helpers.annex.comparison.tables import (
     by_speed,
     comparison_sentences,
     comparison_table,
@@ -16,7 +15,8 @@ from helpers.comparison.tables import (
     report_table,
     verdict_of,
 )
-from helpers.interference.evidence import Tag
+from helpers.display import tables
+from helpers.validation.interference.evidence import Tag
 
 MEASURED = make_interleaved()
 COMPARISON = compare(MEASURED)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from fakes import TinyNet
 
-from helpers.conditions import measuring_conditions, tf32, tf32_in_force
+from helpers.clocks.conditions import measuring_conditions, tf32, tf32_in_force
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,6 @@
 import torch
 
-from helpers.cost import session_cost
+from helpers.environment.cost import session_cost
 
 
 def test_cost_is_that_of_this_process():

@@ -1,6 +1,6 @@
 import pytest
 
-from helpers.french import counted, number, percent, percents_apart, scientific
+from helpers.display.french import counted, number, percent, percents_apart, scientific
 
 
 @pytest.mark.parametrize(

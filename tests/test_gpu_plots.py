@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers.french import percent
+from helpers.display.french import percent
 from helpers.stats import spread
 from tests.gpu.figures import main, read_sittings
 from tests.gpu.plots import METHODS, REPEATED, plot_repeatability, plot_side_by_side

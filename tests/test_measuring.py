@@ -14,12 +14,12 @@ from fakes import TinyNet, make_result
 
 from helpers import bench_latency, measuring
 from helpers.bench_latency import benchmark_latency
-from helpers.calibration import calibrate
+from helpers.clocks.calibration import calibrate
+from helpers.display.verdict import verdict_sentences
 from helpers.measuring import announced, other_session
 from helpers.parameters import validate
-from helpers.rows import run_row
+from helpers.results.rows import run_row
 from helpers.validation import judge
-from helpers.verdict import verdict_sentences
 
 CPU = torch.device("cpu")
 INPUTS = [torch.zeros(1, 3, 8, 8)]

@@ -12,7 +12,8 @@ from matplotlib import rcParams
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from helpers import plots, results
+from helpers import results
+from helpers.display import plots
 from helpers.stats import summarise
 
 CLASSES = tuple(f"classe {number}" for number in range(10))

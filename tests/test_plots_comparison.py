@@ -5,9 +5,9 @@ import pytest
 from comparison_fakes import ACCURACIES, COPIES, LEVELS, REFERENCE, make_interleaved
 from test_plots import png_of, texts_of
 
-from helpers.comparison import compare, control_of
-from helpers.plots.comparison import plot_accuracy_latency, plot_ratios
-from helpers.plots.style import COLOURS, GREY
+from helpers.annex.comparison import compare, control_of
+from helpers.annex.plots import plot_accuracy_latency, plot_ratios
+from helpers.display.plots.style import COLOURS, GREY
 
 MEASURED = make_interleaved()
 COMPARISON = compare(MEASURED)

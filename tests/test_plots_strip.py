@@ -5,12 +5,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from helpers.interference import Observation
-from helpers.interference.evidence import Tag
-from helpers.interference.rules import GPU_RULES, HOST_RULES, TAG_LABELS
-from helpers.plots import COLOURS, plot_latency_over_time
-from helpers.plots.strip import make_strips
-from helpers.plots.style import MARKED
+from helpers.display.plots import COLOURS, plot_latency_over_time
+from helpers.display.plots.strip import make_strips
+from helpers.display.plots.style import MARKED
+from helpers.validation.interference import Observation
+from helpers.validation.interference.evidence import Tag
+from helpers.validation.interference.rules import GPU_RULES, HOST_RULES, TAG_LABELS
 from tests.fakes import make_result
 from tests.test_plots import png_of, texts_of
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from fakes import TinyNet
 
-from helpers import profiling
-from helpers.profiling import detached_profile, profile_forwards, summarise_events
+from helpers.clocks import profiling
+from helpers.clocks.profiling import detached_profile, profile_forwards, summarise_events
 
 
 def test_a_cpu_has_no_bus_to_cross():
@@ -81,7 +81,7 @@ def test_copies_inside_a_model_are_caught():
 # CUPTI has one subscriber at a time: who can subscribe finds it free.
 SUBSCRIBE = """
 import ctypes, torch
-from helpers.profiling import detached_profile
+from helpers.clocks.profiling import detached_profile
 device, x = torch.device("cuda"), torch.ones(8, device="cuda")
 with PROFILE as prof:
     x + x

@@ -2,9 +2,9 @@
 
 import nbformat
 
-from helpers.french import number
+from helpers.display.french import number
+from helpers.display.verdict import CLOCK_NAMES
 from helpers.results import read_results
-from helpers.verdict import CLOCK_NAMES
 from tests.gpu import protocol
 
 SESSION = protocol.REFERENCE / "session"

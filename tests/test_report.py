@@ -11,13 +11,13 @@ import pytest
 from fakes import make_result
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from helpers.after.report import session_text, write_report
+from helpers.after.report.html import session_html
+from helpers.after.report.markdown import session_markdown
+from helpers.after.report.session import read_session
 from helpers.parameters import validate
-from helpers.report import session_text, write_report
-from helpers.report.html import session_html
-from helpers.report.markdown import session_markdown
-from helpers.report.session import read_session
 from helpers.results import ResultsError, open_session
-from helpers.rows import run_row, run_samples
+from helpers.results.rows import run_row, run_samples
 
 MACHINE = {
     "gpu": None,
@@ -222,7 +222,7 @@ def test_a_report_written_twice_is_the_same(session):
 def test_the_command_line(session, form):
     nbformat.write(executed_notebook(), session.folder / "J1_benchmark.ipynb")
     done = subprocess.run(
-        [sys.executable, "-m", "helpers.report", *form, session.folder],
+        [sys.executable, "-m", "helpers.after.report", *form, session.folder],
         cwd=Path(__file__).parents[1],
         capture_output=True,
         text=True,

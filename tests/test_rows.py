@@ -6,8 +6,8 @@ from fakes import AS_REQUIRED, make_result
 
 from helpers.parameters import validate
 from helpers.results import COLUMNS
+from helpers.results.rows import run_row, run_samples
 from helpers.results.table import check_row
-from helpers.rows import run_row, run_samples
 
 CPU_MACHINE = {"gpu": None, "software": {"torch": "2.14.1"}, "cuda": {"torch_cuda": None}}
 GPU_MACHINE = {

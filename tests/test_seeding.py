@@ -3,7 +3,7 @@ import torch
 from test_training import short
 
 from helpers.models import build_model
-from helpers.seeding import own_random_state, seed_generators
+from helpers.models.seeding import own_random_state, seed_generators
 
 USERS = {"build_model": lambda: build_model("resnet18", 0), "train": lambda: short(epochs=1)}
 

@@ -5,9 +5,9 @@ import numpy as np
 import pandas as pd
 from fakes import AS_REQUIRED, make_result
 
-from helpers import tables
-from helpers.calibration import CalibrationReceipt
-from helpers.calibration import judge as judge_clock
+from helpers.clocks.calibration import CalibrationReceipt
+from helpers.clocks.calibration import judge as judge_clock
+from helpers.display import tables
 from helpers.environment import Check
 from helpers.validation import judge
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from helpers import training
-from helpers.accuracy import measure_accuracy
+from helpers.annex import training
+from helpers.annex.training import Recipe, augmentation, train
+from helpers.annex.training.checkpoint import checkpoint_path
 from helpers.cifar10 import Cifar10, test_loader
 from helpers.models import build_model
-from helpers.training import Recipe, augmentation, train
-from helpers.training.checkpoint import checkpoint_path
+from helpers.models.accuracy import measure_accuracy
 
 test_loader.__test__ = False  # its name is not ours to choose
 CPU = torch.device("cpu")

@@ -3,8 +3,7 @@ import torch
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from helpers.cifar10.transforms import MEAN, STD, test_transform, train_transform
-from helpers.training.augmentation import (
+from helpers.annex.training.augmentation import (
     DEGREES,
     PADDING,
     AugmentedEpoch,
@@ -14,6 +13,7 @@ from helpers.training.augmentation import (
     draw,
     draw_squares,
 )
+from helpers.cifar10.transforms import MEAN, STD, test_transform, train_transform
 
 test_transform.__test__ = False  # its name is not ours to choose
 

@@ -5,11 +5,11 @@ import torch
 from fakes import TinyNet
 from test_training import DATA, SMALL, small_network, train
 
-from helpers.conditions import modules_of
-from helpers.training import forward
-from helpers.training.forward import forward_of
-from helpers.variants.graph import own_code
-from helpers.variants.guard import no_recompilation
+from helpers.annex.training import forward
+from helpers.annex.training.forward import forward_of
+from helpers.annex.variants.graph import own_code
+from helpers.annex.variants.guard import no_recompilation
+from helpers.clocks.conditions import modules_of
 
 
 def example(device="cpu"):

@@ -7,8 +7,8 @@ import torch
 from fakes import TinyNet, make_result
 
 from helpers import validation
-from helpers.interference import Watch
 from helpers.validation import check_clock, deciding_clock, judge, validation_runs
+from helpers.validation.interference import Watch
 
 CPU = torch.device("cpu")
 BATCHES = [torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(i)) for i in range(3)]

@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from helpers import variants
+from helpers.annex import variants
+from helpers.annex.variants import PARTS, VariantError, build, parse
+from helpers.annex.variants import select as variants_select
+from helpers.annex.variants.select import ALL, ALL_SLOW, FASTEST, select
 from helpers.bench_latency import benchmark_latency
-from helpers.conditions import measuring_conditions, modules_of, tf32_in_force
+from helpers.clocks.conditions import measuring_conditions, modules_of, tf32_in_force
 from helpers.environment.compile import CompileCheck
 from helpers.models import build_model
-from helpers.variants import PARTS, VariantError, build, parse
-from helpers.variants import select as variants_select
-from helpers.variants.select import ALL, ALL_SLOW, FASTEST, select
 
 CPU = torch.device("cpu")
 IMAGES = [torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(i)) for i in range(3)]

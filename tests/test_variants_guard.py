@@ -8,12 +8,12 @@ from fakes import TinyNet
 from torch import nn
 
 from helpers.annex import admit_all
+from helpers.annex.variants import dram, parse
+from helpers.annex.variants import guard as variants_guard
+from helpers.annex.variants.dram import copy_bandwidth, dram_sentences, weight_bytes
+from helpers.annex.variants.guard import VariantFailed, admit, guard, no_recompilation, tolerance
+from helpers.clocks.profiling import ForwardProfile, NoKernelSeenError
 from helpers.models import build_model
-from helpers.profiling import ForwardProfile, NoKernelSeenError
-from helpers.variants import dram, parse
-from helpers.variants import guard as variants_guard
-from helpers.variants.dram import copy_bandwidth, dram_sentences, weight_bytes
-from helpers.variants.guard import VariantFailed, admit, guard, no_recompilation, tolerance
 
 CPU, FP32, BF16 = torch.device("cpu"), parse("fp32"), parse("bf16")
 IMAGES = [torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(i)) for i in range(4)]

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from helpers.variants import parse
-from helpers.variants.kernels import kernel_precision, prove_precision
+from helpers.annex.variants import parse
+from helpers.annex.variants.kernels import kernel_precision, prove_precision
 
 PROFILES = Path(__file__).parents[1] / "results" / "reference_h100" / "variants"
 

@@ -5,13 +5,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from helpers.models import build_model
-from helpers.variants.network import (
+from helpers.annex.variants.network import (
     ConvEpilogue,
     crop_to_image,
     fold_batch_norm,
     fuse_epilogues,
 )
+from helpers.models import build_model
 
 REWRITINGS = (fold_batch_norm, crop_to_image, fuse_epilogues)
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))

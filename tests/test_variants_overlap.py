@@ -6,10 +6,10 @@ from test_variants_network import IMAGES, ready, shaken
 from torch import fx, nn
 from torch.nn import functional as F
 
-from helpers.variants import parse
-from helpers.variants.guard import VariantFailed, admit
-from helpers.variants.network import NothingToChange, fuse_epilogues
-from helpers.variants.overlap import Aside, overlap_shortcuts
+from helpers.annex.variants import parse
+from helpers.annex.variants.guard import VariantFailed, admit
+from helpers.annex.variants.network import NothingToChange, fuse_epilogues
+from helpers.annex.variants.overlap import Aside, overlap_shortcuts
 
 
 def fused_and_overlapped(network, example):

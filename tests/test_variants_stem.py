@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from helpers.annex.variants.network import NothingToChange, fuse_epilogues
+from helpers.annex.variants.stem import suit_stem
 from helpers.models import build_model
-from helpers.variants.network import NothingToChange, fuse_epilogues
-from helpers.variants.stem import suit_stem
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 

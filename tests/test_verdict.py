@@ -5,10 +5,9 @@ import pytest
 from fakes import make_result
 
 from helpers.bench_latency import NO_COMPILER, NO_GPU, NOT_QUEUEABLE
-from helpers.calibration import CalibrationReceipt
-from helpers.profiling import ForwardProfile
-from helpers.validation import judge
-from helpers.verdict import (
+from helpers.clocks.calibration import CalibrationReceipt
+from helpers.clocks.profiling import ForwardProfile
+from helpers.display.verdict import (
     NO_GPU_CLOCK,
     AcceptanceError,
     enforce,
@@ -16,6 +15,7 @@ from helpers.verdict import (
     verdict_markdown,
     verdict_sentences,
 )
+from helpers.validation import judge
 
 RECEIPT = CalibrationReceipt((), None, "")
 CLEAN = ForwardProfile(10, 68.0, 1.19, 0, 0, ("sgemm",))

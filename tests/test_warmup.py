@@ -5,9 +5,9 @@ import pytest
 import torch
 from fakes import TinyNet
 
-from helpers import warmup
-from helpers.bench_checks import ModelError
-from helpers.warmup import WARMUP_MAX_ITERS, WARMUP_WINDOW, warm_up
+from helpers.clocks import warmup
+from helpers.clocks.checks import ModelError
+from helpers.clocks.warmup import WARMUP_MAX_ITERS, WARMUP_WINDOW, warm_up
 
 CPU = torch.device("cpu")
 INPUTS = [torch.zeros(1, 3, 8, 8)]

@@ -12,8 +12,8 @@ from helpers.cifar10.download import NotFoundError, fetch
 from helpers.cifar10.sources import DataError, read_local
 from helpers.cifar10.synthetic import PATTERNS, draw_synthetic
 from helpers.cifar10.transforms import MEAN, STD, ImageDataset, test_transform, train_transform
+from helpers.display.french import number
 from helpers.environment import Check
-from helpers.french import number
 
 DATASETS = ("auto", "cifar10", "synthetic")
 CLASSES = (

@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from helpers.display.french import counted, number
 from helpers.environment.compile import CompileCheck, check_compile, check_compile_once
 from helpers.environment.device import FRENCH, DeviceChoice, choose_device, explain_gpu
 from helpers.environment.facts import (
@@ -15,7 +16,6 @@ from helpers.environment.facts import (
     collect_system,
 )
 from helpers.environment.gpu import collect_gpu
-from helpers.french import counted, number
 
 __all__ = [
     "Check",

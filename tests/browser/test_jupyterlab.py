@@ -9,10 +9,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from helpers.stored_outputs import KERNEL, problems, read, stripped
 from lab import FLAGS, NOTEBOOK, OpenNotebook, copy_project, failures, serving, text
 from nbformat.v4 import new_code_cell, new_notebook
-
-from helpers.stored_outputs import KERNEL, problems, read, stripped
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="run `make test-browser` once")
 CHROMIUM = shutil.which("chromium")

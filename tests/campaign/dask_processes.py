@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from helpers.campaign.session import ROOT
+from helpers.after.campaign.session import ROOT
 
 NO_PAGES = ("--dashboard-address", "127.0.0.1:0")
 

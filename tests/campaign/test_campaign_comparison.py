@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers.campaign.comparison import compare, comparison_table, verdict
-from helpers.plots.campaign import MOST_PANELS, plot_campaign
+from helpers.after.campaign.comparison import compare, comparison_table, verdict
+from helpers.after.campaign.plot import MOST_PANELS, plot_campaign
 from tests.campaign.stand_in import row
 from tests.test_plots import png_of
 

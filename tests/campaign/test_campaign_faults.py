@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from helpers.campaign.merge import FAILURES, TABLE, is_finished
-from helpers.campaign.plan import read_plan
-from helpers.campaign.session import ROOT
+from helpers.after.campaign.merge import FAILURES, TABLE, is_finished
+from helpers.after.campaign.plan import read_plan
+from helpers.after.campaign.session import ROOT
 from tests.campaign.dask_processes import cluster
 from tests.campaign.stand_in import FAILING_SEED, write_notebook
 
@@ -28,7 +28,7 @@ SMALL = {
 
 
 def start_campaign(plan: Path, address: str, results: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "helpers.campaign", plan, "--scheduler", address]
+    command = [sys.executable, "-m", "helpers.after.campaign", plan, "--scheduler", address]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.Popen(
         [*map(str, command), "--results-dir", str(results)],

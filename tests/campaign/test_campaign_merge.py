@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from helpers.campaign import merge as campaign_merge
-from helpers.campaign.merge import (
+from helpers.after.campaign import merge as campaign_merge
+from helpers.after.campaign.merge import (
     ADDED,
     claimed,
     is_finished,
@@ -18,7 +18,7 @@ from helpers.campaign.merge import (
     write_failures,
     write_table,
 )
-from helpers.campaign.session import FACTS, ROOT
+from helpers.after.campaign.session import FACTS, ROOT
 from helpers.results import COLUMNS, ResultsError, read_results
 from helpers.results import files as results_files
 from tests.campaign.stand_in import environment, write_session
@@ -124,7 +124,7 @@ def test_one_process_at_a_time_and_what_a_killed_one_left_is_cleared(tmp_path):
     with claimed(folder):
         (folder / ".s1.abcd.tmp").mkdir()
         code = (
-            "import sys; from pathlib import Path; from helpers.campaign.merge import claimed\n"
+            "import sys; from pathlib import Path\nfrom helpers.after.campaign.merge import claimed\n"
             f"with claimed(Path({str(folder)!r})): pass"
         )
         other = subprocess.run(

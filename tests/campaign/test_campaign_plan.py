@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from helpers.campaign import session as campaign_session
-from helpers.campaign.plan import PlanError, make_plan, read_plan
-from helpers.campaign.session import NOTEBOOK, ROOT, code_hash, first_lines, visible_gpus
+from helpers.after.campaign import session as campaign_session
+from helpers.after.campaign.plan import PlanError, make_plan, read_plan
+from helpers.after.campaign.session import NOTEBOOK, ROOT, code_hash, first_lines, visible_gpus
 
 EXAMPLE = ROOT / "examples" / "campaign.yml"
 
@@ -135,7 +135,7 @@ def test_an_error_is_listed_by_its_first_lines():
 
 def test_plans_and_tables_need_no_dask():
     modules = ("plan", "session", "merge", "comparison")
-    code = "import helpers.plots.campaign; "
-    code += "".join(f"import helpers.campaign.{name}; " for name in modules)
+    code = "import helpers.after.campaign.plot; "
+    code += "".join(f"import helpers.after.campaign.{name}; " for name in modules)
     code += "import sys; sys.exit('distributed' in sys.modules or 'dask' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -6,15 +6,15 @@ import os
 import pytest
 import yaml
 
-from helpers.campaign.merge import FAILURES, TABLE
-from helpers.campaign.plan import PlanError
+from helpers.after.campaign.merge import FAILURES, TABLE
+from helpers.after.campaign.plan import PlanError
 from tests.campaign.dask_processes import cluster, free_port
 from tests.campaign.stand_in import write_notebook
 
 pytest.importorskip("distributed", reason="needs Dask: run by `make test-campaign`")
 
-from helpers.campaign import runner as campaign
-from helpers.campaign.worker import _undo_settings_of_dask
+from helpers.after.campaign import runner as campaign
+from helpers.after.campaign.worker import _undo_settings_of_dask
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from helpers.campaign import session as campaign_session
-from helpers.campaign.merge import is_finished, land
-from helpers.campaign.plan import make_plan
-from helpers.campaign.session import FACTS, SessionError, measure
+from helpers.after.campaign import session as campaign_session
+from helpers.after.campaign.merge import is_finished, land
+from helpers.after.campaign.plan import make_plan
+from helpers.after.campaign.session import FACTS, SessionError, measure
 from tests.campaign.stand_in import FAILING_SEED, write_notebook
 
 

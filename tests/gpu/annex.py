@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from helpers.comparison.tables import markdown_table
-from helpers.french import number, percent
+from helpers.annex.comparison.tables import markdown_table
+from helpers.display.french import number, percent
 
 BEGIN, END = "<!-- variantes : début -->", "<!-- variantes : fin -->"
 MODELS = {"dummy": "`resnet18` de J1", "trained": "`resnet18_cifar` entraîné"}

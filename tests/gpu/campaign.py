@@ -20,8 +20,8 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from helpers.campaign.runner import run_campaign
-from helpers.campaign.session import visible_gpus
+from helpers.after.campaign.runner import run_campaign
+from helpers.after.campaign.session import visible_gpus
 
 LIMIT_S = 240
 SESSIONS = (2, 12)  # at least, at most; even, so that two GPUs can halve them

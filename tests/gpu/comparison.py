@@ -1,4 +1,4 @@
-"""False alarms and power of `helpers.comparison.stats` on pairs measured on a GPU, in 3 minutes.
+"""False alarms and power of `annex.comparison.stats` on pairs measured on a GPU, in 3 minutes.
 
     python -m tests.gpu.comparison FOLDER
 
@@ -22,18 +22,18 @@ import pandas as pd
 import torch
 from scipy.stats import binomtest
 
+from helpers.annex.comparison import compare, measure_interleaved
+from helpers.annex.comparison.stats import FASTER, SLOWER, compare_rounds
+from helpers.annex.comparison.tables import comparison_sentences, markdown_table
+from helpers.annex.variants import build, parse
 from helpers.bench_latency import benchmark_latency, move_inputs
-from helpers.calibration import Spin
 from helpers.clocks import GpuClock, host_latencies
-from helpers.comparison import compare, measure_interleaved
-from helpers.comparison.stats import FASTER, SLOWER, compare_rounds
-from helpers.comparison.tables import comparison_sentences, markdown_table
-from helpers.conditions import measuring_conditions
+from helpers.clocks.calibration import Spin
+from helpers.clocks.conditions import measuring_conditions
+from helpers.display.french import number, percent
 from helpers.environment import choose_device, collect_environment
-from helpers.french import number, percent
 from helpers.measuring import announced
 from helpers.models import build_model
-from helpers.variants import build, parse
 
 ROUNDS, BLOCK = 20, 3
 JOINED = 4  # pairs in a row, put end to end, make one comparison of 80 rounds

@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 import torch
 
-from helpers.comparison import measure_interleaved
+from helpers.annex.comparison import measure_interleaved
 from helpers.environment import choose_device, collect_environment
 from helpers.models import build_model
 

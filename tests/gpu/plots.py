@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from helpers.french import percent
-from helpers.plots.style import (
+from helpers.display.french import percent
+from helpers.display.plots.style import (
     BAND,
     COLOURS,
     GREY,

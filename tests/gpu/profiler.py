@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from torch.profiler import profile
 
+from helpers.annex.variants import build, parse
+from helpers.annex.variants.select import FASTEST
 from helpers.bench_latency import prepared
 from helpers.clocks import host_latencies
+from helpers.clocks.profiling import detached_profile
 from helpers.environment import choose_device, collect_environment
 from helpers.models import build_model
-from helpers.profiling import detached_profile
-from helpers.variants import build, parse
-from helpers.variants.select import FASTEST
 
 PROCESSES, CYCLES, SAMPLES = 3, 4, 200
 VARIANTS = ("fp32", FASTEST)

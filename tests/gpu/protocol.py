@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers.causes import interval
-from helpers.french import number, percent
+from helpers.display.french import number, percent
 from helpers.results import load_samples, read_results
 from helpers.stats import chance_of_failing, spread, summarise
+from helpers.validation.causes import interval
 from tests.gpu import annex
 
 ROOT = Path(__file__).resolve().parents[2]

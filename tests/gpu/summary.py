@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers.calibration import limit_ms
+from helpers.clocks.calibration import limit_ms
 from helpers.stats import percentile, spread
 
 # (name in the table, prefix of the samples' names, the statistic that is repeated)

@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from helpers.accuracy import measure_accuracy, score
+from helpers.annex.training import Recipe, TrainingResult, forward, train
 from helpers.cifar10 import Cifar10, load_cifar10, test_loader
 from helpers.environment import choose_device, collect_environment
-from helpers.training import Recipe, TrainingResult, forward, train
+from helpers.models.accuracy import measure_accuracy, score
 
 MODEL = "resnet18_cifar"
 GOAL, GOAL_S = 0.945, 60

@@ -19,15 +19,15 @@ import numpy as np
 import torch
 from torch.autograd import DeviceType
 
+from helpers.annex.variants.dram import copy_bandwidth, weight_bytes
+from helpers.annex.variants.guard import VariantFailed, admit, no_recompilation
+from helpers.annex.variants.select import select
 from helpers.bench_latency import benchmark_latency
-from helpers.conditions import measuring_conditions
+from helpers.clocks.conditions import measuring_conditions
+from helpers.clocks.profiling import detached_profile
 from helpers.environment import choose_device
 from helpers.models import build_model
-from helpers.profiling import detached_profile
 from helpers.stats import summarise
-from helpers.variants.dram import copy_bandwidth, weight_bytes
-from helpers.variants.guard import VariantFailed, admit, no_recompilation
-from helpers.variants.select import select
 
 RUNS, SAMPLES, IMAGES, PROFILED = 3, 500, 8, 20
 

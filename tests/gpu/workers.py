@@ -7,11 +7,11 @@ import numpy as np
 import torch
 
 from helpers.bench_latency import benchmark_latency, prepared
-from helpers.calibration import calibrate
+from helpers.clocks.calibration import calibrate
+from helpers.clocks.profiling import profile_forwards
 from helpers.environment import choose_device, collect_environment
-from helpers.interference import Watch
 from helpers.models import build_model
-from helpers.profiling import profile_forwards
+from helpers.validation.interference import Watch
 from tests.gpu.methods import METHODS, repeat_method
 
 DEVICE = torch.device("cuda:0")

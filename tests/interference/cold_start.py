@@ -11,7 +11,7 @@ import torch
 from torchvision.models import resnet18
 
 from helpers.bench_latency import benchmark_latency
-from helpers.interference import Watch
+from helpers.validation.interference import Watch
 
 IDLE_S = 1.0  # without any context: then the GPU lowers its clock
 WARMUPS = {"cold_start": 1, "clean_process": 50}

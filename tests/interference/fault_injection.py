@@ -22,7 +22,7 @@ from torchvision.models import resnet18
 
 from helpers.bench_latency import Bench, LatencyResult, prepared
 from helpers.clocks import host_latencies
-from helpers.interference import Watch, flags
+from helpers.validation.interference import Watch, flags
 from tests.interference.cold_start import cold_runs
 from tests.interference.fault_table import markdown
 from tests.interference.faults import all_faults

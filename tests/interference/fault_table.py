@@ -5,8 +5,8 @@ from collections import Counter
 import numpy as np
 from scipy import stats
 
-from helpers.french import number
-from helpers.interference.rules import GPU_RULES, HOST_RULES
+from helpers.display.french import number
+from helpers.validation.interference.rules import GPU_RULES, HOST_RULES
 
 SOMEONE = {"foreign_gpu_process", "gpu_disturbed"}
 CLOCK = {"gpu_clock_drop", "throttle"}

@@ -9,20 +9,8 @@ import pynvml
 import pytest
 import torch
 
-from helpers import interference
 from helpers.bench_latency import benchmark_latency
-from helpers.interference import Watch, describe, flags, not_observable, untagged
-from helpers.interference import quiet as interference_quiet
-from helpers.interference.evidence import (
-    Evidence,
-    Levels,
-    apply_rules,
-    foreign_shares,
-    idle_foreigners,
-)
-from helpers.interference.quiet import wait_quiet
-from helpers.interference.rules import GPU_RULES, HOST_ONLY, HOST_RULES
-from helpers.readings import (
+from helpers.environment.readings import (
     GpuReading,
     HostReading,
     Snapshot,
@@ -31,6 +19,18 @@ from helpers.readings import (
     read_host,
     utilisation_samples,
 )
+from helpers.validation import interference
+from helpers.validation.interference import Watch, describe, flags, not_observable, untagged
+from helpers.validation.interference import quiet as interference_quiet
+from helpers.validation.interference.evidence import (
+    Evidence,
+    Levels,
+    apply_rules,
+    foreign_shares,
+    idle_foreigners,
+)
+from helpers.validation.interference.quiet import wait_quiet
+from helpers.validation.interference.rules import GPU_RULES, HOST_ONLY, HOST_RULES
 
 ME, OTHER, THIRD = 100, 200, 300
 RULES = GPU_RULES | HOST_RULES

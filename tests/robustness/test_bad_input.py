@@ -18,13 +18,13 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from helpers import bench_latency, cifar10
-from helpers.accuracy import measure_accuracy
 from helpers.bench_latency import ModelError, benchmark_latency
 from helpers.cifar10 import load_cifar10, test_loader
 from helpers.cifar10.sources import DataError
 from helpers.cifar10.transforms import MEAN, STD, ImageDataset, check_batches, test_transform
 from helpers.clocks import ForwardError, NotQueueableError
 from helpers.models import build_model
+from helpers.models.accuracy import measure_accuracy
 from helpers.parameters import ParameterError, validate
 from helpers.results import ResultsError, open_session
 from helpers.validation import judge, validation_runs

@@ -12,10 +12,10 @@ from scipy import stats as scipy_stats
 from simulated_series import ar1
 
 from helpers import stats
-from helpers.autocorrelation import correlation_time
 from helpers.parameters import Parameters
 from helpers.results import ResultsError, load_samples, open_session
 from helpers.stats import chance_of_failing, mean_interval, quantile_interval, spread
+from helpers.stats.autocorrelation import correlation_time
 from helpers.validation import deciding_clock, judge, validation_runs
 
 # --- stats

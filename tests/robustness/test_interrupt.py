@@ -13,7 +13,7 @@ from sessions import ROOT
 
 from helpers import measuring
 from helpers.bench_latency import benchmark_latency
-from helpers.conditions import tf32_in_force
+from helpers.clocks.conditions import tf32_in_force
 from helpers.validation import validation_runs
 
 INPUTS = [torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(i)) for i in range(3)]
@@ -132,7 +132,7 @@ import gc, sys, torch
 sys.path.insert(0, "tests")
 from fakes import TinyNet
 from helpers.bench_latency import benchmark_latency
-from helpers.conditions import tf32_in_force
+from helpers.clocks.conditions import tf32_in_force
 model = TinyNet().train()
 def switches():
     return (model.training, torch.is_grad_enabled(), torch.is_inference_mode_enabled(),

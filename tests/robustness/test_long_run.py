@@ -6,13 +6,13 @@ import pytest
 import torch
 from fakes import make_result
 
-from helpers import plots, tables
 from helpers.bench_latency import BLOCK, benchmark_latency
-from helpers.calibration import calibrate
-from helpers.interference import Observation, Watch, describe
-from helpers.interference.evidence import Tag
+from helpers.clocks.calibration import calibrate
+from helpers.display import plots, tables
+from helpers.display.verdict import verdict_sentences
 from helpers.validation import judge
-from helpers.verdict import verdict_sentences
+from helpers.validation.interference import Observation, Watch, describe
+from helpers.validation.interference.evidence import Tag
 
 INPUTS = [torch.ones(1, 4)]
 BYTES_A_SAMPLE = 3 * 8  # measured in blocks, joined, and copied read-only

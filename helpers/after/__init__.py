@@ -1,0 +1,1 @@
+"""Step 8: what is done with finished sessions."""

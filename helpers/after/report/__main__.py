@@ -1,0 +1,4 @@
+from helpers.after.report import main
+
+if __name__ == "__main__":
+    main()

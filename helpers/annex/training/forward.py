@@ -1,0 +1,81 @@
+"""The network as a training step calls it: bfloat16 and compiled on a GPU, plain on a CPU."""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from helpers.annex.variants.graph import generated_code_released, own_code
+from helpers.environment.compile import check_compile_once, quiet
+from helpers.environment.facts import first_line
+
+# The first call compiles, the second records the CUDA graphs, the third replays them.
+WARMUP_STEPS = 3
+
+
+@contextmanager
+def forward_of(network: nn.Module, example: torch.Tensor) -> Iterator[tuple[Callable, str]]:
+    """Yield (forward, how): forward gives FP32 scores with a gradient, `how` names what it runs.
+
+    On a GPU eager steps of a small network wait for Python, more or less from one machine to the
+    next. There `torch.compile` fuses batch-norms with their neighbours and replays forward and
+    backward as CUDA graphs; where it does not work, or not with this network, the network runs
+    eagerly. The network's state_dict is left as it was; compiled code is freed at the end.
+
+    Parameters
+    ----------
+    example : a batch of the training's shape on its device; its values do not matter.
+    """
+    device = example.device
+    half = _bfloat16(device)
+
+    def forward(images: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            return network(images).float()
+
+    how = "bf16 autocast" if half else "fp32"
+    if device.type != "cuda":
+        yield forward, how
+        return
+    check = check_compile_once(device)
+    if not check.usable:
+        yield forward, f"{how}, sans torch.compile : {check.reason}"
+        return
+    from torch._dynamo.eval_frame import reset_code  # imports of seconds, as in variants.graph
+
+    function = own_code(forward)
+    whole = {"fullgraph": True, "dynamic": False}  # in one piece, or not at all
+    compiled = torch.compile(function, mode="reduce-overhead", **whole)
+    try:
+        problem = _warm(compiled, network, example)
+        if problem:
+            yield forward, f"{how}, sans torch.compile : {problem}"
+        else:
+            yield compiled, f"{how}, torch.compile"
+    finally:
+        reset_code(function.__code__)
+
+
+def _warm(compiled: Callable, network: nn.Module, example: torch.Tensor) -> str:
+    """Compile and record, without a trace in the network; says why, if it cannot be compiled."""
+    from torch._dynamo.exc import TorchDynamoException
+
+    before = copy.deepcopy(network.state_dict())
+    try:
+        with quiet(), generated_code_released():
+            for _ in range(WARMUP_STEPS):
+                network.zero_grad()  # gradients lie in the graphs' memory: none is added to
+                compiled(example).sum().backward()
+        return ""
+    except TorchDynamoException as error:
+        return first_line(error)
+    finally:
+        network.load_state_dict(before)  # batch-norms have averaged over the example
+        network.zero_grad()
+
+
+def _bfloat16(device: torch.device) -> bool:
+    """Whether the GPU computes in bfloat16 itself; a CPU trains in FP32, as it is sure to."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)

@@ -1,0 +1,134 @@
+"""How a network is executed: compiled by Inductor, or replayed as one captured CUDA graph."""
+
+import sys
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from helpers.annex.variants.network import Adapted
+from helpers.environment.compile import quiet
+
+WARMUP_CALLS = 3
+
+
+class Compiled(nn.Module):
+    """A network compiled by torch.compile for one shape, without graph breaks.
+
+    Each instance has a code object of its own: torch keeps its compiled functions with the code
+    object, and gives up, in silence, once one has eight of them.
+    """
+
+    def __init__(self, network: nn.Module, example: torch.Tensor, *, freeze: bool = False, **how):
+        # Imported here: they take seconds, and only compiled variants need them.
+        from torch._dynamo.eval_frame import reset_code
+        from torch._inductor import config
+
+        super().__init__()
+        self.network = network
+        function = own_code(lambda x: network(x))
+        self._run = torch.compile(function, fullgraph=True, dynamic=False, **how)
+        # torch would keep the compiled code, and frozen weights with it, for the process's life.
+        weakref.finalize(self, reset_code, function.__code__).atexit = False
+        # Read at the first call, by two of torch's layers, hence no `options` of torch.compile.
+        with quiet(), generated_code_released(), config.patch(freezing=freeze):
+            for _ in range(WARMUP_CALLS):  # the second and third may record torch's own graphs
+                self._run(example)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Run the compiled function, without nn.Module's hooks in between."""
+        return self._run(x)
+
+
+@contextmanager
+def generated_code_released() -> Iterator[None]:
+    """Let what Inductor generates inside live as long as its callers, and no longer.
+
+    torch would keep the generated modules, and frozen weights with them, for the process's life.
+    """
+    from torch._inductor.codecache import PyCodeCache
+
+    kept = PyCodeCache.modules
+    before = len(kept)
+    try:
+        yield
+    finally:
+        for module in kept[before:]:
+            sys.modules.pop(module.__name__, None)
+        del kept[before:]
+
+
+def own_code(function: Callable) -> Callable:
+    """Give `function` a code object that no other function has, not even its own copies."""
+    function.__code__ = function.__code__.replace(co_name="forward")
+    return function
+
+
+class Captured(nn.Module):
+    """A network captured once as a CUDA graph; a call copies its image in and replays it.
+
+    The copy into the graph's own input buffer also casts and changes the layout, in one kernel; it
+    is inside every timing. The logits returned are the graph's own buffer: the next call
+    overwrites them, so that who keeps them longer clones them.
+
+    Parameters
+    ----------
+    tuned
+        Let cuDNN time its algorithms (`torch.backends.cudnn.benchmark`) instead of guessing.
+    """
+
+    def __init__(self, network: nn.Module, example: torch.Tensor, *, tuned: bool = False):
+        super().__init__()
+        self.network = network  # the graph reads the weights where they are: they must live on
+        inner, dtype, layout = network, example.dtype, torch.preserve_format
+        if isinstance(network, Adapted):
+            inner, dtype, layout = network.network, network.dtype, network.layout
+        with torch.inference_mode(False):  # else nobody could write to it outside inference mode
+            buffer = example.to(dtype=dtype, memory_format=layout, copy=True)
+        # cuDNN's choices are remembered per thread: in a thread of its own a capture neither takes
+        # over another variant's nor leaves its own behind. The thread lives as long as the graph,
+        # for kernels that cuDNN generated belong to its remembered plans.
+        thread = ThreadPoolExecutor(1, thread_name_prefix="capture")
+        weakref.finalize(self, thread.shutdown).atexit = False
+        self._graph, self._logits = thread.submit(_capture, inner, buffer, tuned).result()
+        self._buffer, self._shape = buffer, example.shape
+        self._copy, self._replay = buffer.copy_, self._graph.replay
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Two launches: the copy into the buffer, and the graph."""
+        if x.shape != self._shape:  # copy_ would broadcast
+            raise ValueError(
+                f"this variant was captured for batches of shape {tuple(self._shape)}, not "
+                f"{tuple(x.shape)}: build it with an example of that shape"
+            )
+        self._copy(x)
+        self._replay()
+        return self._logits
+
+
+def _capture(network: Callable, buffer: torch.Tensor, tuned: bool):
+    """Warm up and capture, in the calling thread; returns (graph, FP32 logits' buffer)."""
+    cudnn, graph = torch.backends.cudnn, torch.cuda.CUDAGraph()
+    was_tuned, cudnn.benchmark = cudnn.benchmark, tuned
+    try:
+        with torch.cuda.device(buffer.device), torch.inference_mode():
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for _ in range(WARMUP_CALLS):
+                    network(buffer).float()
+            torch.cuda.synchronize()
+            # cuBLAS keeps a workspace per thread and stream until anybody clears them all, as
+            # Inductor does for graphs of its own: this graph would then read freed memory.
+            # Cleared before and after, it is allocated during the capture, in the graph's pool.
+            torch._C._cuda_clearCublasWorkspaces()
+            with torch.cuda.graph(graph, stream=stream):
+                logits = network(buffer).float()
+            torch.cuda.synchronize()
+            torch._C._cuda_clearCublasWorkspaces()
+    finally:
+        cudnn.benchmark = was_tuned
+    return graph, logits

@@ -1,0 +1,189 @@
+"""Networks rewritten for inference: the same function of the image, in fewer or cheaper kernels.
+
+Every rewriting takes (network in FP32 and eval mode, example image batch) and returns a network; it
+owns its argument, a copy that `helpers.annex.variants.build` made.
+"""
+
+import operator
+
+import torch
+from torch import fx, nn
+from torch.fx.experimental.optimization import fuse
+from torch.nn import functional as F
+
+ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_")
+RELUS = (F.relu, torch.relu, torch.relu_, "relu", "relu_")
+
+
+class NothingToChange(ValueError):
+    """A rewriting finds nothing to rewrite; the message is a French reason."""
+
+
+class Adapted(nn.Module):
+    """FP32 NCHW image in, FP32 logits out, whatever the network's own type and memory layout."""
+
+    def __init__(self, network: nn.Module, dtype: torch.dtype, layout: torch.memory_format):
+        super().__init__()
+        self.network, self.dtype, self.layout = network, dtype, layout
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Cast and change the layout in one kernel, run the network, cast the logits back."""
+        return self.network(x.to(dtype=self.dtype, memory_format=self.layout)).float()
+
+
+def fold_batch_norm(network: nn.Module, example: torch.Tensor) -> nn.Module:
+    """Fold each batch-norm that follows a convolution or a linear layer into its weights."""
+    return fuse(network, inplace=True)
+
+
+def crop_to_image(network: nn.Module, example: torch.Tensor) -> nn.Module:
+    """Cut the weights that only ever meet zero padding at the example's image size.
+
+    Where a 3x3 convolution sees 1x1 pixel, eight of its nine taps multiply zeros; 32x32 images
+    bring torchvision's ResNet-18 there in its last block, which holds three quarters of its
+    weights. The result is exact for images of this size and wrong for others.
+    """
+    sizes: dict[nn.Module, set] = {}
+
+    def record(module, inputs, output):
+        sizes.setdefault(module, set()).add((inputs[0].shape[2:], output.shape[2:]))
+
+    kinds = (nn.Conv2d, nn.AdaptiveAvgPool2d)
+    hooks = [m.register_forward_hook(record) for m in network.modules() if isinstance(m, kinds)]
+    try:
+        network(example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for name, module in list(network.named_modules()):
+        if len(sizes.get(module, ())) != 1:  # never run, or at several sizes
+            continue
+        ((seen, made),) = sizes[module]
+        if isinstance(module, nn.Conv2d):
+            _crop(module, seen, made)
+        elif seen == made:
+            replace(network, name, nn.Identity())
+    return network
+
+
+def _crop(conv: nn.Conv2d, seen: torch.Size, made: torch.Size) -> None:
+    if conv.padding_mode != "zeros" or isinstance(conv.padding, str):
+        return
+    kept, padding = [], []
+    for axis in range(2):
+        stride, pad, step = conv.stride[axis], conv.padding[axis], conv.dilation[axis]
+        used = [
+            tap
+            for tap in range(conv.kernel_size[axis])
+            if any(0 <= o * stride - pad + tap * step < seen[axis] for o in range(made[axis]))
+        ]
+        first, last = used[0], used[-1]
+        pad -= first * step
+        size = (seen[axis] + 2 * pad - step * (last - first) - 1) // stride + 1
+        if pad < 0 or size != made[axis]:  # nn.Conv2d pads both sides alike: not expressible
+            return
+        kept.append(slice(first, last + 1))
+        padding.append(pad)
+    conv.weight = nn.Parameter(conv.weight[:, :, kept[0], kept[1]].contiguous(), False)
+    conv.kernel_size, conv.padding = tuple(conv.weight.shape[2:]), tuple(padding)
+
+
+class ConvEpilogue(nn.Module):
+    """ReLU(convolution + bias [+ residual]) in one cuDNN kernel; in plain operations on a CPU."""
+
+    def __init__(self, conv: nn.Conv2d, residual_bias: torch.Tensor | None = None):
+        super().__init__()
+        bias = conv.bias if conv.bias is not None else conv.weight.new_zeros(conv.out_channels)
+        bias = bias if residual_bias is None else bias + residual_bias
+        self.weight, self.bias = conv.weight, nn.Parameter(bias.detach().clone(), False)
+        self.where = (conv.stride, conv.padding, conv.dilation, conv.groups)
+
+    def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
+        """`residual` has the output's shape."""
+        if x.is_cuda and residual is None:
+            return torch.cudnn_convolution_relu(x, self.weight, self.bias, *self.where)
+        if x.is_cuda:
+            return torch.cudnn_convolution_add_relu(
+                x, self.weight, residual, 1.0, self.bias, *self.where
+            )
+        y = F.conv2d(x, self.weight, self.bias, *self.where)
+        return torch.relu(y if residual is None else y + residual)
+
+
+def fuse_epilogues(network: nn.Module, example: torch.Tensor) -> nn.Module:
+    """Fold batch-norms, then each bias, residual addition and ReLU into the convolution before it.
+
+    cuDNN's fused operations (ConvBiasAct) save a kernel's launch and a round trip through memory
+    for each; PyTorch offers them as `cudnn_convolution_relu` and `cudnn_convolution_add_relu`.
+    """
+    traced = fold_batch_norm(network, example)
+    modules = dict(traced.named_modules())
+    for relu in list(traced.graph.nodes):
+        if not is_call(relu, RELUS, nn.ReLU, modules):
+            continue
+        source = relu.args[0]
+        if conv := lone_conv(source, modules):
+            _fuse(traced, modules, relu, source, ConvEpilogue(conv))
+        elif is_call(source, ADDITIONS, (), modules) and len(source.users) == 1:
+            _fuse_residual(traced, relu, source, modules)
+    traced.graph.eliminate_dead_code()
+    traced.delete_all_unused_submodules()
+    traced.recompile()
+    return traced
+
+
+def _fuse_residual(traced: fx.GraphModule, relu, addition, modules: dict) -> None:
+    """The main path's last convolution takes the addition over, and the other one's bias."""
+    terms = [term for term in addition.args if isinstance(term, fx.Node)]
+    convs = [term for term in terms if lone_conv(term, modules)]
+    if len(terms) != 2 or not convs or addition.kwargs:
+        return
+    # A shortcut's convolution reads what the main path reads too.
+    main = min(convs, key=lambda term: len(term.args[0].users))
+    residual = terms[1 - terms.index(main)]
+    other = lone_conv(residual, modules)
+    bias = None
+    if other is not None and other.bias is not None:
+        bias, other.bias = other.bias, None  # one addition less: it is the same for all pixels
+    _fuse(traced, modules, relu, main, ConvEpilogue(modules[main.target], bias), residual)
+
+
+def _fuse(traced: fx.GraphModule, modules: dict, relu, conv, fused: nn.Module, *more) -> None:
+    name = add_module(traced, modules, f"{conv.target}_epilogue", fused)
+    with traced.graph.inserting_before(relu):
+        relu.replace_all_uses_with(traced.graph.call_module(name, (conv.args[0], *more)))
+    traced.graph.erase_node(relu)
+
+
+def add_module(traced: fx.GraphModule, modules: dict, name: str, module: nn.Module) -> str:
+    """Add a module under a name like `name` that is still free; returns that name."""
+    name = name.replace(".", "_")
+    while name in modules or hasattr(traced, name):
+        name += "_"
+    traced.add_submodule(name, module)
+    modules[name] = module
+    return name
+
+
+def lone_conv(node, modules: dict) -> nn.Conv2d | None:
+    """The convolution that made this value, if nothing else uses the value or the layer."""
+    if not is_call(node, (), nn.Conv2d, modules) or len(node.users) != 1 or not node.args:
+        return None
+    conv, calls = modules[node.target], node.graph.find_nodes(op="call_module", target=node.target)
+    plain = conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
+    return conv if plain and len(calls) == 1 else None
+
+
+def is_call(node, functions: tuple, kinds, modules: dict) -> bool:
+    """Is this value made by one of these functions or methods, or by a module of these kinds?"""
+    if not isinstance(node, fx.Node):
+        return False
+    if node.op == "call_module":
+        return isinstance(modules[node.target], kinds)
+    return node.op in ("call_function", "call_method") and node.target in functions
+
+
+def replace(network: nn.Module, name: str, module: nn.Module) -> None:
+    """Put `module` in the place of the submodule called `name`."""
+    parent, _, leaf = name.rpartition(".")
+    setattr(network.get_submodule(parent), leaf, module)

@@ -1,4 +1,0 @@
-from helpers.campaign.runner import main
-
-if __name__ == "__main__":
-    main()

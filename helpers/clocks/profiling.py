@@ -1,0 +1,120 @@
+"""One profiled pass, apart from any timing: which kernels ran, and did anything cross the bus."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from time import sleep
+
+import torch
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+
+from helpers.clocks import synchronizer
+from helpers.clocks.conditions import measuring_conditions
+
+PROFILED_FORWARDS = 10
+_ACTIVITIES = [ProfilerActivity.CPU, ProfilerActivity.CUDA]
+_DETACHING_CALLS, _DETACHING_PAUSE_S = 50, 0.002
+
+
+class NoKernelSeenError(RuntimeError):
+    """The profiler saw no kernel at all: then it proves nothing."""
+
+
+@dataclass(frozen=True)
+class ForwardProfile:
+    """What the GPU did during some forwards.
+
+    `kernels` per forward; `kernel_ms`: sum of the kernels' durations per forward (ms), without
+    any gap between them; copies are counted over all `forwards`; `kernel_names` without repeats.
+    """
+
+    forwards: int
+    kernels: float
+    kernel_ms: float
+    host_to_device: int
+    device_to_host: int
+    kernel_names: tuple[str, ...]
+
+    @property
+    def copies(self) -> int:
+        """Copies between host and device, either way."""
+        return self.host_to_device + self.device_to_host
+
+
+@contextmanager
+def detached_profile(device: torch.device) -> Iterator[profile]:
+    """Profile what is inside, then detach CUPTI, NVIDIA's tracing library, from the process.
+
+    torch leaves it attached (https://github.com/pytorch/pytorch/issues/144455), and every later
+    launch pays for it, which `tests.gpu.profiler` measures. Told to tear down, Kineto does so in a
+    thread of its own, when some CUDA call returns: hence the calls at the end, before it is told
+    otherwise.
+    """
+    synchronize, before = synchronizer(device), os.environ.get("TEARDOWN_CUPTI")
+    os.environ["TEARDOWN_CUPTI"] = "1"
+    try:
+        with profile(activities=_ACTIVITIES, acc_events=True) as prof:
+            yield prof
+            synchronize()
+    finally:
+        with suppress(RuntimeError):  # of the GPU itself: what raised first is told
+            for _ in range(_DETACHING_CALLS):
+                synchronize()
+                sleep(_DETACHING_PAUSE_S)
+        if before is None:
+            del os.environ["TEARDOWN_CUPTI"]
+        else:
+            os.environ["TEARDOWN_CUPTI"] = before
+
+
+def profile_forwards(
+    model: Callable,
+    inputs: Sequence[torch.Tensor],
+    device: torch.device,
+    precision: str = "fp32",
+    forwards: int = PROFILED_FORWARDS,
+) -> ForwardProfile | None:
+    """Profile `forwards` warm forwards under the measuring conditions; None on a CPU.
+
+    `inputs` are already on the device, as in the timed loop: what is copied here would be copied
+    there too.
+    """
+    if device.type != "cuda":
+        return None
+    with measuring_conditions(model, precision):
+        model(inputs[0])
+        synchronizer(device)()
+        with detached_profile(device) as prof:
+            for i in range(forwards):
+                model(inputs[i % len(inputs)])
+    return summarise_events(
+        [(e.name, e.device_time / 1e3) for e in prof.events() if e.device_type == DeviceType.CUDA],
+        forwards,
+    )
+
+
+def summarise_events(events: Sequence[tuple[str, float]], forwards: int) -> ForwardProfile:
+    """Sort GPU events (name, ms) into kernels and copies.
+
+    Raises
+    ------
+    NoKernelSeenError
+        The profiler saw no kernel at all: then it proves nothing about copies either.
+    """
+    copies = [name for name, _ in events if name.startswith("Memcpy")]
+    kernels = [(n, ms) for n, ms in events if not n.startswith(("Memcpy", "Memset"))]
+    if not kernels:
+        raise NoKernelSeenError(
+            "the profiler recorded no GPU kernel, so it cannot show that nothing is copied: "
+            "close other profilers (CUPTI has one user at a time) and run again"
+        )
+    return ForwardProfile(
+        forwards=forwards,
+        kernels=len(kernels) / forwards,
+        kernel_ms=sum(ms for _, ms in kernels) / forwards,
+        host_to_device=sum("HtoD" in name for name in copies),
+        device_to_host=sum("DtoH" in name for name in copies),
+        kernel_names=tuple(dict.fromkeys(name for name, _ in kernels)),
+    )

@@ -1,0 +1,60 @@
+"""Warm-up that ends when it has ended: latencies and the GPU's clock have stopped moving."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+import torch
+
+from helpers.clocks import host_latencies
+from helpers.clocks.checks import phase
+from helpers.environment.readings import nvml_handle, sm_clock_mhz
+
+WARMUP_WINDOW = 25  # forwards; steady when two windows of this many agree
+WARMUP_MAX_ITERS = 200
+WARMUP_MAX_S = 60.0
+STEADY_TOLERANCE = 0.05  # relative difference of two windows' medians, and of their SM clocks
+
+
+@dataclass(frozen=True)
+class Warmup:
+    """Host latencies (n,) of the warm-up in ms, and whether they and the SM clock had settled."""
+
+    samples_ms: np.ndarray
+    steady: bool
+
+
+def warm_up(
+    call: Callable, inputs: Sequence[torch.Tensor], warmup_iters: int, device: torch.device
+) -> Warmup:
+    """Run until `warmup_iters` forwards are done and all is steady, or 200 forwards or 60 s are up.
+
+    The first iterations load modules, choose algorithms and raise an idle GPU's clock.
+
+    Raises
+    ------
+    ModelError
+        The model raised.
+    """
+    handle, windows, clocks_mhz = nvml_handle(device), [], []
+    done, start = 0, perf_counter()
+    while done < warmup_iters or not _steady(windows, clocks_mhz):
+        if done >= max(warmup_iters, WARMUP_MAX_ITERS) or perf_counter() - start > WARMUP_MAX_S:
+            break
+        count = min(WARMUP_WINDOW, warmup_iters)
+        with phase("warm-up", done):
+            windows.append(host_latencies(call, inputs, count, device))
+        clocks_mhz.append(sm_clock_mhz(handle))
+        done += count
+    return Warmup(np.concatenate(windows), _steady(windows, clocks_mhz))
+
+
+def _steady(windows: list[np.ndarray], clocks_mhz: list[int | None]) -> bool:
+    """Do the last two windows agree, by their medians and by the clock at their ends?"""
+    if len(windows) < 2:
+        return False
+    pairs = [(np.median(windows[-2]), np.median(windows[-1]))]
+    if None not in clocks_mhz[-2:]:  # a clock that cannot be seen is not waited for
+        pairs.append(tuple(clocks_mhz[-2:]))
+    return all(abs(now - before) <= STEADY_TOLERANCE * before for before, now in pairs)

@@ -1,0 +1,1 @@
+"""What the notebook's reader sees, in French."""

@@ -1,0 +1,132 @@
+"""The verdict of the day in French sentences: what was met, on which clock, and if not, why."""
+
+from collections.abc import Sequence
+
+from helpers.bench_latency import NO_COMPILER, NO_GPU, NOT_QUEUEABLE
+from helpers.clocks.calibration import CalibrationReceipt
+from helpers.clocks.profiling import ForwardProfile
+from helpers.display.french import number, percent, percents_apart
+from helpers.validation import ClockVerdict, Validation
+from helpers.validation.interference import Observation, describe, not_observable
+
+CLOCK_NAMES = {"gpu": "horloge GPU", "host": "horloge hôte"}
+RECEIPTS = {
+    "calibrated": "horloges étalonnées, dans leurs tolérances",
+    "uncalibrated": "session NON ÉTALONNÉE : une horloge dépasse sa propre tolérance",
+    "not calibrated": "pas d'étalonnage possible sur cette plateforme",
+}
+
+NO_GPU_CLOCK = {
+    NO_GPU: "aucun GPU CUDA",
+    NO_COMPILER: "ses noyaux ne peuvent être compilés ici (il faut torch ≥ 2.9)",
+    NOT_QUEUEABLE: (
+        "le modèle attend le GPU pendant son passage (.item(), .cpu(), synchronize), ses noyaux ne "
+        "peuvent donc pas être mis en file"
+    ),
+}
+
+
+class AcceptanceError(RuntimeError):
+    """strict=True and the criterion was not met."""
+
+
+def headline(validation: Validation) -> str:
+    """The verdict in one line, the same form whatever the outcome."""
+    clock = validation.clocks[validation.deciding]
+    if validation.schedule != "consecutive":
+        outcome = "DIAGNOSTIC"
+    else:
+        outcome = "ACCEPTÉ" if validation.met else "NON ACCEPTÉ"
+    sign = "<" if clock.met else "≥"
+    found, limit = percents_apart(clock.p95_spread, validation.max_p95_spread)
+    return (
+        f"{outcome} — {CLOCK_NAMES[clock.clock]} : écart du p95 {found} {sign} {limit} sur "
+        f"{len(clock.p95_ms)} runs"
+    )
+
+
+def clock_sentence(clock: ClockVerdict, limit: float, decides: bool) -> str:
+    """What one clock says: its p95, both spreads, met or not, and the causes if not."""
+    name = CLOCK_NAMES[clock.clock].replace("horloge", "Horloge") + (" (décide)" if decides else "")
+    values = " · ".join(number(p95) for p95 in clock.p95_ms)
+    met = "critère tenu" if clock.met else "critère non tenu"
+    found, allowed = percents_apart(clock.p95_spread, limit)
+    return _with_points(
+        f"{name} : p95 {values} ms, écart {found} (moyenne : {percent(clock.mean_spread)}), limite "
+        f"{allowed}, {met}",
+        clock.causes,
+    )
+
+
+def disturbances(observed: Sequence[Sequence[Observation]], during: str) -> str:
+    """What was seen around the blocks of each run, in one sentence with points."""
+    seen = [told for run, blocks in enumerate(observed, 1) for told in describe(blocks, run)]
+    return _with_points(f"Perturbations pendant {during}", seen or ["aucune constatée"])
+
+
+def _with_points(sentence: str, points: Sequence[str]) -> str:
+    """A sentence, and under it, as a nested Markdown list, what there is to say about it."""
+    if not points:
+        return f"{sentence}."
+    return "\n".join([f"{sentence} :", *(f"  - {point}" for point in points)])
+
+
+def verdict_sentences(
+    validation: Validation,
+    receipt: CalibrationReceipt,
+    profile: ForwardProfile | None,
+    observed: Sequence[Sequence[Observation]] = (),
+) -> list[str]:
+    """The whole verdict, headline first; what was seen around the blocks is said even if it met."""
+    sentences = [headline(validation)]
+    if validation.schedule != "consecutive":
+        sentences.append(
+            "Des runs entrelacés ne valent pas trois runs consécutifs : rien n'est accepté."
+        )
+    sentences += [
+        clock_sentence(clock, validation.max_p95_spread, name == validation.deciding)
+        for name, clock in validation.clocks.items()
+    ]
+    others = dict.fromkeys(r.other_session for r in validation.results if r.other_session)
+    sentences += [f"ATTENTION, mesures contaminées : {who}." for who in others]
+    unavailable = {r.gpu_unavailable for r in validation.results if r.gpu is None}
+    sentences += [f"Pas d'horloge GPU : {NO_GPU_CLOCK[why]}." for why in sorted(unavailable)]
+    sentences.append(f"Étalonnage : {RECEIPTS[receipt.status]}.")
+    sentences.append(_copies(profile))
+    if observed:
+        sentences.append(disturbances(observed, "les runs"))
+    if hidden := not_observable([block for blocks in observed for block in blocks]):
+        sentences.append(f"Non observable ici : {', '.join(hidden)}.")
+    return sentences
+
+
+def verdict_markdown(sentences: Sequence[str]) -> str:
+    """Lay the verdict's sentences out: the headline as a title, the others as a list."""
+    headline, *others = sentences
+    return "\n".join([f"### {headline}", "", *(f"- {sentence}" for sentence in others)])
+
+
+def _copies(profile: ForwardProfile | None) -> str:
+    if profile is None:
+        return "Copies hôte↔GPU : sans objet sur un processeur."
+    if profile.copies == 0:
+        return f"Copies hôte↔GPU dans la boucle : aucune ({profile.forwards} passages profilés)."
+    return (
+        f"ATTENTION, copies hôte↔GPU dans la boucle : {profile.host_to_device} vers le GPU, "
+        f"{profile.device_to_host} vers l'hôte en {profile.forwards} passages."
+    )
+
+
+def enforce(validation: Validation, strict: bool) -> None:
+    """With `strict`, fail unless the day is accepted.
+
+    Raises
+    ------
+    AcceptanceError
+        The criterion is not met, or the runs were not consecutive.
+    """
+    if strict and not validation.accepted:
+        raise AcceptanceError(
+            f"{headline(validation)}. strict=True makes this an error; the session's results are "
+            "complete and stay. Read the causes above, or run without strict"
+        )
