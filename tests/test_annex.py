@@ -8,7 +8,7 @@ import torch
 from fakes import TinyNet, make_result
 from torch.utils.data import DataLoader, TensorDataset
 
-from helpers import annex
+from helpers.annex import entries as annex
 from helpers.annex.comparison import Interleaved
 from helpers.annex.variants import PARTS, Part, parse
 from helpers.models.accuracy import measure_accuracy

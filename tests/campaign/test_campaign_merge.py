@@ -124,7 +124,8 @@ def test_one_process_at_a_time_and_what_a_killed_one_left_is_cleared(tmp_path):
     with claimed(folder):
         (folder / ".s1.abcd.tmp").mkdir()
         code = (
-            "import sys; from pathlib import Path\nfrom helpers.after.campaign.merge import claimed\n"
+            "import sys; from pathlib import Path\n"
+            "from helpers.after.campaign.merge import claimed\n"
             f"with claimed(Path({str(folder)!r})): pass"
         )
         other = subprocess.run(

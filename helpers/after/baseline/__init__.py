@@ -21,9 +21,9 @@ from helpers.after.baseline.stored import (
     log_medians,
     read_stored,
 )
-from helpers.annex import COPIES, REFERENCE
 from helpers.annex.comparison import control_of
 from helpers.annex.comparison.stats import CONFIDENCE, SAME, SLOWER, side_of_one
+from helpers.annex.entries import COPIES, REFERENCE
 from helpers.display.french import number, percent
 from helpers.display.verdict import CLOCK_NAMES
 
