@@ -9,11 +9,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
-
-KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 from lab import FLAGS, NOTEBOOK, OpenNotebook, copy_project, failures, serving, text
 from nbformat.v4 import new_code_cell, new_notebook
 
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 sync_api = pytest.importorskip("playwright.sync_api", reason="run `make test-browser` once")
 CHROMIUM = shutil.which("chromium")
 pytestmark = [
