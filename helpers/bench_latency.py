@@ -15,6 +15,7 @@ from helpers.clocks.checks import (
     check_count,
     check_device,
     check_output,
+    check_repeats,
     check_unchanged,
     device_of,
     move_inputs,
@@ -22,7 +23,7 @@ from helpers.clocks.checks import (
 )
 from helpers.clocks.conditions import ConditionsSeen, measuring_conditions
 from helpers.clocks.warmup import Warmup, warm_up
-from helpers.measuring import announced, other_session
+from helpers.environment.facts import first_line
 from helpers.stats import LatencySummary, percentile, summarise
 
 __all__ = [
@@ -36,13 +37,10 @@ __all__ = [
     "prepared",
 ]
 
-# Why a result has no figure of the GPU's clock.
-NO_GPU = "no CUDA GPU"
-NO_COMPILER = "CUDA kernels cannot be compiled at run time: install torch >= 2.9"
-NOT_QUEUEABLE = (
-    "the model waits for the GPU inside (.item(), .cpu(), synchronize): remove the wait, so that "
-    "its kernels can be queued"
-)
+# Why a result has no figure of the GPU's clock, beside the reasons of `NotQueueableError`.
+NO_GPU = "no_gpu"
+NOT_ASKED = "not_asked"
+NO_KERNELS = "no_kernels"
 
 BLOCK = 100  # samples per block; between blocks other things may be looked at, never inside
 
@@ -52,12 +50,12 @@ class LatencyResult:
     """One run's latencies and the conditions they were measured in; durations in ms.
 
     `host`: perf_counter around forward + synchronize. `gpu`: CUDA events behind a full queue, None
-    on a CPU or where the model cannot be queued, and then `gpu_unavailable` says why.
+    on a CPU or where the model cannot be queued: then `gpu_unavailable` is the code of the reason
+    and `gpu_unavailable_why` its words.
     `warmup_ms` (warmup_used,) are the warm-up's host latencies, never part of the statistics;
     `steady`: they and the SM clock had settled. `rejected_gpu_ms`: samples of batches whose gate
     opened too early, kept but apart. `launch_ms`: host time to launch one forward (None without GPU
-    clock). `wall_s`: wall time of the measured part, {"host": s, "gpu": s}. `other_session`: who
-    else measured on this device meanwhile (French), "" if nobody was seen.
+    clock). `wall_s`: wall time of the measured part, {"host": s, "gpu": s}.
     """
 
     host: LatencySummary
@@ -76,7 +74,7 @@ class LatencyResult:
     precision: str
     device: str
     conditions: ConditionsSeen
-    other_session: str = ""
+    gpu_unavailable_why: str = ""
 
 
 def benchmark_latency(
@@ -87,6 +85,7 @@ def benchmark_latency(
     *,
     device: torch.device | str | None = None,
     precision: str = "fp32",
+    clock: str = "auto",
     between_blocks: Callable[[], None] = lambda: None,
 ) -> LatencyResult:
     """Measure the forward latency of `model` on batches of `dataloader`.
@@ -108,6 +107,8 @@ def benchmark_latency(
         Where to measure; by default where the model's parameters are.
     precision
         "fp32" (strict: no TF32), "tf32", or "default" (PyTorch's switches as they are).
+    clock
+        "host" leaves the GPU's clock out; anything else reads both where there are two.
     between_blocks
         Called before, after and between blocks of samples; never while one is timed.
 
@@ -119,7 +120,8 @@ def benchmark_latency(
     ModelError
         The model raised; the message says what, in which phase and iteration.
     """
-    with prepared(model, dataloader, warmup_iters, device=device, precision=precision) as bench:
+    settings = {"device": device, "precision": precision, "clock": clock}
+    with prepared(model, dataloader, warmup_iters, **settings) as bench:
         run = bench.new_run(measure_iters)
         while not run.complete:
             between_blocks()
@@ -136,14 +138,15 @@ def prepared(
     *,
     device: torch.device | str | None = None,
     precision: str = "fp32",
+    clock: str = "auto",
 ) -> Iterator["Bench"]:
     """Everything that comes before the first sample; yields a warm `Bench`, restores on exit."""
     check_count("warmup_iters", warmup_iters)
     device = torch.device(device) if device is not None else device_of(model)
     check_device(model, device)
     inputs = move_inputs(dataloader, device)
-    with announced(device), measuring_conditions(model, precision) as seen:
-        bench = Bench(model, inputs, device, precision, seen)
+    with measuring_conditions(model, precision) as seen:
+        bench = Bench(model, inputs, device, precision, seen, clock)
         bench.warm_up(warmup_iters)
         bench.check()
         yield bench
@@ -153,19 +156,22 @@ def prepared(
 class Bench:
     """A warm model with its inputs on the device; makes runs that measure block by block."""
 
-    def __init__(self, model, inputs, device, precision, seen: ConditionsSeen):
+    def __init__(self, model, inputs, device, precision, seen: ConditionsSeen, clock="auto"):
         self.model, self.inputs, self.device = model, inputs, device
         self._originals = [batch.to("cpu", copy=True) for batch in inputs]
         self._shape: tuple[int, ...] = ()
         self.precision, self.seen = precision, seen
         self.warmup = Warmup(np.zeros(0), steady=False)
-        self.gpu_clock, self.gpu_unavailable = None, NO_GPU
+        self.gpu_clock: GpuClock | None = None
+        self.gpu_unavailable = (NO_GPU if device.type != "cuda" else NOT_ASKED), ""
+        self._wants_gpu_clock = device.type == "cuda" and clock != "host"
 
     def warm_up(self, warmup_iters: int) -> None:
         """Run until latencies and clocks are steady, then adapt the GPU's clock to the model."""
         self._shape = check_output(self.model, self.inputs[0], self.device)
+        check_repeats(self.model, self.inputs[0])
         self.warmup = warm_up(self.model, self.inputs, warmup_iters, self.device)
-        if self.device.type == "cuda":
+        if self._wants_gpu_clock:
             self._start_gpu_clock()
 
     def check(self) -> None:
@@ -180,16 +186,17 @@ class Bench:
 
     def _start_gpu_clock(self) -> None:
         try:
-            self.gpu_clock = GpuClock(self.device)
-        except RuntimeError:  # the calibration receipt quotes it; the host's clock goes on
-            self.gpu_unavailable = NO_COMPILER
+            clock = GpuClock(self.device)
+        except Exception as error:  # whatever the compiler or the driver raise: the host goes on
+            self.gpu_unavailable = NO_KERNELS, first_line(error)
             return
         try:
             with phase("GPU clock's adaptation"):
-                self.gpu_clock.adapt(self.model, self.inputs)
-            self.gpu_unavailable = ""
-        except NotQueueableError:
-            self.gpu_clock, self.gpu_unavailable = None, NOT_QUEUEABLE
+                clock.adapt(self.model, self.inputs)
+        except NotQueueableError as error:
+            self.gpu_unavailable = error.reason, str(error)
+        else:
+            self.gpu_clock, self.gpu_unavailable = clock, ("", "")
 
     def new_run(self, measure_iters: int) -> "Run":
         """Start a run of `measure_iters` samples per clock."""
@@ -202,8 +209,8 @@ class Run:
 
     def __init__(self, bench: Bench, measure_iters: int):
         self._bench, self._remaining, self._done = bench, measure_iters, 0
-        self._others: list[str] = []
         self._host, self._gpu, self._wall = [], [], {"host": 0.0, "gpu": 0.0}
+        self._given_up: NotQueueableError | None = None
 
     @property
     def complete(self) -> bool:
@@ -216,34 +223,44 @@ class Run:
         One forward goes ahead unmeasured: what looked between the blocks has used the caches.
         """
         bench, count = self._bench, min(size, self._remaining)
-        self._others.append(other_session(bench.device))
         start = perf_counter()
         with phase("measurement by the host's clock", self._done):
             host_latencies(bench.model, bench.inputs, 1, bench.device)
             self._host.append(host_latencies(bench.model, bench.inputs, count, bench.device))
         middle = perf_counter()
-        if bench.gpu_clock is not None:
+        if bench.gpu_clock is not None and self._given_up is None:
             with phase("measurement by the GPU's clock", self._done):
-                self._gpu.append(bench.gpu_clock.measure(bench.model, bench.inputs, count))
+                self._measure_gpu(count)
         self._wall["host"] += middle - start
         self._wall["gpu"] += perf_counter() - middle
         self._remaining -= count
         self._done += count
 
+    def _measure_gpu(self, count: int) -> None:
+        bench = self._bench
+        try:
+            self._gpu.append(bench.gpu_clock.measure(bench.model, bench.inputs, count))
+        except NotQueueableError as error:  # this run goes on with the host's clock alone
+            self._given_up = error
+
     def result(self) -> LatencyResult:
-        """Summarise a complete run."""
-        bench, gpu = self._bench, self._gpu
-        others = dict.fromkeys([*self._others, other_session(bench.device)])
+        """Summarise a complete run; what a GPU clock that gave up had read is kept, but apart."""
+        bench, taken, rejected = self._bench, self._gpu, [g.rejected_ms for g in self._gpu]
+        gpu, (unavailable, why) = taken, bench.gpu_unavailable
+        if self._given_up is not None:
+            gpu, unavailable, why = [], self._given_up.reason, str(self._given_up)
+            rejected += [*(g.samples_ms for g in taken), self._given_up.taken_ms]
         launches = np.concatenate([g.launch_ms for g in gpu]) if gpu else None
         return LatencyResult(
             host=summarise(np.concatenate(self._host)),
             gpu=summarise(np.concatenate([g.samples_ms for g in gpu])) if gpu else None,
-            gpu_unavailable=bench.gpu_unavailable,
+            gpu_unavailable=unavailable,
+            gpu_unavailable_why=why,
             warmup_ms=bench.warmup.samples_ms,
             warmup_used=len(bench.warmup.samples_ms),
             steady=bench.warmup.steady,
-            retried_batches=sum(g.retried_batches for g in gpu),
-            rejected_gpu_ms=np.concatenate([g.rejected_ms for g in gpu]) if gpu else np.zeros(0),
+            retried_batches=sum(g.retried_batches for g in taken),
+            rejected_gpu_ms=np.concatenate(rejected) if rejected else np.zeros(0),
             queued_forwards=bench.gpu_clock.batch if bench.gpu_clock else 0,
             launch_ms=percentile(launches, 0.5) if launches is not None else None,
             wall_s=self._wall,
@@ -252,5 +269,4 @@ class Run:
             precision=bench.precision,
             device=str(bench.device),
             conditions=bench.seen,
-            other_session=" ; ".join(filter(None, others)),
         )

@@ -7,6 +7,7 @@ The gate is opened by the host once everything is queued (the idea of nvbench's 
 gives up by itself after a time-out, so that a model that synchronises inside cannot deadlock.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter_ns
@@ -14,33 +15,33 @@ from time import perf_counter_ns
 import numpy as np
 import torch
 
+from helpers.clocks.kernels import compile_kernel
+
 QUEUE_PROBES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)  # forwards per batch that are tried, in order
 MIN_GATE_TIMEOUT_MS = 50
 MAX_GATE_TIMEOUT_MS = 1000
 
-# %globaltimer is the GPU's own nanosecond counter; it does not follow the SM clock.
-KERNELS = r"""
-__device__ __forceinline__ unsigned long long now_ns() {
-    unsigned long long t;
-    asm volatile("mov.u64 %0, %globaltimer;" : "=l"(t));
-    return t;
-}
-extern "C" __global__ void gate(volatile int* opened, volatile int* timed_out, int timeout_ms) {
-    unsigned long long deadline = now_ns() + timeout_ms * 1000000ULL;
-    while (!*opened) {
-        if (now_ns() > deadline) { *timed_out = 1; __threadfence_system(); return; }
-    }
-}
-extern "C" __global__ void spin(long long* elapsed_ns, int duration_ns) {
-    unsigned long long start = now_ns(), now = start;
-    while (now - start < (unsigned long long)duration_ns) now = now_ns();
-    *elapsed_ns = (long long)(now - start);
-}
-"""
+# Launches that a stream holds before the next one blocks (CUDA_SCALE_LAUNCH_QUEUES changes it); the
+# events around a forward take some of them.
+QUEUE_DEPTH = 1_000
+
+# Why a model's work cannot be queued
+LAUNCHES_BLOCK = "launches_block"
+QUEUE_TOO_SHORT = "queue_too_short"
+WAITS_INSIDE = "waits_inside"
+HOST_TOO_SLOW = "host_too_slow"
 
 
 class NotQueueableError(RuntimeError):
-    """The model's work cannot be queued behind a closed gate, so the GPU clock does not apply."""
+    """The model's work cannot be queued behind a closed gate, so the GPU clock does not apply.
+
+    `reason` is one of the codes above; `taken_ms` (m,) are the samples taken until it gave up.
+    """
+
+    def __init__(self, reason: str, message: str, taken_ms: np.ndarray | None = None):
+        super().__init__(message)
+        self.reason = reason
+        self.taken_ms = np.zeros(0) if taken_ms is None else taken_ms
 
 
 class ForwardError(RuntimeError):
@@ -100,23 +101,6 @@ def host_latencies(
     return elapsed_ns / 1e6
 
 
-def compile_kernel(name: str):
-    """Compile one of this module's CUDA kernels for the current GPU, by the NVRTC in torch's wheel.
-
-    Raises
-    ------
-    RuntimeError
-        torch has no run-time compiler for CUDA sources (before 2.9), or it failed.
-    """
-    compiler = getattr(torch.cuda, "_compile_kernel", None)
-    if compiler is None:
-        raise RuntimeError(
-            f"torch {torch.__version__} cannot compile CUDA kernels at run time, which the GPU "
-            "clock needs: install torch >= 2.9, or measure with clock='host'"
-        )
-    return compiler(KERNELS, name)
-
-
 class GpuClock:
     """CUDA events around each forward, behind a gate that the host opens.
 
@@ -129,14 +113,14 @@ class GpuClock:
 
     Raises
     ------
-    RuntimeError
-        The gate kernel cannot be compiled here.
+    Exception
+        Of any type: the gate cannot be compiled or launched here.
     """
 
     def __init__(self, device: torch.device, before: Callable[[], object] = lambda: None):
         self.device, self._before = device, before
         with torch.cuda.device(device):
-            self._gate = compile_kernel("gate")
+            self._gate = compile_kernel("gate", device)
             self._opened = torch.zeros(1, dtype=torch.int32, pin_memory=True)
             self._timed_out = torch.zeros(1, dtype=torch.int32, pin_memory=True)
             self._starts, self._ends = (
@@ -155,7 +139,7 @@ class GpuClock:
         Raises
         ------
         NotQueueableError
-            Even one forward waits for the GPU (`.item()`, `.cpu()`, a synchronize inside).
+            Not even one forward can be queued; its `reason` says which of three things it is.
         ForwardError
             The model raised.
         """
@@ -171,12 +155,31 @@ class GpuClock:
             patience = 5 * 2 * count * launch_ms
             self.timeout_ms = int(np.clip(patience, MIN_GATE_TIMEOUT_MS, MAX_GATE_TIMEOUT_MS))
         if not self.batch:
-            raise NotQueueableError(
-                f"one forward did not return within {MAX_GATE_TIMEOUT_MS} ms while the GPU's "
-                "stream was held: it waits for the GPU inside (.item(), .cpu(), synchronize). "
-                "Remove the wait, or measure with clock='host'"
-            )
+            raise self._not_queueable(call, inputs[0])
         return self.batch
+
+    def _not_queueable(self, call: Callable, batch) -> NotQueueableError:
+        """Tell launches that wait by order, a queue that is too short, and a wait inside apart."""
+        if os.environ.get("CUDA_LAUNCH_BLOCKING", "0") not in ("", "0"):
+            return NotQueueableError(
+                LAUNCHES_BLOCK,
+                "CUDA_LAUNCH_BLOCKING is set: every launch waits for the GPU, none can be queued. "
+                "Unset it and restart the kernel",
+            )
+        launches = None if _waits_by_torch(call, batch) else _launches(call, batch, self.device)
+        if launches is not None and launches >= 0.9 * QUEUE_DEPTH:
+            return NotQueueableError(
+                QUEUE_TOO_SHORT,
+                f"one forward launches {launches:.0f} kernels, more than the launch queue holds "
+                f"(about {QUEUE_DEPTH}): set CUDA_SCALE_LAUNCH_QUEUES=4x before Python starts, or "
+                "capture the model in a graph (variant cudagraph)",
+            )
+        return NotQueueableError(
+            WAITS_INSIDE,
+            f"one forward did not return within {MAX_GATE_TIMEOUT_MS} ms while the GPU's stream "
+            "was held: it waits for the GPU inside (.item(), .cpu(), synchronize). Remove the "
+            "wait, or measure with clock='host'",
+        )
 
     def measure(
         self, call: Callable, inputs: Sequence[torch.Tensor], iterations: int
@@ -206,9 +209,11 @@ class GpuClock:
             retried += 1
             if retried > allowed:
                 raise NotQueueableError(
+                    HOST_TOO_SLOW,
                     f"{retried} batches of {count} forwards were not queued within the gate's "
                     f"{self.timeout_ms} ms, {done} of {iterations} samples taken: the host is too "
-                    "busy to queue work. Free the CPU, or measure with clock='host'"
+                    "busy to queue work, or its CPU quota too small. Free the CPU",
+                    np.concatenate([samples[:done], *rejected]),
                 )
         kept = np.concatenate(rejected) if rejected else np.zeros(0)
         return GpuSamples(samples, kept, retried, np.array(launches))
@@ -224,7 +229,7 @@ class GpuClock:
         opened[0], timed_out[0], i = 0, 0, 0
         with torch.cuda.device(self.device):
             try:
-                self._gate(args=[opened, timed_out, self.timeout_ms])
+                self._gate(opened.data_ptr(), timed_out.data_ptr(), np.int32(self.timeout_ms))
                 start = perf_counter_ns()
                 for i in range(count):
                     before()
@@ -240,3 +245,26 @@ class GpuClock:
                 torch.cuda.synchronize(self.device)
         samples = [starts[i].elapsed_time(ends[i]) for i in range(count)]
         return np.array(samples), shut, launch_ms
+
+
+def _waits_by_torch(call: Callable, batch) -> bool:
+    """Does the model wait for the GPU by an operation of torch's, which torch then refuses?"""
+    mode = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        call(batch)
+    except RuntimeError as error:
+        return "synchroniz" in str(error)
+    finally:
+        torch.cuda.set_sync_debug_mode(mode)
+    return False
+
+
+def _launches(call: Callable, batch, device: torch.device) -> float | None:
+    """Kernels of one forward; None where no profiler sees them."""
+    from helpers.clocks.profiling import kernels_of  # it needs this module's own clocks
+
+    try:
+        return kernels_of(call, batch, device)
+    except Exception:  # beside the measurement: then the two causes cannot be told apart
+        return None

@@ -6,6 +6,7 @@ measured = intercept + slope x true is fitted on some durations and judged on ot
 subtracted from the benchmark's samples: the receipt says how far a label can be trusted.
 """
 
+import os
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +14,9 @@ from functools import partial
 import numpy as np
 import torch
 
-from helpers.clocks import GpuClock, compile_kernel, host_latencies, synchronizer
+from helpers.clocks import GpuClock, host_latencies, synchronizer
+from helpers.clocks.kernels import compile_kernel
+from helpers.environment.facts import first_line
 
 FIT_US = (10, 100, 1_000, 10_000)
 HELD_OUT_US = (30, 300, 3_000)
@@ -29,13 +32,14 @@ TIMER_LIMIT = 5e-4  # GPU timer against host clock over 1 s: half of the GPU clo
 class Calibration:
     """How one clock reads known durations; all durations in ms.
 
-    `points`: (true, measured, used for the fit) medians; `held_out_error_ms`: the largest error of
+    `resolution_ms`: the smallest step between two readings, None where none was seen. `points`:
+    (true, measured, used for the fit) medians. `held_out_error_ms`: the largest error of
     (measured - intercept) / slope on the durations that the fit did not see, and `limit_ratio` the
     largest error over its limit (<= 1 passes).
     """
 
     clock: str
-    resolution_ms: float
+    resolution_ms: float | None
     empty_ms: float
     points: tuple[tuple[float, float, bool], ...]
     intercept_ms: float
@@ -76,19 +80,13 @@ class CalibrationReceipt:
         return () if self.status == "calibrated" else (self.status.replace(" ", "_"),)
 
 
-def fit_line(true_ms: np.ndarray, measured_ms: np.ndarray, clock: str) -> tuple[float, float]:
-    """Return (intercept_ms, slope), least squares weighted by the clock's stated limits."""
-    slope, intercept = np.polyfit(true_ms, measured_ms, 1, w=1 / limit_ms(true_ms, clock))
-    return float(intercept), float(slope)
-
-
-def limit_ms(true_ms, clock: str):
-    """Stated limit of the error at `true_ms`: an absolute or a relative one, the larger."""
+def limit_ms(true_ms, clock: str, resolution_ms: float | None = None):
+    """Stated limit of the error at `true_ms`: absolute or relative, the larger, at least a tick."""
     absolute, relative = LIMITS[clock]
-    return np.maximum(absolute, relative * np.asarray(true_ms))
+    return np.maximum(max(absolute, resolution_ms or 0.0), relative * np.asarray(true_ms))
 
 
-def judge(clock: str, resolution_ms: float, empty_ms: float, points) -> Calibration:
+def judge(clock: str, resolution_ms: float | None, empty_ms: float, points) -> Calibration:
     """Fit the points marked for the fit, judge the others.
 
     Parameters
@@ -98,47 +96,70 @@ def judge(clock: str, resolution_ms: float, empty_ms: float, points) -> Calibrat
     """
     true, measured = (np.array([p[i] for p in points]) for i in (0, 1))
     fitted = np.array([p[2] for p in points])
-    intercept, slope = fit_line(true[fitted], measured[fitted], clock)
+    limits = limit_ms(true, clock, resolution_ms)
+    slope, intercept = map(
+        float, np.polyfit(true[fitted], measured[fitted], 1, w=1 / limits[fitted])
+    )
     error = np.abs((measured[~fitted] - intercept) / slope - true[~fitted])
-    ratio = float(np.max(error / limit_ms(true[~fitted], clock)))
+    ratio = float(np.max(error / limits[~fitted]))
     return Calibration(
         clock, resolution_ms, empty_ms, tuple(points), intercept, slope, float(error.max()), ratio
     )
 
 
 def calibrate(device: torch.device) -> CalibrationReceipt:
-    """Calibrate every clock that exists on `device`; takes about 3 s on a GPU, 1 s on a CPU."""
+    """Calibrate every clock that exists on `device`; takes about 3 s on a GPU, 1 s on a CPU.
+
+    It stands beside the measurement: what cannot be calibrated, for whatever reason, is said.
+    """
     if device.type != "cuda":
         return CalibrationReceipt((_calibrate_host_cpu(),), None, "")
+    clocks: list[Calibration] = []
     try:
         spin = Spin(device)
-    except RuntimeError as error:
-        return CalibrationReceipt((), None, str(error))
-    clocks = (_calibrate_host_gpu(spin), _calibrate_gpu(spin))
-    return CalibrationReceipt(clocks, gpu_timer_ratio(spin), "")
+        clocks.append(_calibrate_host_gpu(spin))
+        clocks.append(_calibrate_gpu(spin))
+        return CalibrationReceipt(tuple(clocks), gpu_timer_ratio(spin), "")
+    except Exception as error:  # no compiler, launches that wait, a GPU that is lost …
+        blocking = os.environ.get("CUDA_LAUNCH_BLOCKING", "0") not in ("", "0")
+        variable = "CUDA_LAUNCH_BLOCKING is set; " if blocking else ""
+        return CalibrationReceipt(tuple(clocks), None, variable + first_line(error))
 
 
 class Spin:
-    """GPU kernels of known duration.
+    """GPU kernels of known duration, each of which notes how long it really was.
 
     Raises
     ------
-    RuntimeError
-        Kernels cannot be compiled on this platform.
+    Exception
+        Of any type: kernels cannot be compiled or launched here.
     """
+
+    ROOM = 1024  # durations kept since the last `forget`; older ones are overwritten
 
     def __init__(self, device: torch.device):
         self.device = device
-        self._kernel = compile_kernel("spin")
-        self._elapsed_ns = torch.zeros(1, dtype=torch.int64, device=device)
+        self._kernel = compile_kernel("spin", device)
+        self._elapsed_ns = torch.zeros(self.ROOM, dtype=torch.int64, device=device)
+        self._launched = 0
 
     def __call__(self, duration_us: int) -> None:
         """Launch a spin; returns at once."""
-        self._kernel(args=[self._elapsed_ns, int(duration_us * 1000)])
+        place = self._elapsed_ns.data_ptr() + 8 * (self._launched % self.ROOM)
+        self._kernel(place, np.int32(duration_us * 1000))
+        self._launched += 1
 
-    def last_ms(self) -> float:
-        """Duration that the last spin gave itself, by the GPU's timer."""
-        return self._elapsed_ns.item() / 1e6
+    def forget(self) -> None:
+        """Forget the durations so far."""
+        self._launched = 0
+
+    def median_ms(self) -> float:
+        """Median of the durations that the spins since `forget` noted, by the GPU's timer.
+
+        The samples' own spins: with one spin's duration alone, whatever delayed it, such as a
+        display's refresh, would stand for all.
+        """
+        return float(self._elapsed_ns[: min(self._launched, self.ROOM)].median()) / 1e6
 
 
 def _calibrate_gpu(spin: Spin) -> Calibration:
@@ -146,20 +167,25 @@ def _calibrate_gpu(spin: Spin) -> Calibration:
     empty = clock.measure(lambda _: None, [None], 100).samples_ms
     clock.adapt(spin, [min(FIT_US)])  # a long spin fills the queue no sooner than a short one
     for duration in sorted(FIT_US + HELD_OUT_US):
+        spin.forget()
         samples = clock.measure(spin, [duration], REPEATS[duration]).samples_ms
-        points.append((spin.last_ms(), float(np.median(samples)), duration in FIT_US))
-    # events tick coarsely: the smallest step between two different readings
-    steps = np.diff(np.unique(empty))
-    resolution = float(steps.min()) if len(steps) else 0.0
-    return judge("gpu", resolution, float(np.median(empty)), points)
+        points.append((spin.median_ms(), float(np.median(samples)), duration in FIT_US))
+    return judge("gpu", smallest_step(empty), float(np.median(empty)), points)
+
+
+def smallest_step(readings_ms: np.ndarray) -> float | None:
+    """The clock's tick, as far as readings (n,) show it; None where all are equal."""
+    steps = np.diff(np.unique(readings_ms))
+    return float(steps.min()) if len(steps) else None
 
 
 def _calibrate_host_gpu(spin: Spin) -> Calibration:
     empty = float(np.median(host_latencies(lambda _: None, [None], 200, spin.device)))
     points = []
     for duration in sorted(FIT_US + HELD_OUT_US):
+        spin.forget()
         samples = host_latencies(spin, [duration], REPEATS[duration], spin.device)
-        points.append((spin.last_ms(), float(np.median(samples)), duration in FIT_US))
+        points.append((spin.median_ms(), float(np.median(samples)), duration in FIT_US))
     return judge("host", time.get_clock_info("perf_counter").resolution * 1e3, empty, points)
 
 
@@ -203,8 +229,9 @@ def _timer_ratio_once(spin: Spin) -> float:
     readings = []
     synchronize = synchronizer(spin.device)
     for seconds in TIMER_SPINS_S:
+        spin.forget()
         host = host_latencies(spin, [int(seconds * 1e6)], 1, spin.device)[0]
         synchronize()
-        readings.append((spin.last_ms(), host))
+        readings.append((spin.median_ms(), host))
     (gpu_a, host_a), (gpu_b, host_b) = readings
     return (gpu_b - gpu_a) / (host_b - host_a)

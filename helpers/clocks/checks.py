@@ -13,6 +13,10 @@ from helpers.clocks.conditions import modules_of
 DISTINCT_INPUTS = 8  # several images, rotated: one image alone may be a special case
 
 
+# CUDA's words for a device that failed by itself, in lower case.
+GPU_FAILURES = ("uncorrectable ecc", "gpu is lost", "fallen off the bus", "device unavailable")
+
+
 class ModelError(RuntimeError):
     """The model raised while it was measured; its own error is the cause."""
 
@@ -126,6 +130,24 @@ def check_output(model: Callable, batch: torch.Tensor, device: torch.device) -> 
     return tuple(output.shape)
 
 
+def check_repeats(model: Callable, batch: torch.Tensor) -> None:
+    """Raise ValueError where the same batch, given twice, gives two answers beyond rounding.
+
+    Such a model is not in eval mode whatever its modules say: `F.dropout(x, 0.5)` without
+    `training=self.training`, noise, a counter. What it computes, and how long, is another thing
+    each time. Atomic additions round differently each time, hence a tolerance.
+    """
+    first, second = model(batch).clone(), model(batch)
+    scale = float(first.abs().max())
+    apart = float((first - second).abs().max())
+    if apart > 1e-2 * scale:
+        raise ValueError(
+            f"the model gives two answers to the same batch, {apart:.3g} apart where its largest "
+            f"output is {scale:.3g}: it draws at random although it is in eval mode "
+            "(F.dropout without training=self.training, noise) or keeps a state; make it repeat"
+        )
+
+
 def check_unchanged(inputs: list[torch.Tensor], originals: list[torch.Tensor]) -> None:
     """Raise ValueError where an input is no longer what it was: the model changed it in place."""
     for index, (batch, original) in enumerate(zip(inputs, originals, strict=True)):
@@ -146,7 +168,10 @@ def phase(name: str, done: int = 0) -> Iterator[None]:
         remedy = "run the model alone on one batch of this data loader"
         if isinstance(cause, torch.OutOfMemoryError):
             remedy = "use a smaller batch_size, or free the GPU's memory"
+        who = "the model"
+        if any(sign in str(cause).lower() for sign in GPU_FAILURES):
+            who, remedy = "the GPU, not the model,", "see nvidia-smi and dmesg; restart the kernel"
         raise ModelError(
-            f"the model raised {type(cause).__name__} in iteration {done + error.index + 1} of "
+            f"{who} raised {type(cause).__name__} in iteration {done + error.index + 1} of "
             f"the {name}: {cause}; {remedy}"
         ) from cause

@@ -1,6 +1,7 @@
 """What is held fixed while a latency is measured; everything is restored, whatever happens."""
 
 import gc
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -82,15 +83,24 @@ def _read(owner, name: str):
 
 
 def tf32_in_force() -> tuple[bool, bool]:
-    """Return (convolutions, matmul): may FP32 work run in TF32 on the GPU right now?"""
+    """Return (convolutions, matmul): may FP32 work run in TF32 on the GPU right now?
+
+    NVIDIA's libraries obey NVIDIA_TF32_OVERRIDE over torch's switches: 0 forbids TF32, and 1 makes
+    matrix products use it (convolutions stay as torch says; measured on an H100).
+    """
+    override = os.environ.get("NVIDIA_TF32_OVERRIDE")
+    if override == "0":
+        return False, False
     backends = torch.backends
     if not _SUCCESSORS:
-        return backends.cudnn.allow_tf32, backends.cuda.matmul.allow_tf32
-    default = backends.fp32_precision
-    return tuple(
-        (default if owner.fp32_precision == "none" else owner.fp32_precision) == "tf32"
-        for owner in (backends.cudnn.conv, backends.cuda.matmul)
-    )
+        seen = backends.cudnn.allow_tf32, backends.cuda.matmul.allow_tf32
+    else:
+        default = backends.fp32_precision
+        seen = tuple(
+            (default if owner.fp32_precision == "none" else owner.fp32_precision) == "tf32"
+            for owner in (backends.cudnn.conv, backends.cuda.matmul)
+        )
+    return seen[0], seen[1] or override == "1"
 
 
 @contextmanager

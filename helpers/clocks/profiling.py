@@ -12,8 +12,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from helpers.clocks import synchronizer
 from helpers.clocks.conditions import measuring_conditions
+from helpers.environment.facts import first_line
 
 PROFILED_FORWARDS = 10
+CONTRADICTED = 0.5  # GPU p50 over the kernels' time below which the clock missed work
 _ACTIVITIES = [ProfilerActivity.CPU, ProfilerActivity.CUDA]
 _DETACHING_CALLS, _DETACHING_PAUSE_S = 50, 0.002
 
@@ -93,6 +95,32 @@ def profile_forwards(
         [(e.name, e.device_time / 1e3) for e in prof.events() if e.device_type == DeviceType.CUDA],
         forwards,
     )
+
+
+def try_profile(
+    model: Callable, inputs: Sequence[torch.Tensor], device: torch.device, precision: str = "fp32"
+) -> tuple[ForwardProfile | None, str]:
+    """`profile_forwards`, or None and why it could not be: no session ends for a profile."""
+    try:
+        return profile_forwards(model, inputs, device, precision), ""
+    except Exception as error:  # CUPTI's user is another one, WSL2, no permission, the model …
+        return None, first_line(error)
+
+
+def kernels_of(call: Callable, batch, device: torch.device) -> float:
+    """How many kernels one call launches, under the conditions in force."""
+    with detached_profile(device) as prof:
+        call(batch)
+    return sum(e.device_type == DeviceType.CUDA for e in prof.events())
+
+
+def contradicted(gpu_p50_ms: float, kernel_ms: float) -> bool:
+    """Is the GPU clock's median below half of what the profile says its kernels take?
+
+    Kernels on two streams overlap, hence half. Less means that work was not on the stream that the
+    clock watches, such as a model with a stream of its own.
+    """
+    return gpu_p50_ms < CONTRADICTED * kernel_ms
 
 
 def summarise_events(events: Sequence[tuple[str, float]], forwards: int) -> ForwardProfile:

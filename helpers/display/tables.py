@@ -103,7 +103,7 @@ def calibration_table(receipt: CalibrationReceipt) -> pd.DataFrame:
     rows = [
         {
             "Horloge": CLOCK_NAMES[c.clock],
-            "Résolution (µs)": number(1e3 * c.resolution_ms, 2),
+            "Résolution (µs)": _resolution(c.resolution_ms),
             "Appel vide (µs)": number(1e3 * c.empty_ms, 3),
             "Ordonnée : surcoût (µs)": number(1e3 * c.intercept_ms, 3),
             "Pente : biais": number(c.slope, 6),
@@ -114,6 +114,10 @@ def calibration_table(receipt: CalibrationReceipt) -> pd.DataFrame:
     ]
     columns = ["Horloge"] if not rows else None
     return pd.DataFrame(rows, columns=columns).set_index("Horloge")
+
+
+def _resolution(resolution_ms: float | None) -> str:
+    return "inconnue" if resolution_ms is None else number(1e3 * resolution_ms, 2)
 
 
 def conditions_table(seen: ConditionsSeen) -> pd.DataFrame:

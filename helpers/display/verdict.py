@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
-from helpers.bench_latency import NO_COMPILER, NO_GPU, NOT_QUEUEABLE
+from helpers import clocks
+from helpers.bench_latency import NO_GPU, NO_KERNELS, NOT_ASKED, LatencyResult
 from helpers.clocks.calibration import CalibrationReceipt
 from helpers.clocks.profiling import ForwardProfile
 from helpers.display.french import number, percent, percents_apart
-from helpers.validation import ClockVerdict, Validation
+from helpers.validation import CONTRADICTED, UNPROVEN, ClockVerdict, Validation
 from helpers.validation.interference import Observation, describe, not_observable
 
 CLOCK_NAMES = {"gpu": "horloge GPU", "host": "horloge hôte"}
@@ -16,12 +17,38 @@ RECEIPTS = {
     "not calibrated": "pas d'étalonnage possible sur cette plateforme",
 }
 
+# Why there is no GPU clock; {why} is the first line of the error itself.
 NO_GPU_CLOCK = {
     NO_GPU: "aucun GPU CUDA",
-    NO_COMPILER: "ses noyaux ne peuvent être compilés ici (il faut torch ≥ 2.9)",
-    NOT_QUEUEABLE: (
+    NOT_ASKED: 'clock="host" l\'écarte',
+    NO_KERNELS: "ses noyaux n'ont pu être compilés ou lancés ici ({why})",
+    clocks.LAUNCHES_BLOCK: (
+        "CUDA_LAUNCH_BLOCKING est définie, chaque lancement attend le GPU : la retirer, puis "
+        "redémarrer le noyau"
+    ),
+    clocks.QUEUE_TOO_SHORT: (
+        "un passage lance plus de noyaux que la file de lancement n'en contient : définir "
+        "CUDA_SCALE_LAUNCH_QUEUES=4x avant de lancer Python, ou capturer le modèle dans un graphe "
+        "(variante `cudagraph`)"
+    ),
+    clocks.WAITS_INSIDE: (
         "le modèle attend le GPU pendant son passage (.item(), .cpu(), synchronize), ses noyaux ne "
         "peuvent donc pas être mis en file"
+    ),
+    clocks.HOST_TOO_SLOW: (
+        "l'hôte n'a pas pu remplir la file à temps (processeur occupé, ou quota trop petit) ; ce "
+        "run n'a que l'horloge hôte"
+    ),
+}
+DOUBTS = {
+    CONTRADICTED: (
+        "L'horloge GPU est CONTREDITE par les noyaux : elle lit {gpu} ms, ils durent {kernels} ms "
+        "par passage. Le modèle calcule sur un flux CUDA à lui ; l'horloge hôte décide, les "
+        "chiffres GPU portent le signalement `gpu_clock_contradicted`."
+    ),
+    UNPROVEN: (
+        "L'horloge GPU n'a pu être recoupée (aucun noyau visible du profileur) et lit moins d'un "
+        "cinquième de l'horloge hôte : ses chiffres portent le signalement `gpu_clock_unproven`."
     ),
 }
 
@@ -33,10 +60,7 @@ class AcceptanceError(RuntimeError):
 def headline(validation: Validation) -> str:
     """The verdict in one line, the same form whatever the outcome."""
     clock = validation.clocks[validation.deciding]
-    if validation.schedule != "consecutive":
-        outcome = "DIAGNOSTIC"
-    else:
-        outcome = "ACCEPTÉ" if validation.met else "NON ACCEPTÉ"
+    outcome = "ACCEPTÉ" if validation.accepted else "NON ACCEPTÉ"
     sign = "<" if clock.met else "≥"
     found, limit = percents_apart(clock.p95_spread, validation.max_p95_spread)
     return (
@@ -76,23 +100,29 @@ def verdict_sentences(
     receipt: CalibrationReceipt,
     profile: ForwardProfile | None,
     observed: Sequence[Sequence[Observation]] = (),
+    unseen: str = "",
 ) -> list[str]:
-    """The whole verdict, headline first; what was seen around the blocks is said even if it met."""
+    """The whole verdict, headline first; what was seen around the blocks is said even if it met.
+
+    `unseen`: why there is no profile, "" where none is to be had (a CPU).
+    """
     sentences = [headline(validation)]
-    if validation.schedule != "consecutive":
-        sentences.append(
-            "Des runs entrelacés ne valent pas trois runs consécutifs : rien n'est accepté."
-        )
+    if validation.doubt:
+        gpu = next(r.gpu.p50 for r in validation.results if r.gpu is not None)
+        kernels = number(profile.kernel_ms) if profile else ""
+        sentences.append(DOUBTS[validation.doubt].format(gpu=number(gpu), kernels=kernels))
     sentences += [
         clock_sentence(clock, validation.max_p95_spread, name == validation.deciding)
         for name, clock in validation.clocks.items()
     ]
-    others = dict.fromkeys(r.other_session for r in validation.results if r.other_session)
-    sentences += [f"ATTENTION, mesures contaminées : {who}." for who in others]
-    unavailable = {r.gpu_unavailable for r in validation.results if r.gpu is None}
-    sentences += [f"Pas d'horloge GPU : {NO_GPU_CLOCK[why]}." for why in sorted(unavailable)]
-    sentences.append(f"Étalonnage : {RECEIPTS[receipt.status]}.")
-    sentences.append(_copies(profile))
+    sentences += dict.fromkeys(
+        f"Pas d'horloge GPU : {no_gpu_clock(result)}."
+        for result in validation.results
+        if result.gpu is None
+    )
+    reason = f" ({receipt.reason})" if receipt.reason else ""
+    sentences.append(f"Étalonnage : {RECEIPTS[receipt.status]}{reason}.")
+    sentences.append(_copies(profile, unseen))
     if observed:
         sentences.append(disturbances(observed, "les runs"))
     if hidden := not_observable([block for blocks in observed for block in blocks]):
@@ -106,7 +136,14 @@ def verdict_markdown(sentences: Sequence[str]) -> str:
     return "\n".join([f"### {headline}", "", *(f"- {sentence}" for sentence in others)])
 
 
-def _copies(profile: ForwardProfile | None) -> str:
+def no_gpu_clock(result: LatencyResult) -> str:
+    """Why a run has no GPU clock (French)."""
+    return NO_GPU_CLOCK[result.gpu_unavailable].format(why=result.gpu_unavailable_why)
+
+
+def _copies(profile: ForwardProfile | None, unseen: str) -> str:
+    if unseen:
+        return f"Copies hôte↔GPU dans la boucle : non observables (profileur : {unseen})."
     if profile is None:
         return "Copies hôte↔GPU : sans objet sur un processeur."
     if profile.copies == 0:
@@ -123,7 +160,7 @@ def enforce(validation: Validation, strict: bool) -> None:
     Raises
     ------
     AcceptanceError
-        The criterion is not met, or the runs were not consecutive.
+        The criterion is not met.
     """
     if strict and not validation.accepted:
         raise AcceptanceError(

@@ -8,7 +8,7 @@ import numpy as np
 from helpers.bench_latency import LatencyResult
 from helpers.validation.causes import interval
 from helpers.parameters import Parameters
-from helpers.validation import deciding_clock
+from helpers.validation import CONTRADICTED, deciding_clock
 
 # How a reader's tables call what a run or its calibration says against its figures.
 FLAG_LABELS = {
@@ -16,7 +16,8 @@ FLAG_LABELS = {
     "conditions_not_met": "conditions non tenues",
     "gpu_clock_unavailable": "horloge GPU absente",
     "retried_batches": "lots repris",
-    "other_session": "autre session en cours",
+    "gpu_clock_contradicted": "horloge GPU contredite par les noyaux",
+    "gpu_clock_unproven": "horloge GPU non recoupée",
     "uncalibrated": "horloge hors tolérance",
     "not_calibrated": "non étalonnée",
 }
@@ -34,16 +35,17 @@ def run_row(
     session: str,
     variant: str = "fp32",
     precision: str = "",
-    schedule: str = "",
+    schedule: str = "consecutive",
     flags: tuple[str, ...] = (),
+    doubt: str = "",
 ) -> dict[str, Any]:
     """Lay a run out in the columns of the results; None where a figure does not exist.
 
     `lat_*` carry the deciding clock, named in `clock`; both clocks stand in host_* and gpu_*.
-    `precision` and `schedule` are the result's and the parameters' own unless given: a variant
-    computes in FP16 under the switches of strict FP32.
+    `precision` is the result's own unless given: a variant computes in FP16 under the switches of
+    strict FP32. `doubt`: what `doubt_of` says of the run's GPU clock.
     """
-    clock = deciding_clock(parameters.clock, [result])
+    clock = "host" if doubt == CONTRADICTED else deciding_clock(parameters.clock, [result])
     decisive, gpu = getattr(result, clock), result.gpu
     low, high = interval(decisive) or (None, None)
     return {
@@ -70,7 +72,7 @@ def run_row(
         "warmup_iters": parameters.warmup_iters,
         "warmup_used": result.warmup_used,
         "measure_iters": parameters.measure_iters,
-        "schedule": schedule or parameters.schedule,
+        "schedule": schedule,
         "retried_batches": result.retried_batches,
         "device": result.device,
         "gpu_name": environment["gpu"]["name"] if environment["gpu"] else "",
@@ -79,7 +81,7 @@ def run_row(
         "dataset": dataset,
         "eval_images": eval_images,
         "session": session,
-        "flags": ";".join((*_own_flags(result), *flags)),
+        "flags": ";".join(filter(None, (*_own_flags(result), doubt, *flags))),
     }
 
 
@@ -90,7 +92,6 @@ def _own_flags(result: LatencyResult) -> list[str]:
         "conditions_not_met": not result.conditions.required_for(result.precision),
         "gpu_clock_unavailable": result.gpu is None and result.device.startswith("cuda"),
         "retried_batches": result.retried_batches > 0,
-        "other_session": bool(result.other_session),
     }
     return [name for name, raised in seen.items() if raised]
 
@@ -99,5 +100,7 @@ def run_samples(result: LatencyResult) -> dict[str, np.ndarray]:
     """Every raw sample of a run in ms: measured, warm-up, and rejected but kept."""
     samples = {"host_ms": result.host.samples_ms, "warmup_ms": result.warmup_ms}
     if result.gpu is not None:
-        samples |= {"gpu_ms": result.gpu.samples_ms, "rejected_gpu_ms": result.rejected_gpu_ms}
+        samples["gpu_ms"] = result.gpu.samples_ms
+    if result.gpu is not None or result.rejected_gpu_ms.size:
+        samples["rejected_gpu_ms"] = result.rejected_gpu_ms
     return samples

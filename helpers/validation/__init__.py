@@ -10,13 +10,19 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from helpers.bench_latency import LatencyResult, benchmark_latency, prepared
+from helpers.bench_latency import LatencyResult, benchmark_latency
 from helpers.clocks.checks import device_of, move_inputs
+from helpers.clocks.profiling import ForwardProfile, contradicted
+from helpers.environment.facts import first_line
 from helpers.stats import spread
 from helpers.validation.causes import find_causes
 from helpers.validation.interference import Observation, Watch
 
 CLOCKS = ("gpu", "host")
+
+# Flags of a run whose GPU clock is in doubt
+CONTRADICTED, UNPROVEN = "gpu_clock_contradicted", "gpu_clock_unproven"
+UNPROVEN_RATIO = 0.2  # GPU p50 over host p50; a launch-bound eager ResNet-18 reads 0.4 to 0.8
 
 
 @dataclass(frozen=True)
@@ -38,23 +44,21 @@ class ClockVerdict:
 
 @dataclass(frozen=True)
 class Validation:
-    """All runs, the verdict on each clock, and which of them decides."""
+    """All runs, the verdict on each clock, and which of them decides.
+
+    `doubt`: "" or why the GPU clock's figures are not to be trusted, see `doubt_of`.
+    """
 
     results: tuple[LatencyResult, ...]
     deciding: str
     max_p95_spread: float
-    schedule: str
     clocks: dict[str, ClockVerdict]
-
-    @property
-    def met(self) -> bool:
-        """Is the criterion met on the deciding clock?"""
-        return self.clocks[self.deciding].met
+    doubt: str = ""
 
     @property
     def accepted(self) -> bool:
-        """Is the day's acceptance shown? Interleaved runs are a diagnostic and never show it."""
-        return self.met and self.schedule == "consecutive"
+        """Is the criterion met on the deciding clock?"""
+        return self.clocks[self.deciding].met
 
 
 def validation_runs(
@@ -65,44 +69,34 @@ def validation_runs(
     warmup_iters: int = 50,
     measure_iters: int = 500,
     device: torch.device,
-    schedule: str = "consecutive",
     isolation: str = "none",
     precision: str = "fp32",
+    clock: str = "auto",
     watch: Watch | None = None,
 ) -> Iterator[tuple[LatencyResult, tuple[Observation, ...]]]:
     """Yield (result, what was seen around each of its blocks), each run as soon as it is complete.
 
+    The runs follow each other, each with its own warm-up.
+
     Parameters
     ----------
-    schedule
-        "consecutive": one run after the other, each with its own warm-up. "interleaved": blocks of
-        the runs in turn after one warm-up, so that drift hits all alike; a diagnostic.
     isolation
         "process": each run in a fresh process, so that repeatability between processes is seen.
+    clock
+        "host" leaves the GPU's clock out.
     watch
         Looks between blocks, never inside; a new one by default, and in a fresh process anyway.
 
     Raises
     ------
     ValueError
-        Unknown schedule or isolation, or interleaved runs that are to be isolated.
+        Unknown isolation.
     """
-    if schedule not in ("consecutive", "interleaved") or isolation not in ("none", "process"):
-        raise ValueError(
-            f"schedule={schedule!r}, isolation={isolation!r}: use 'consecutive' or 'interleaved', "
-            "'none' or 'process'"
-        )
-    settings = {"device": device, "precision": precision}
+    if isolation not in ("none", "process"):
+        raise ValueError(f"isolation={isolation!r}: use 'none' or 'process'")
+    settings = {"device": device, "precision": precision, "clock": clock}
     watch = watch or Watch(device)
     watch.forget()
-    if schedule == "interleaved":
-        if isolation == "process":
-            raise ValueError(
-                "schedule='interleaved' needs all runs in one process: use isolation='none'"
-            )
-        with prepared(model, dataloader, warmup_iters, **settings) as bench:
-            yield from _interleaved(bench, runs, measure_iters, watch)
-        return
     iterations = (warmup_iters, measure_iters)
     for _ in range(runs):
         if isolation == "process":
@@ -118,17 +112,6 @@ def _watched(model, dataloader, iterations, settings, watch):
     return result, watch.observations(result)
 
 
-def _interleaved(bench, runs: int, measure_iters: int, watch: Watch):
-    started = [bench.new_run(measure_iters) for _ in range(runs)]
-    while started and not started[-1].complete:
-        for run in started:
-            watch.look()
-            run.measure_block()
-    watch.look()
-    results = [run.result() for run in started]
-    return zip(results, watch.interleaved(results), strict=True)
-
-
 def _in_fresh_process(model, dataloader, iterations, settings):
     cpu = torch.device("cpu")
     inputs, home = move_inputs(dataloader, cpu), device_of(model)
@@ -138,6 +121,13 @@ def _in_fresh_process(model, dataloader, iterations, settings):
         model.to(cpu)
         with ProcessPoolExecutor(1, mp_context=context) as pool:
             return pool.submit(_measure_moved, model, inputs, iterations, settings).result()
+    except torch.AcceleratorError as error:
+        if "busy or unavailable" not in str(error):
+            raise
+        raise RuntimeError(
+            f"isolation='process': a second process cannot use the GPU ({first_line(error)}): it "
+            "is in exclusive compute mode, see `nvidia-smi -q -d COMPUTE`. Use isolation='none'"
+        ) from error
     except BrokenProcessPool as error:
         raise RuntimeError(
             "isolation='process': the fresh process ended before its run was complete; it was "
@@ -180,19 +170,38 @@ def check_clock(requested: str, device: torch.device) -> None:
         )
 
 
-def deciding_clock(requested: str, results: Iterable[LatencyResult]) -> str:
-    """Which clock fills `lat_*` and decides: "gpu" where every run has it, unless asked otherwise.
+def doubt_of(result: LatencyResult, profile: ForwardProfile | None) -> str:
+    """Code of the reason to doubt a run's GPU clock, "" if there is none.
+
+    CONTRADICTED: it reads less than half of what the profile's kernels take, so that work ran where
+    it does not look. UNPROVEN: no profile was had, and it reads less than a fifth of the host's
+    clock, which a launch-bound model does too.
+    """
+    if result.gpu is None:
+        return ""
+    if profile is not None:
+        return CONTRADICTED if contradicted(result.gpu.p50, profile.kernel_ms) else ""
+    return UNPROVEN if result.gpu.p50 < UNPROVEN_RATIO * result.host.p50 else ""
+
+
+def deciding_clock(
+    requested: str, results: Iterable[LatencyResult], profile: ForwardProfile | None = None
+) -> str:
+    """Which clock fills `lat_*` and decides: the GPU's where all runs have it, uncontradicted.
 
     Raises
     ------
     ValueError
         There is no such clock.
     RuntimeError
-        clock="gpu" was asked for and a run has no GPU clock.
+        clock="gpu" was asked for and a run has none, or one that its kernels contradict.
     """
     if requested not in ("auto", *CLOCKS):
         raise ValueError(f"clock={requested!r}: use 'auto', 'gpu' or 'host'")
-    missing = next((r.gpu_unavailable for r in results if r.gpu is None), "")
+    results = tuple(results)
+    missing = next((r.gpu_unavailable_why or r.gpu_unavailable for r in results if not r.gpu), "")
+    if any(doubt_of(r, profile) == CONTRADICTED for r in results):
+        missing = "it reads less than half of what the profile says the model's kernels take"
     if requested == "gpu" and missing:
         raise RuntimeError(f"clock='gpu' cannot be had: {missing}. Use clock='auto' or 'host'")
     return "host" if requested == "host" or missing else "gpu"
@@ -202,27 +211,34 @@ def judge(
     results: Iterable[LatencyResult],
     clock: str = "auto",
     max_p95_spread: float = 0.10,
-    schedule: str = "consecutive",
+    profile: ForwardProfile | None = None,
 ) -> Validation:
     """Apply the criterion, spread = (max - min) / mean of the runs' p95, to every clock there is.
+
+    Parameters
+    ----------
+    profile
+        What the GPU really did, where it could be seen: it may contradict the GPU's clock.
 
     Raises
     ------
     ValueError
         Fewer than two runs.
     RuntimeError
-        clock="gpu" was asked for and a run has no GPU clock.
+        clock="gpu" was asked for and a run has no GPU clock to be trusted.
     """
     results = tuple(results)
     if len(results) < 2:
         raise ValueError(f"a verdict compares at least two runs, got {len(results)}: measure more")
-    deciding = deciding_clock(clock, results)
+    deciding = deciding_clock(clock, results, profile)
     verdicts = {
         name: _judge_clock(name, results, max_p95_spread)
         for name in CLOCKS
         if all(getattr(r, name) is not None for r in results)
     }
-    return Validation(results, deciding, max_p95_spread, schedule, verdicts)
+    doubts = {doubt_of(r, profile) for r in results}
+    doubt = next((code for code in (CONTRADICTED, UNPROVEN) if code in doubts), "")
+    return Validation(results, deciding, max_p95_spread, verdicts, doubt)
 
 
 def _judge_clock(clock: str, results: tuple[LatencyResult, ...], limit: float) -> ClockVerdict:

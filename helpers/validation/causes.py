@@ -50,7 +50,7 @@ def _named(runs: Sequence[int]) -> str:
 
 
 def _oddities(clock: str, result: LatencyResult, summary: LatencySummary) -> list[str]:
-    found = [result.other_session] if result.other_session else []
+    found = []
     shift = _level_shift(summary)
     if shift:
         found.append(shift)

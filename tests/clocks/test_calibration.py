@@ -5,6 +5,8 @@ import torch
 from helpers.clocks import calibration
 from helpers.clocks.calibration import CalibrationReceipt, calibrate, judge
 
+STEPS = ("Spin", "_calibrate_host_gpu", "_calibrate_gpu", "gpu_timer_ratio")
+
 
 def points(read):
     true = np.array(sorted(calibration.FIT_US + calibration.HELD_OUT_US)) / 1e3
@@ -63,15 +65,76 @@ def test_a_cpu_gets_a_receipt_for_its_host_clock():
     assert receipt.status in ("calibrated", "uncalibrated")
 
 
-def test_a_platform_without_kernels_says_not_calibrated(monkeypatch):
-    def no_compiler(_):
-        raise RuntimeError("no run-time compiler here")
+@pytest.mark.parametrize(
+    "error", [RuntimeError("no compiler"), OSError("CUDA_HOME"), AttributeError(), ImportError()]
+)
+@pytest.mark.parametrize(
+    "step", ["Spin", "_calibrate_host_gpu", "_calibrate_gpu", "gpu_timer_ratio"]
+)
+def test_whatever_fails_the_session_goes_on_uncalibrated(monkeypatch, error, step):
+    for name in STEPS:
+        monkeypatch.setattr(calibration, name, lambda _: None)
 
-    monkeypatch.setattr(calibration, "compile_kernel", no_compiler)
+    def fails(_):
+        raise error
+
+    monkeypatch.setattr(calibration, step, fails)
+    monkeypatch.setenv("CUDA_LAUNCH_BLOCKING", "1")
     receipt = calibrate(torch.device("cuda"))
     assert receipt.status == "not calibrated"
     assert receipt.flags == ("not_calibrated",)
-    assert "no run-time compiler" in receipt.reason
+    assert type(error).__name__ in receipt.reason
+    assert "CUDA_LAUNCH_BLOCKING" in receipt.reason
+
+
+def test_the_limit_is_never_below_the_tick():
+    """A desktop GPU's events tick at 1.024 µs, more than the limit of 1 µs."""
+    tick = 1.024e-3
+    coarse = judge("gpu", tick, tick, points(lambda t: tick * round(t / tick)))
+    assert coarse.held_out_error_ms > 0
+    assert coarse.within_limits
+    assert calibration.limit_ms(0.01, "gpu", tick) == tick
+    assert calibration.limit_ms(0.01, "gpu", None) == 0.001
+
+
+def test_a_resolution_that_was_not_seen_is_unknown():
+    assert calibration.smallest_step(np.full(100, 0.004)) is None
+    assert calibration.smallest_step(np.array([0.004, 0.005, 0.007])) == pytest.approx(0.001)
+
+
+class DelayedSpins:
+    """Spins on a GPU whose display refreshes: one in `every` lasts 2 ms longer, and notes it."""
+
+    def __init__(self, every):
+        self.every, self.launched, self.noted = every, 0, []
+
+    def forget(self):
+        self.noted = []
+
+    def spin(self, duration_us):
+        self.launched += 1
+        late = 2.0 if self.launched % self.every == 0 else 0.0
+        self.noted.append(duration_us / 1e3 + late)
+        return self.noted[-1]
+
+    def median_ms(self):
+        return float(np.median(self.noted))
+
+
+@pytest.mark.parametrize("every", [3, 7, 10, 60])
+def test_a_display_refresh_spoils_no_calibration(monkeypatch, every):
+    spins = DelayedSpins(every)
+    spins.device = torch.device("cpu")
+
+    def latencies(call, inputs, iterations, device):
+        if inputs == [None]:
+            return np.full(iterations, 0.008)
+        return np.array([0.009 + spins.spin(inputs[0]) for _ in range(iterations)])
+
+    monkeypatch.setattr(calibration, "host_latencies", latencies)
+    found = calibration._calibrate_host_gpu(spins)
+    assert found.within_limits
+    assert found.intercept_ms == pytest.approx(0.009, abs=1e-4)
 
 
 @pytest.mark.gpu

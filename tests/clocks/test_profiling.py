@@ -8,7 +8,13 @@ import torch
 from fakes import TinyNet
 
 from helpers.clocks import profiling
-from helpers.clocks.profiling import detached_profile, profile_forwards, summarise_events
+from helpers.clocks.profiling import (
+    contradicted,
+    detached_profile,
+    profile_forwards,
+    summarise_events,
+    try_profile,
+)
 
 
 def test_a_cpu_has_no_bus_to_cross():
@@ -35,6 +41,23 @@ def test_kernels_and_copies_are_told_apart():
 def test_a_profile_without_kernels_proves_nothing():
     with pytest.raises(RuntimeError, match="no GPU kernel"):
         summarise_events([("Memcpy HtoD", 0.1)], forwards=1)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("CUPTI"), AttributeError(), OSError(), TypeError()])
+def test_a_profiler_that_fails_leaves_its_reason(monkeypatch, error):
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr(profiling, "profile_forwards", fails)
+    profile, unseen = try_profile(TinyNet(), [], torch.device("cuda"))
+    assert profile is None
+    assert type(error).__name__ in unseen
+
+
+def test_streams_that_overlap_do_not_contradict():
+    assert contradicted(0.003, 1.234)
+    assert not contradicted(0.7, 1.234)
+    assert not contradicted(1.30, 1.234)
 
 
 @pytest.mark.filterwarnings("ignore:CUDA is not available")

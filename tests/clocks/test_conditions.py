@@ -129,3 +129,16 @@ def test_default_leaves_the_switches_as_found():
 def test_unknown_precision_is_named():
     with pytest.raises(ValueError, match="fp8"), measuring_conditions(TinyNet(), "fp8"):
         pass
+
+
+@pytest.mark.parametrize(
+    ("override", "seen", "met"),
+    [("1", (False, True), False), ("0", (False, False), True), (None, (False, False), True)],
+)
+def test_nvidias_own_variable_is_obeyed_over_torchs_switches(monkeypatch, override, seen, met):
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
+    if override is not None:
+        monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", override)
+    with measuring_conditions(TinyNet()) as conditions:
+        assert (conditions.tf32_convolutions, conditions.tf32_matmul) == seen
+        assert conditions.as_required == met
