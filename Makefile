@@ -22,8 +22,6 @@ NOTEBOOK := J1_benchmark.ipynb
 FOLDER := $(RESULTS)/$(SESSION)
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-# with it, a helper that reads or writes in the locale's encoding fails its test
-PYTEST := $(BIN)/python -X warn_default_encoding -m pytest
 # papermill, ended by SIGTERM as by Ctrl-C: the kernel is stopped, what was executed is saved
 PAPERMILL := $(BIN)/python -c 'import signal as s; \
     s.signal(s.SIGTERM, lambda *_: s.signal(s.SIGTERM, s.SIG_IGN) and s.default_int_handler(*_)); \
@@ -47,19 +45,19 @@ benchmark: .venv/installed
 	@$(BIN)/python -m helpers.after.report "$(FOLDER)"
 
 test: lint
-	$(PYTEST)
+	$(BIN)/python -m pytest
 
 # nbval's own command lines are tested by tests/test_notebook.py, with papermill's
 test-slow: .venv/installed
-	$(PYTEST) --runslow
+	$(BIN)/python -m pytest --runslow
 
 test-browser: .venv/installed
 	$(PIP_INSTALL) -r requirements-browser.txt
-	$(PYTEST) --runbrowser tests/browser
+	$(BIN)/python -m pytest --runbrowser tests/browser
 
 test-campaign: .venv/installed
 	$(PIP_INSTALL) -r requirements-campaign.txt
-	$(PYTEST) --runslow tests/campaign
+	$(BIN)/python -m pytest --runslow tests/campaign
 
 lint: .venv/installed
 	$(BIN)/python -m ruff format --check .
