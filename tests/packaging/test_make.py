@@ -1,0 +1,231 @@
+"""The Makefile's own recipes in a folder with spaces and accents; what they call is stubbed.
+
+`stubs/` stands for venv, pip, papermill, jupyterlab and the report. Where papermill matters (its
+parameters, its end by a signal) it is the real one, on a notebook of two cells.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+NOTEBOOK = "J1_benchmark.ipynb"
+# what a `make test` above would hand down
+MAKES_OWN = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "SESSION", "RESULTS", "RUNS", "ARGS", "PYTHON")
+PARAMETERS = 'session: str = ""\nresults_dir: str = ""\nmodel: str = ""\nruns: int = 3'
+MEASURES = """import time
+print("measuring")
+while True:
+    with open(f"{results_dir}/{session}/samples", "a") as file:
+        file.write("1.0\\n")
+    time.sleep(0.05)"""
+
+
+class Project:
+    """A fresh clone without a .venv; `real` names the stubs that are left out."""
+
+    def __init__(self, tmp_path: Path, *real: str):
+        self.folder, self.stubs = tmp_path / "clé d'été (copie)", tmp_path / "stubs"
+        without = shutil.ignore_patterns("__pycache__", *real)
+        shutil.copytree(Path(__file__).with_name("stubs"), self.stubs, ignore=without)
+        self.folder.mkdir()
+        shutil.copy(ROOT / "Makefile", self.folder)
+        for name in ("requirements.txt", "constraints.txt", NOTEBOOK):
+            (self.folder / name).touch()
+
+    def start(self, *arguments: str, **environment: str) -> subprocess.Popen:
+        """Start make in a process group of its own, both outputs readable."""
+        kept = {name: value for name, value in os.environ.items() if name not in MAKES_OWN}
+        return subprocess.Popen(
+            ["make", *arguments],
+            cwd=self.folder,
+            env=kept | {"PYTHON": sys.executable, "PYTHONPATH": str(self.stubs)} | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            start_new_session=True,
+        )
+
+    def made(self, *arguments: str, **environment: str) -> list[str]:
+        """Run make, which must succeed; returns the lines that it prints."""
+        process = self.start(*arguments, **environment)
+        said, complained = process.communicate(timeout=120)
+        assert process.returncode == 0, complained
+        return said.splitlines()
+
+    def refused(self, *arguments: str, **environment: str) -> str:
+        """Run make, which must fail; returns its errors."""
+        process = self.start(*arguments, **environment)
+        complained = process.communicate(timeout=120)[1]
+        assert process.returncode != 0
+        return complained
+
+
+@pytest.fixture
+def project(tmp_path) -> Project:
+    return Project(tmp_path)
+
+
+@pytest.fixture
+def notebook(tmp_path) -> Project:
+    """A project with the real papermill and a notebook that measures until it is stopped."""
+    project = Project(tmp_path, "papermill")
+    parameters = nbformat.v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]})
+    cells = [parameters, nbformat.v4.new_code_cell(MEASURES)]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "", "language": "python"}}
+    nbformat.write(
+        nbformat.v4.new_notebook(cells=cells, metadata=kernel), project.folder / NOTEBOOK
+    )
+    return project
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline, f"waited 60 s for {path}"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("options", [(), ("-j4",)])
+def test_first_command_in_a_fresh_clone(project, options):
+    """case 1: an install of 3 s between the session's name and its report."""
+    said = project.made("benchmark", *options, INSTALL_S="3")
+    (folder,) = project.folder.glob("results/*")
+    assert said[-1] == f"table of runs|results/{folder.name}"
+    given = json.loads((folder / "session.json").read_text("utf-8"))
+    assert (given["session"], given["runs"]) == (folder.name, "3")
+    assert (folder / NOTEBOOK).is_file()
+
+
+NAMED = [
+    (("SESSION=mine", "RESULTS=mes résultats"), {}, "mes résultats/mine"),
+    ((), {"SESSION": "mine", "RESULTS": "ailleurs"}, "ailleurs/mine"),
+    (("SESSION=mine", "RESULTS=~/l'été"), {"HOME": "../chez moi"}, "../chez moi/l'été/mine"),
+    (("SESSION=mine",), {"SESSION": "other"}, "results/mine"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "environment", "folder"), NAMED)
+def test_a_named_session_is_written_where_it_is_named_and_once(
+    project, arguments, environment, folder
+):
+    """cases 1 and 17"""
+    said = project.made("benchmark", *arguments, **environment)
+    assert said[-1] == f"table of runs|{folder}"
+    assert (project.folder / folder / "session.json").is_file()
+    assert folder in project.refused("benchmark", *arguments, **environment)
+
+
+def test_sessions_of_one_second_have_their_own_names(project):
+    """case 21"""
+    project.made("benchmark")
+    for process in [project.start("benchmark") for _ in range(4)]:
+        process.communicate()
+        assert process.returncode == 0
+    assert len(list(project.folder.glob("results/*"))) == 5
+
+
+TWICE = ["-p session x", "-r results_dir y", "-psession x", "--parameters session x"]
+TWICE += ["-p model alexnet -y 'results_dir: y'", "-f session.yml"]
+
+
+@pytest.mark.parametrize("args", TWICE)
+def test_args_may_not_name_the_session(notebook, args):
+    """case 6"""
+    (notebook.folder / "session.yml").write_text("session: x", encoding="utf-8")
+    complained = notebook.refused("benchmark", f"ARGS={args}")
+    assert "SESSION=" in complained
+    assert "RESULTS=" in complained
+    assert not list(notebook.folder.glob("results/*"))
+
+
+ENDS = {
+    "TERM to make": lambda process: process.terminate(),
+    "TERM to its group": lambda process: os.killpg(process.pid, signal.SIGTERM),
+    "INT to its group": lambda process: os.killpg(process.pid, signal.SIGINT),
+}
+
+
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+def test_a_signal_ends_the_measurement_in_order(notebook, end):
+    """case 22: the executed notebook is whole, and nothing measures any more."""
+    folder = notebook.folder / "results" / "ended"
+    args = "ARGS=-p model 'session results_dir'"  # as a value they are no names
+    process = notebook.start("benchmark", "SESSION=ended", args)
+    wait_for(folder / "samples")
+    end(process)
+    assert "table of runs" not in process.communicate(timeout=30)[0]
+    assert process.returncode != 0
+    executed = nbformat.read(folder / NOTEBOOK, as_version=4)
+    assert "measuring" in executed.cells[-1].outputs[0].text
+    size = (folder / "samples").stat().st_size
+    time.sleep(1.5)
+    assert (folder / "samples").stat().st_size == size
+
+
+MOMENTS = [("venv", signal.SIGINT), ("pip", signal.SIGTERM), ("touch", signal.SIGKILL)]
+
+
+@pytest.mark.parametrize(("moment", "number"), MOMENTS)
+def test_an_interrupted_install_is_made_again(project, moment, number):
+    """issue 15 A: no half-made .venv is taken for whole, whenever it was left."""
+    touch = project.stubs / "touch"
+    held = f"#!/bin/sh\n'{sys.executable}' -c 'from venv import reach; reach(\"touch\")'\n"
+    touch.write_text(f'{held}exec /usr/bin/touch "$@"\n', encoding="utf-8")
+    touch.chmod(0o755)
+    path = f"{project.stubs}:{os.environ['PATH']}"
+    process = project.start("benchmark", HANG_AT=moment, PATH=path)
+    wait_for(project.folder / "reached")
+    os.killpg(process.pid, number)
+    process.communicate(timeout=30)
+    assert not (project.folder / ".venv" / "installed").exists()
+    assert any(line.startswith("pip install") for line in project.made("benchmark"))
+    assert len(list(project.folder.glob(".venv/made-*"))) == 1  # nothing of the first is left
+    assert not any(line.startswith("pip install") for line in project.made("benchmark"))
+
+
+def test_a_failing_install_names_the_package(tmp_path):
+    """issue 15 A, with the real pip."""
+    project = Project(tmp_path, "pip.py")
+    (project.folder / "requirements.txt").write_text("no-such-package==1.0\n", encoding="utf-8")
+    complained = project.refused("benchmark", PIP_NO_INDEX="1", PIP_FIND_LINKS="")
+    assert "no-such-package==1.0" in complained
+    assert not list(project.folder.glob("results/*"))
+    assert not (project.folder / ".venv" / "installed").exists()
+
+
+def test_the_environment_follows_its_lists_and_its_python(project):
+    project.made("benchmark")
+    later = time.time() + 5
+    os.utime(project.folder / "constraints.txt", (later, later))
+    said = project.made("benchmark")
+    assert any("-c constraints.txt -r requirements.txt" in line for line in said)
+    os.utime(project.folder / "constraints.txt", (1, 1))
+    python = project.folder / ".venv" / "bin" / "python"
+    python.unlink()
+    python.symlink_to("/nowhere/python3.11")  # its Python was removed by an upgrade
+    assert any(line.startswith("pip install") for line in project.made("benchmark"))
+
+
+def test_lab_and_report_take_options_and_folders_with_spaces(project):
+    """case 24"""
+    said = project.made("lab", "ARGS=--allow-root --notebook-dir='mes cahiers'")
+    assert said[-1] == f"--allow-root|--notebook-dir=mes cahiers|{NOTEBOOK}"
+    assert "mes resultats" in project.refused("report", "RESULTS=mes resultats")
+    for age, session in ((100, "an old one"), (10, "latest")):
+        folder = project.folder / "mes resultats" / session
+        folder.mkdir(parents=True)
+        (folder / "verdict.json").touch()
+        os.utime(folder / "verdict.json", (time.time() - age,) * 2)
+    for arguments, session in (((), "latest"), (("SESSION=an old one",), "an old one")):
+        said = project.made("report", "RESULTS=mes resultats", *arguments)
+        folder = f"mes resultats/{session}"
+        assert said[-2:] == [f"table of runs|{form}|{folder}" for form in ("markdown", "html")]
