@@ -1,6 +1,6 @@
 """Where the notebook's time goes: seconds per cell of executed notebooks, from papermill's record.
 
-    python -m tests.gpu.overhead FILE.json NAME=EXECUTED.ipynb ...
+    python -m benchmarks.overhead.cells FILE.json NAME=EXECUTED.ipynb ...
 
 Overhead is what is neither data, nor warm-up and measuring, nor accuracy: everything but the cells
 in WORK. The calibration counts as overhead.

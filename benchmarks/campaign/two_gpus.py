@@ -1,18 +1,16 @@
 """Two GPUs measure at once what each measures alone, in little more than half the time.
 
-    python -m tests.gpu.campaign FOLDER          # two GPUs, requirements-campaign.txt installed
+    python -m benchmarks.campaign.two_gpus FOLDER     # two GPUs, requirements-campaign.txt installed
 
 One plan of N sessions, three times: on the first GPU alone (all N), on the second alone (half of
-them, for its own figures), on both at once. N follows from how long a first session on each takes
-and from --limit. FOLDER gets the campaigns, campaign.json and campaign.md; exit code 1 says that a
-criterion is not met.
+them, for its own figures), on both at once. FOLDER gets the campaigns and campaign.json; exit code
+1 says that a criterion is not met.
 """
 
 import argparse
 import itertools
 import json
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -23,18 +21,15 @@ import yaml
 from helpers.campaign.runner import run_campaign
 from helpers.campaign.session import visible_gpus
 
-LIMIT_S = 240
-SESSIONS = (2, 12)  # at least, at most; even, so that two GPUs can halve them
 PARAMETERS = {"dataset": "synthetic", "eval_images": 50}  # they cost time and touch no latency
 P95_LIMIT, WALL_LIMIT, OVERLAP_LIMIT = 0.01, 0.6, 0.5
-IMPORTS = "import torch, torchvision, pandas, matplotlib, IPython, ipykernel"
 
 
 def campaign(folder: Path, name: str, gpus: list[str], sessions: int, plan: dict) -> dict:
     """Run a campaign on these GPUs of this machine; returns its rows and its wall time."""
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
     file = folder / f"{name}.yml"
-    file.write_text(yaml.safe_dump({**plan, "repetitions": sessions}))
+    file.write_text(yaml.safe_dump({**plan, "repetitions": sessions}), encoding="utf8")
     start = time.perf_counter()
     outcome = run_campaign(file, results_dir=folder / name)
     wall_s = time.perf_counter() - start
@@ -42,12 +37,6 @@ def campaign(folder: Path, name: str, gpus: list[str], sessions: int, plan: dict
         sys.exit(f"error: {name}: {outcome.failures}")
     print(f"{name}: {outcome.finished} sessions, {wall_s:.1f} s", flush=True)
     return {"rows": outcome.rows, "wall_s": wall_s}
-
-
-def how_many(left_s: float, session_s: float) -> int:
-    """The largest even N whose N + N / 2 + N / 2 sessions take no longer than `left_s`."""
-    fits = int(left_s / (2 * session_s)) // 2 * 2
-    return max(SESSIONS[0], min(SESSIONS[1], fits))
 
 
 def session_p95(rows: pd.DataFrame) -> pd.Series:
@@ -86,70 +75,52 @@ def summarise(first: dict, second: dict, both: dict) -> list[dict]:
         )
     share, ratio = overlap(both["rows"]), both["wall_s"] / first["wall_s"]
     walls = f"{both['wall_s']:.1f} s against {first['wall_s']:.1f} s"
-    found.append(
-        {
-            "criterion": "both GPUs in a session at once",
-            "found": f"{share:.0%} of the time",
-            "limit": f"at least {OVERLAP_LIMIT:.0%}",
-            "met": share >= OVERLAP_LIMIT,
-        }
-    )
-    found.append(
-        {
-            "criterion": "wall time of both against one doing all",
-            "found": f"{ratio:.2f} ({walls})",
-            "limit": f"at most {WALL_LIMIT}",
-            "met": ratio <= WALL_LIMIT,
-        }
-    )
+    for criterion, text, limit, met in (
+        (
+            "both GPUs in a session at once",
+            f"{share:.0%} of the time",
+            f"at least {OVERLAP_LIMIT:.0%}",
+            share >= OVERLAP_LIMIT,
+        ),
+        (
+            "wall time of both against one doing all",
+            f"{ratio:.2f} ({walls})",
+            f"at most {WALL_LIMIT}",
+            ratio <= WALL_LIMIT,
+        ),
+    ):
+        found.append({"criterion": criterion, "found": text, "limit": limit, "met": bool(met)})
     return found
 
 
-def markdown(found: list[dict]) -> str:
-    lines = [("criterion", "found", "limit", "met"), ("---",) * 4]
-    lines += [
-        (one["criterion"], one["found"], one["limit"], "yes" if one["met"] else "NO")
-        for one in found
-    ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def run(folder: Path, limit_s: float, plan: dict) -> list[dict]:
+def run(folder: Path, sessions: int, plan: dict) -> list[dict]:
     """All of it; returns the criteria."""
-    begun = time.perf_counter()
     gpus = visible_gpus()
     if len(gpus) < 2:
         sys.exit(f"error: two GPUs are needed, {len(gpus)} found (see CUDA_VISIBLE_DEVICES)")
     folder.mkdir(parents=True, exist_ok=True)
     first, second = gpus[:2]
-    # A machine that has just started reads these from its disk for seconds.
-    subprocess.run([sys.executable, "-c", IMPORTS], check=True)
-    warm = campaign(folder, "warm", [first, second], 2, plan)
-    left_s = limit_s - (time.perf_counter() - begun)
-    sessions = how_many(left_s, warm["wall_s"])  # with the start of a cluster: on the safe side
-    print(f"N = {sessions}", flush=True)
+    # A machine that has just started reads Python's libraries from its disk for seconds.
+    campaign(folder, "warm", [first, second], 2, plan)
     found = summarise(
         campaign(folder, "first_alone", [first], sessions, plan),
         campaign(folder, "second_alone", [second], sessions // 2, plan),
         campaign(folder, "both", [first, second], sessions, plan),
     )
-    (folder / "campaign.json").write_text(json.dumps(found, indent=1))
-    (folder / "campaign.md").write_text(markdown(found) + "\n")
+    (folder / "campaign.json").write_text(json.dumps(found, indent=1), encoding="utf8")
     return found
 
 
 def main() -> None:
-    """Run it on the GPUs of this machine and print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Run it on the GPUs of this machine and print what was found."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--limit", type=float, default=LIMIT_S, help="seconds for all of it")
+    parser.add_argument("--sessions", type=int, default=2, help="an even number")
     given = parser.parse_args()
-    begun = time.perf_counter()
-    found = run(given.folder, given.limit, {"parameters": {**PARAMETERS, "device": "cuda"}})
-    print(markdown(found))
-    print(f"total {time.perf_counter() - begun:.0f} s")
+    plan = {"parameters": {**PARAMETERS, "device": "cuda"}}
+    found = run(given.folder, given.sessions, plan)
+    for one in found:
+        print(f"{one['criterion']}: {one['found']}, {one['limit']}: {one['met']}")
     sys.exit(int(not all(one["met"] for one in found)))
 
 

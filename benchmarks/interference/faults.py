@@ -2,23 +2,18 @@
 
 An injector is a process of its own, with its own CUDA context, started once. It works while a flag
 file exists and sleeps otherwise: no signal is needed, and at most one step of work is left queued.
-Run by `Injector` as `python -m tests.interference.faults KIND FLAG [DEVICE] [CORE]`.
+Run by `Injector` as `python -m benchmarks.interference.faults KIND FLAG [DEVICE] [CORE]`.
 """
 
-import gc
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 BURST_PERIOD_S, BURST_DUTY = 0.5, 0.2
 IDLE_POLL_S = 0.003
-# Between two collections: a batch queued for the GPU clock then meets one at most, and is not
-# refused, while more than 5 % of the host's samples meet one.
-GC_PAUSE_S = 0.03
 
 
 def matmul(device: str, size: int, dtype: str = "float32") -> Callable[[], None]:
@@ -183,43 +178,17 @@ class SharedCore:
         os.sched_setaffinity(0, self._cores)
 
 
-class GcStorm:
-    """A thread of the measuring process that collects garbage again and again."""
-
-    alive = True
-
-    def wait_ready(self, limit_s: float) -> str:
-        return ""
-
-    def on(self) -> None:
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._storm, args=(self._stop,), daemon=True)
-        self._thread.start()
-
-    def _storm(self, stop: threading.Event) -> None:
-        while not stop.wait(GC_PAUSE_S):
-            gc.collect()
-
-    def off(self) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def close(self) -> None:
-        """Nothing is left to close."""
-
-
-def all_faults(folder: Path, device: str) -> dict[str, Injector | SharedCore | GcStorm]:
+def all_faults(folder: Path, device: str) -> dict[str, Injector | SharedCore]:
     """Start every injector; they begin asleep."""
     gpu = {kind: Injector(kind, folder, device) for kind in KINDS if kind != "spin"}
     cores = tuple(str(core) for core in sorted(os.sched_getaffinity(0)))
     return gpu | {
         "cpu_all_cores": Injector("spin", folder, cores=cores),
         "cpu_same_core": SharedCore(folder),
-        "gc_storm": GcStorm(),
     }
 
 
-_COMMAND = (sys.executable, "-m", "tests.interference.faults")
+_COMMAND = (sys.executable, "-m", "benchmarks.interference.faults")
 
 if __name__ == "__main__":
     serve(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])

@@ -1,6 +1,6 @@
 """How time and memory of a comparison grow with its variants and its runs.
 
-    python -m tests.gpu.growth FOLDER
+    python -m benchmarks.comparison.growth FOLDER
 
 FOLDER gets growth.json: seconds and memory (MiB) of each comparison, the line fitted through its
 seconds, and its largest relative error. The entries are copies of ResNet-18, eager, so that each
