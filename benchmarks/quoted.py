@@ -117,7 +117,9 @@ def accepted() -> str:
 
 
 def spreads(part: str, kind: str, names: dict[str, str]) -> str:
-    found = {row["name"]: row for row in read(f"repeatability/{part}/reference.json")["figures"][kind]}
+    found = {
+        row["name"]: row for row in read(f"repeatability/{part}/reference.json")["figures"][kind]
+    }
     header = ["répété trois fois", "médiane (ms)", "écart médian", "pire écart", "< 10 %"]
     header.append("étendue entre processus")
     return table(
@@ -282,8 +284,8 @@ def campaign_answer() -> str:
     ]
     share, wall = (found["found"] for found in read("campaign/campaign.json")[2:])
     return english(
-        f"The GPU-clock p95 moves by {' and '.join(moved)} when both GPUs measure at once, in "
-        f"{wall} of the wall time of one; both were in a session {share}.\n"
+        f"The GPU-clock p95 moves by {' and '.join(moved)} when both GPUs measure at once; both were "
+        f"in a session {share}. Wall time over that of one GPU doing all: {wall}.\n"
     )
 
 

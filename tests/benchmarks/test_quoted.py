@@ -1,37 +1,45 @@
-"""The documents say what the committed reference measurements say."""
+"""The documents say what the committed measurements say, and link to what exists."""
 
-import nbformat
+import re
 
-from helpers.french import number
-from helpers.results import read_results
-from helpers.verdict import CLOCK_NAMES
-from tests.gpu import protocol
+import pandas as pd
+import pytest
 
-SESSION = protocol.REFERENCE / "session"
+from benchmarks import quoted
 
-
-def test_the_notebook_opens_with_the_measured_label():
-    notebook = nbformat.read(protocol.ROOT / "J1_benchmark.ipynb", as_version=4)
-    assert protocol.label() in notebook.cells[0].source
+RULES = {"0,1 %"}  # the calibration's tolerance
 
 
-def test_the_protocol_has_the_measured_tables():
-    text = protocol.PROTOCOL.read_text(encoding="utf8")
-    assert protocol.rewritten(text) == text
+@pytest.mark.parametrize(
+    "document", quoted.DOCUMENTS, ids=lambda d: str(d.relative_to(quoted.ROOT))
+)
+def test_every_quoted_number_is_that_of_its_file(document):
+    text = document.read_text(encoding="utf8")
+    assert quoted.rewritten(text) == text, "run `python -m benchmarks.quoted`"
 
 
-def test_the_readme_quotes_the_reference_session():
-    readme = (protocol.ROOT / "README.md").read_text(encoding="utf8")
-    rows = read_results(SESSION / "results.csv")
-    for clock in CLOCK_NAMES:
-        middle = rows.sort_values(f"{clock}_p95").iloc[len(rows) // 2]
-        for figure in ("mean", "p95"):
-            assert number(middle[f"{clock}_{figure}"]).replace(",", ".") in readme
+def test_every_block_is_shown_once():
+    assert quoted.quoted() == dict.fromkeys(quoted.BLOCKS, 1)
 
 
-def test_the_reference_session_is_real_cifar10_and_complete():
-    rows = read_results(SESSION / "results.csv")
+@pytest.mark.parametrize("name", ["README.md", "README_PROTOCOLE.md"])
+def test_no_measured_number_stands_outside_the_blocks(name):
+    text = quoted.MARKED.sub("", (quoted.ROOT / name).read_text(encoding="utf8"))
+    assert set(re.findall(r"\d+[.,]\d+[\s\xa0](?:ms|s|%)(?!\w)", text)) <= RULES
+
+
+@pytest.mark.parametrize(
+    "document", quoted.DOCUMENTS, ids=lambda d: str(d.relative_to(quoted.ROOT))
+)
+def test_every_link_leads_somewhere(document):
+    targets = re.findall(r"\]\(([^)#]+)\)", document.read_text(encoding="utf8"))
+    assert [t for t in targets if "://" not in t and not (document.parent / t).exists()] == []
+
+
+def test_the_accepted_session_is_real_cifar10_and_complete():
+    rows = pd.read_csv(quoted.SESSION / "results.csv")
     assert set(rows["dataset"]) == {"cifar10"}
     assert set(rows["eval_images"]) == {10_000}
-    names = {path.name for path in SESSION.iterdir()}
-    assert {"environment.json", "verdict.json", "run_1.npz", "J1_benchmark.ipynb"} <= names
+    names = {path.name for path in quoted.SESSION.iterdir()}
+    assert {"environment.json", "verdict.json", "J1_benchmark.ipynb"} <= names
+    assert {f"run_{k}.npz" for k in rows["run"]} <= names
