@@ -9,14 +9,13 @@ from its file: tests/benchmarks/test_quoted.py compares them.
 import json
 import re
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from helpers.display.french import number, percent
 from scipy.stats import binomtest
 
-from helpers.french import number, percent
 from helpers.stats import spread
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,9 +41,8 @@ FAULTS = {  # kind: French, and the tags that detect it
     "cpu_all_cores": ("un processus CPU par cœur", "cpu_load"),
     "cpu_same_core": ("un processus CPU sur le cœur de la mesure", "preempted cpu_load"),
 }
-DROPPED_TAGS = set("hot ecc cold_gpu warmup_short allocator_retry cpu_clock gc page_faults".split())
+TAGS = {"steal", "gpu_shift"}.union(*(codes.split() for _, codes in FAULTS.values()))  # today's
 SHOWN_VARIANTS = ("fp32", "cudagraph", "tf32", "fp16")
-GROUPS = {"gpu": "horloge GPU", "host": "horloge hôte"}
 
 
 def read(path: str) -> dict:
@@ -164,44 +162,45 @@ def repeatability_answer() -> str:
 # Interference
 
 
-def disturbed() -> tuple[dict[str, list[dict]], list[dict]]:
-    """Completed runs of each fault, and the clean ones; only tags of rules that exist today."""
-    runs: dict[str, list[dict]] = {}
+def disturbed() -> tuple[dict[str, list[dict]], dict[str, int]]:
+    """Completed runs of each kind, and how many of each were seen; only by rules of today."""
+    runs, seen = {}, dict.fromkeys([*FAULTS, "clean"], 0)
     for run in read("interference/interference.json")["runs"]:
-        if not run["error"]:
-            run["tags"] = set(run["tags"]) - DROPPED_TAGS
-            runs.setdefault(run["kind"], []).append(run)
-    return runs, runs["clean"] + runs.get("clean_process", [])
+        kind = "clean" if run["kind"] == "clean_process" else run["kind"]
+        if kind in seen and not run["error"]:
+            runs.setdefault(kind, []).append(run)
+            expected = FAULTS[kind][1].split() if kind in FAULTS else TAGS
+            seen[kind] += bool(set(run["tags"]) & set(expected))
+    return runs, seen
 
 
 def interference() -> str:
-    runs, clean = disturbed()
+    runs, seen = disturbed()
+    usual = [run for run in runs["clean"] if run["kind"] == "clean"]  # not in fresh processes
     lines = []
-    for kind, (french, codes) in FAULTS.items():
-        hits = sum(bool(run["tags"] & set(codes.split())) for run in runs[kind])
+    for kind, hits in seen.items():
         effects = (
             np.median([run[clock]["p95"] for run in runs[kind]])
-            / np.median([run[clock]["p95"] for run in runs["clean"]])
+            / np.median([run[clock]["p95"] for run in usual])
             for clock in ("host", "gpu")
         )
+        cells = [f"× {number(effect, 3)}" for effect in effects] if kind in FAULTS else ["–", "–"]
+        name = FAULTS[kind][0] if kind in FAULTS else "aucune (fausses alarmes)"
         found = f"{hits} sur {len(runs[kind])} ({binomial(hits, len(runs[kind]))})"
-        lines.append([french, found, *(f"× {number(effect, 3)}" for effect in effects)])
-    alarms = sum(bool(run["tags"]) for run in clean)
-    found = f"{alarms} sur {len(clean)} ({binomial(alarms, len(clean))})"
-    lines.append(["aucune (fausses alarmes)", found, "–", "–"])
+        lines.append([name, found, *cells])
     return table(["faute injectée", "signalée", "p95 hôte", "p95 GPU"], lines)
 
 
 def interference_answer() -> str:
-    runs, clean = disturbed()
-    seen = [bool(r["tags"] & set(FAULTS[k][1].split())) for k in FAULTS for r in runs[k]]
-    alarms = sum(bool(run["tags"]) for run in clean)
+    runs, seen = disturbed()
+    clean, alarms = len(runs["clean"]), seen.pop("clean")
     pairs = read("interference/interference.json")["pairs"]
     logs = [np.log(p["with"]["gpu"]["mean"] / p["without"]["gpu"]["mean"]) for p in pairs]
     return english(
-        f"{sum(seen)} of {len(seen)} disturbed runs are tagged, and {alarms} of {len(clean)} clean "
-        f"ones ({binomial(alarms, len(clean))}). Looking between blocks changes the GPU clock's "
-        f"mean by {percent(abs(np.mean(logs)), 1)} ({len(logs)} pairs).\n"
+        f"{sum(seen.values())} of {sum(len(runs[kind]) for kind in seen)} disturbed runs are "
+        f"tagged, and {alarms} of {clean} clean ones ({binomial(alarms, clean)}). Looking between "
+        f"blocks changed the GPU clock's mean by {percent(abs(np.mean(logs)), 1)} ({len(logs)} "
+        "pairs).\n"
     )
 
 
@@ -258,12 +257,7 @@ def comparison_answer() -> str:
             f"{row['clock']} clock, {what}: {row['found']} of {row['comparisons']} "
             f"({binomial(row['found'], row['comparisons'])})"
         )
-    line = read("comparison/growth.json")["line"]
-    return english(
-        f"{'; '.join(told)}. A comparison takes {number(line['fixed_s'], 2)} s + "
-        f"{number(line['per_entry_s'], 2)} s a variant + {number(line['per_entry_and_run_s'], 2)} "
-        f"s a variant and run, within {percent(line['worst_error'], 1)}.\n"
-    )
+    return english(f"{'; '.join(told)}.\n")
 
 
 def training_answer() -> str:
@@ -284,8 +278,8 @@ def campaign_answer() -> str:
     ]
     share, wall = (found["found"] for found in read("campaign/campaign.json")[2:])
     return english(
-        f"The GPU-clock p95 moves by {' and '.join(moved)} when both GPUs measure at once; both were "
-        f"in a session {share}. Wall time over that of one GPU doing all: {wall}.\n"
+        f"The GPU-clock p95 moves by {' and '.join(moved)} when both GPUs measure at once; both "
+        f"were in a session {share}. Wall time over that of one GPU doing all: {wall}.\n"
     )
 
 
@@ -299,7 +293,7 @@ def overhead_answer() -> str:
     )
 
 
-BLOCKS: dict[str, Callable[[], str]] = {
+BLOCKS = {
     made.__name__: made
     for made in (
         *(label, accepted, repeatability, methods, interference, variants),

@@ -1,6 +1,6 @@
 """Two GPUs measure at once what each measures alone, in little more than half the time.
 
-    python -m benchmarks.campaign.two_gpus FOLDER     # two GPUs, requirements-campaign.txt installed
+    python -m benchmarks.campaign.two_gpus FOLDER    # two GPUs, Dask installed
 
 One plan of N sessions, three times: on the first GPU alone (all N), on the second alone (half of
 them, for its own figures), on both at once. FOLDER gets the campaigns and campaign.json; exit code
@@ -17,9 +17,8 @@ from pathlib import Path
 
 import pandas as pd
 import yaml
-
-from helpers.campaign.runner import run_campaign
-from helpers.campaign.session import visible_gpus
+from helpers.after.campaign.runner import run_campaign
+from helpers.after.campaign.session import visible_gpus
 
 PARAMETERS = {"dataset": "synthetic", "eval_images": 50}  # they cost time and touch no latency
 P95_LIMIT, WALL_LIMIT, OVERLAP_LIMIT = 0.01, 0.6, 0.5

@@ -9,12 +9,12 @@ import json
 from pathlib import Path
 
 import numpy as np
+from helpers.display.french import percent
+from helpers.display.plots.style import BAND, COLOURS, GREY, NOTE_SIZE, STYLE, DecimalComma
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from helpers.french import percent
-from helpers.plots.style import BAND, COLOURS, GREY, NOTE_SIZE, STYLE, DecimalComma
 from helpers.stats import spread
 
 HERE = Path(__file__).parent

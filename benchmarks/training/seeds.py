@@ -1,7 +1,7 @@
 """Time and accuracy of the baseline's training over several seeds, on the real test set.
 
-    python -m benchmarks.training.seeds FOLDER --data DIR                  # five seeds
-    python -m benchmarks.training.seeds FOLDER --data DIR --hold-out 5000  # recipes, on train images
+    python -m benchmarks.training.seeds FOLDER --data DIR    # five seeds on the test set
+    python -m benchmarks.training.seeds FOLDER --data DIR --hold-out 5000    # recipes
 
 FOLDER gets training.json. Nothing is chosen by looking at test images: recipes are compared on
 train images held out. Data are loaded once and timed apart.
@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from helpers.annex.training import Recipe, TrainingResult, train
+from helpers.models.accuracy import measure_accuracy, score
 
-from helpers.accuracy import measure_accuracy, score
 from helpers.cifar10 import Cifar10, load_cifar10, test_loader
 from helpers.environment import choose_device, collect_environment
-from helpers.training import Recipe, TrainingResult, train
 
 MODEL = "resnet18_cifar"
 GOAL, GOAL_S = 0.945, 60

@@ -1,4 +1,4 @@
-"""The figures of repeatability show every process of the committed data, and say what they found."""
+"""The figures of repeatability show every process of the data and say what they found."""
 
 import numpy as np
 import pytest

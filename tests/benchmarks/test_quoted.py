@@ -36,6 +36,13 @@ def test_every_link_leads_somewhere(document):
     assert [t for t in targets if "://" not in t and not (document.parent / t).exists()] == []
 
 
+def test_the_snippet_of_the_readme_names_what_exists():
+    readme = (quoted.ROOT / "README.md").read_text(encoding="utf8")
+    (snippet,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    code = snippet.replace("measure_iters=500", "measure_iters=2")
+    exec(compile(code, "README.md", "exec"), {})
+
+
 def test_the_accepted_session_is_real_cifar10_and_complete():
     rows = pd.read_csv(quoted.SESSION / "results.csv")
     assert set(rows["dataset"]) == {"cifar10"}
