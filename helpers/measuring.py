@@ -68,7 +68,7 @@ def _locked(path: Path) -> IO:
     path.parent.mkdir(exist_ok=True)
     with suppress(PermissionError):  # another user's, who has done it
         path.parent.chmod(0o1777)
-    file = open(path, "x")  # noqa: SIM115, the caller holds it
+    file = open(path, "x", encoding="utf-8")  # noqa: SIM115, the caller holds it
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return file
 
@@ -76,7 +76,7 @@ def _locked(path: Path) -> IO:
 def _is_held(path: Path) -> bool:
     """Is the process that created this file alive? If not, the file is removed."""
     try:
-        with open(path) as file:
+        with open(path, encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

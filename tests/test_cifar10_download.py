@@ -267,7 +267,7 @@ def test_npm_is_ended_at_the_limit_with_its_children(data_dir, tmp_path, monkeyp
 def alive(pid):
     """Whether the process runs; one that ended and waits for its parent's notice does not."""
     try:
-        with open(f"/proc/{pid}/stat") as file:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
             return file.read().rsplit(")", 1)[1].split()[0] not in "ZX"
     except FileNotFoundError:
         return False

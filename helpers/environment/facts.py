@@ -59,7 +59,7 @@ def collect_cpu() -> dict:
 
 
 def _cpu_model() -> str | None:
-    text = Path("/proc/cpuinfo").read_text()
+    text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
     return found[1].strip() if found else platform.processor() or None
 
@@ -76,7 +76,9 @@ def collect_system() -> dict:
         "hypervisor": None
         if cpuinfo is None
         else re.search(r"\bhypervisor\b", cpuinfo) is not None,
-        "machine": attempt(lambda: Path("/sys/class/dmi/id/product_name").read_text().strip()),
+        "machine": attempt(
+            lambda: Path("/sys/class/dmi/id/product_name").read_text(encoding="utf-8").strip()
+        ),
         "container": found[0] if found else None,
     }
 

@@ -185,7 +185,7 @@ def _cpu_mhz(core: int) -> float:
     the constant of /proc/cpuinfo, which says nothing.
     """
     path = Path(f"/sys/devices/system/cpu/cpu{core}/cpufreq/scaling_cur_freq")
-    return int(path.read_text()) / 1e3
+    return int(path.read_text(encoding="utf-8")) / 1e3
 
 
 def _processes(handle: Any) -> frozenset[int]:

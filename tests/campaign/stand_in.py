@@ -59,7 +59,7 @@ def measure(results_dir: str, session: str, seed: int) -> None:
     pinned = os.environ.get("CUDA_VISIBLE_DEVICES")
     write_session(results_dir, session, env=environment(gpu=pinned and {"uuid": pinned}))
     if log := os.environ.get("STAND_IN_LOG"):
-        with open(log, "a") as file:
+        with open(log, "a", encoding="utf-8") as file:
             file.write(f"{session}\n")
 
 

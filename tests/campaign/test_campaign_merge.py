@@ -145,7 +145,7 @@ def test_the_table_has_host_gpu_and_versions_then_the_sessions_own_cells(tmp_pat
     land(campaign, "s2", files_of(tmp_path, "s2", (1.33,), started_s=100.0, finished_s=160.0))
     rows = merged(campaign, ["s1", "s2", "s3"])  # s3 is not there yet
     path = write_table(campaign, rows)
-    with open(path, newline="") as file:
+    with open(path, encoding="utf-8", newline="") as file:
         header, *lines = csv.reader(file)
     assert tuple(header) == (*ADDED, *COLUMNS)
     assert [(line[header.index("session")], line[header.index("run")]) for line in lines] == [

@@ -81,7 +81,7 @@ def visible_gpus() -> list[str]:
 def machine() -> str:
     """What containers of one host have in common, whatever their host names: its boot."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
     except OSError:
         return platform.node()
 

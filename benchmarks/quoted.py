@@ -1,0 +1,323 @@
+"""What README.md, README_PROTOCOLE.md and benchmarks/*/README.md quote from the evidence.
+
+    python -m benchmarks.quoted     # writes it anew between <!-- evidence: NAME --> and its end
+
+Every number measured on a GPU that these documents show stands between such marks, and is read here
+from its file: tests/benchmarks/test_quoted.py compares them.
+"""
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest
+
+from helpers.display.french import number, percent
+from helpers.stats import spread
+
+ROOT = Path(__file__).resolve().parents[1]
+HERE, SESSION = ROOT / "benchmarks", ROOT / "results" / "reference_h100"
+DOCUMENTS = [ROOT / "README.md", ROOT / "README_PROTOCOLE.md", *sorted(HERE.glob("*/README.md"))]
+MARKED = re.compile(r"(<!-- evidence: (\w+) -->\n)(.*?)(<!-- /evidence -->)", re.DOTALL)
+METHODS = {
+    "p95, plain protocol": "p95, protocole simple (500 × horloge hôte + synchronize)",
+    "p95, Triton do_bench": "p95, `triton.testing.do_bench` (700 ms, L2 vidé)",
+    "median, torch Timer (block means)": "médiane, `torch.utils.benchmark.Timer` (0,8 s)",
+    "p95, J1 host clock": "p95, J1, horloge hôte",
+    "p95, J1 GPU clock": "p95, J1, horloge GPU",
+    "p95, J1 GPU clock, L2 flushed": "p95, J1, horloge GPU, L2 vidé avant chaque passage",
+}
+FAULTS = {  # kind: French, and the tags that detect it
+    "gpu_full": ("processus GPU à pleine charge", "foreign_gpu_process gpu_disturbed"),
+    "gpu_bursts": ("rafales GPU, 20 % du temps", "foreign_gpu_process gpu_disturbed"),
+    "gpu_copies": ("copies en mémoire GPU", "foreign_gpu_process gpu_disturbed"),
+    "gpu_power": (
+        "voisin gourmand en puissance",
+        "foreign_gpu_process gpu_disturbed gpu_clock_drop throttle",
+    ),
+    "cpu_all_cores": ("un processus CPU par cœur", "cpu_load"),
+    "cpu_same_core": ("un processus CPU sur le cœur de la mesure", "preempted cpu_load"),
+}
+TAGS = {"steal", "gpu_shift"}.union(*(codes.split() for _, codes in FAULTS.values()))  # today's
+SHOWN_VARIANTS = ("fp32", "cudagraph", "tf32", "fp16")
+
+
+def read(path: str) -> dict:
+    return json.loads((HERE / path).read_text(encoding="utf8"))
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def english(text: str) -> str:
+    """« 1,285 ms » → "1.285 ms"."""
+    return re.sub(r"(?<=\d),(?=\d)", ".", text)
+
+
+def dots(values) -> str:
+    return " · ".join(number(value) for value in values)
+
+
+def binomial(hits: int, tried: int) -> str:
+    low, high = binomtest(hits, tried).proportion_ci(0.95, "exact")
+    return f"{100 * low:.0f}–{100 * high:.0f} %"
+
+
+# The accepted session
+
+
+def session_rows() -> pd.DataFrame:
+    return pd.read_csv(SESSION / "results.csv")
+
+
+def label() -> str:
+    """README.md's lines about the accepted session."""
+    rows = session_rows()
+    middle = rows.sort_values("gpu_p95").iloc[len(rows) // 2]
+    host = rows.sort_values("host_p95").iloc[len(rows) // 2]
+    bounds = " – ".join(number(middle[f"lat_p95_{end}"]) for end in ("low", "high"))
+    text = (
+        f"> **{middle.gpu_name}**, PyTorch {middle.torch_version}, ResNet-18, strict FP32, batch "
+        f"{middle.batch_size}, {len(rows)} runs of {middle.measure_iters} forwards per clock.\n"
+        f"> **GPU clock**, median run: mean {number(middle.gpu_mean)} ms, p95 "
+        f"{number(middle.gpu_p95)} ms (95 % interval {bounds}); spread of the p95 over the runs "
+        f"**{percent(spread(rows.gpu_p95))}**: accepted.\n"
+        f"> **Host clock**, median run: mean {number(host.host_mean)} ms, p95 "
+        f"{number(host.host_p95)} ms; spread **{percent(spread(rows.host_p95))}**: not accepted, "
+        "and the notebook says why.\n"
+    )
+    return english(text)
+
+
+def accepted() -> str:
+    rows, default = session_rows(), read("repeatability/methods/reference.json")
+    default = default["figures"]["pytorch_default"]
+    lines = [
+        ("FP32 strict (la session acceptée)", rows.gpu_p95, rows.host_p95),
+        ("réglages par défaut de PyTorch : TF32 en convolution", default["gpu"], default["host"]),
+    ]
+    header = ["précision", "p95 GPU de trois runs (ms)", "écart", "p95 hôte (ms)", "écart"]
+    return table(
+        header,
+        [
+            [name, dots(gpu), percent(spread(gpu)), dots(host), percent(spread(host))]
+            for name, gpu, host in lines
+        ],
+    )
+
+
+# Repeatability
+
+
+def spreads(part: str, kind: str, names: dict[str, str]) -> str:
+    found = {
+        row["name"]: row for row in read(f"repeatability/{part}/reference.json")["figures"][kind]
+    }
+    header = ["répété trois fois", "médiane (ms)", "écart médian", "pire écart", "< 10 %"]
+    header.append("étendue entre processus")
+    return table(
+        header,
+        [
+            [
+                french,
+                number(found[name]["median_ms"]),
+                percent(found[name]["spread_median"]),
+                percent(found[name]["spread_worst"]),
+                f"{found[name]['met']} sur {found[name]['processes']}",
+                percent(found[name]["range_of_medians"]),
+            ]
+            for name, french in names.items()
+        ],
+    )
+
+
+def repeatability() -> str:
+    names = {"p95, GPU clock": "p95, horloge GPU"}
+    names["p95, host clock, consecutive"] = "p95, horloge hôte"
+    return spreads("processes", "repeatability", names)
+
+
+def methods() -> str:
+    return spreads("methods", "side_by_side", METHODS)
+
+
+def repeatability_answer() -> str:
+    figures = read("repeatability/processes/reference.json")["figures"]
+    gpu, host, *_ = figures["repeatability"]
+    worst = max(abs(row["error_ms"]) for row in figures["calibration"])
+    return english(
+        f"In {gpu['processes']} fresh processes the p95 of three runs spreads by at most "
+        f"{percent(gpu['spread_worst'])} on the GPU clock; on the host clock {host['met']} of "
+        f"{host['processes']} stay under 10 %. From process to process the GPU clock's level "
+        f"moves by {percent(gpu['range_of_medians'])}, which no process sees of itself. Known "
+        f"durations are read to {number(1e3 * worst, 2)} µs, with a fit made in another process.\n"
+    )
+
+
+# Interference
+
+
+def disturbed() -> tuple[dict[str, list[dict]], dict[str, int]]:
+    """Completed runs of each kind, and how many of each were seen; only by rules of today."""
+    runs, seen = {}, dict.fromkeys([*FAULTS, "clean"], 0)
+    for run in read("interference/interference.json")["runs"]:
+        kind = "clean" if run["kind"] == "clean_process" else run["kind"]
+        if kind in seen and not run["error"]:
+            runs.setdefault(kind, []).append(run)
+            expected = FAULTS[kind][1].split() if kind in FAULTS else TAGS
+            seen[kind] += bool(set(run["tags"]) & set(expected))
+    return runs, seen
+
+
+def interference() -> str:
+    runs, seen = disturbed()
+    usual = [run for run in runs["clean"] if run["kind"] == "clean"]  # not in fresh processes
+    lines = []
+    for kind, hits in seen.items():
+        effects = (
+            np.median([run[clock]["p95"] for run in runs[kind]])
+            / np.median([run[clock]["p95"] for run in usual])
+            for clock in ("host", "gpu")
+        )
+        cells = [f"× {number(effect, 3)}" for effect in effects] if kind in FAULTS else ["–", "–"]
+        name = FAULTS[kind][0] if kind in FAULTS else "aucune (fausses alarmes)"
+        found = f"{hits} sur {len(runs[kind])} ({binomial(hits, len(runs[kind]))})"
+        lines.append([name, found, *cells])
+    return table(["faute injectée", "signalée", "p95 hôte", "p95 GPU"], lines)
+
+
+def interference_answer() -> str:
+    runs, seen = disturbed()
+    clean, alarms = len(runs["clean"]), seen.pop("clean")
+    pairs = read("interference/interference.json")["pairs"]
+    logs = [np.log(p["with"]["gpu"]["mean"] / p["without"]["gpu"]["mean"]) for p in pairs]
+    return english(
+        f"{sum(seen.values())} of {sum(len(runs[kind]) for kind in seen)} disturbed runs are "
+        f"tagged, and {alarms} of {clean} clean ones ({binomial(alarms, clean)}). Looking between "
+        f"blocks changed the GPU clock's mean by {percent(abs(np.mean(logs)), 1)} ({len(logs)} "
+        "pairs).\n"
+    )
+
+
+# Variants, comparison, training
+
+
+def compared(model: str) -> pd.DataFrame:
+    """The table that the session's annex wrote, by variant."""
+    text = (HERE / "variants" / model / "comparaison.md").read_text(encoding="utf8")
+    head, _, *rows = (
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.split("\n\n")[0].splitlines()
+    )
+    return pd.DataFrame(rows, columns=head).set_index("Variante")
+
+
+def variants() -> str:
+    dummy, trained = compared("resnet18"), compared("resnet18_cifar")
+    fastest = list(trained.index[:3])
+    names = fastest + [n for n in trained.index if n in SHOWN_VARIANTS and n not in fastest]
+    columns = ["p95 (ms), GPU", "p95 (ms), hôte"]
+    header = ["variante", "`resnet18` : p95 GPU (ms)", "p95 hôte (ms)"]
+    header += ["`resnet18_cifar` entraîné : p95 GPU (ms)", "p95 hôte (ms)", "exactitude"]
+    return table(
+        header,
+        [
+            [
+                f"`{name}`",
+                *dummy.loc[name, columns],
+                *trained.loc[name, columns],
+                trained.loc[name, "Exactitude"].split(" (")[0],
+            ]
+            for name in names
+        ],
+    )
+
+
+def variants_answer() -> str:
+    found = []
+    for model in ("resnet18", "resnet18_cifar"):
+        gpu, host = compared(model).iloc[0][["p95 (ms), GPU", "p95 (ms), hôte"]]
+        base = compared(model).loc["fp32", "p95 (ms), GPU"]
+        found.append(f"{model} {gpu} ms GPU p95 and {host} ms host p95 (fp32: {base} ms GPU)")
+    return english(f"The fastest: {', '.join(found)}. Ratios hold for that one process.\n")
+
+
+def comparison_answer() -> str:
+    rows = read("comparison/comparison.json")["rows"]
+    single = [row for row in rows if row["origin"] == "mesurées"]
+    told = []
+    for row in single:
+        what = "false alarms" if row["what"] == "A/A" else "real delays found"
+        told.append(
+            f"{row['clock']} clock, {what}: {row['found']} of {row['comparisons']} "
+            f"({binomial(row['found'], row['comparisons'])})"
+        )
+    return english(f"{'; '.join(told)}.\n")
+
+
+def training_answer() -> str:
+    runs = read("training/five_seeds.json")["runs"]
+    plain = np.array([run["evaluation"]["plain"]["accuracy"] for run in runs])
+    slowest = max(run["train_s"] + run["checkpoint_s"] for run in runs)
+    return english(
+        f"{percent(plain.mean(), 4)} ± {number(100 * plain.std(ddof=1), 2)} without test-time "
+        f"augmentation over {len(runs)} seeds ({percent(plain.min(), 4)} to "
+        f"{percent(plain.max(), 4)}), {number(slowest, 3)} s at most.\n"
+    )
+
+
+def campaign_answer() -> str:
+    moved = [
+        f"{percent(np.median(found['both_ms']) / np.median(found['alone_ms']) - 1)}"
+        for found in read("campaign/campaign.json")[:2]
+    ]
+    share, wall = (found["found"] for found in read("campaign/campaign.json")[2:])
+    return english(
+        f"The GPU-clock p95 moves by {' and '.join(moved)} when both GPUs measure at once; both "
+        f"were in a session {share}. Wall time over that of one GPU doing all: {wall}.\n"
+    )
+
+
+def overhead_answer() -> str:
+    seconds = {name: found["overhead_s"] for name, found in read("overhead/overhead.json").items()}
+    cached = [value for name, value in seconds.items() if "one session at a time" in name]
+    fresh = max(value for name, value in seconds.items() if "no bytecode" in name)
+    return english(
+        f"{number(min(cached), 3)} to {number(max(cached), 3)} s of a session are neither data, "
+        f"warm-up, measuring nor accuracy; {number(fresh, 3)} s where Python has no bytecode.\n"
+    )
+
+
+BLOCKS = {
+    made.__name__: made
+    for made in (
+        *(label, accepted, repeatability, methods, interference, variants),
+        *(repeatability_answer, interference_answer, variants_answer, comparison_answer),
+        *(training_answer, campaign_answer, overhead_answer),
+    )
+}
+
+
+def rewritten(text: str) -> str:
+    """The document with every marked block made anew."""
+    return MARKED.sub(lambda found: found[1] + BLOCKS[found[2]]() + found[4], text)
+
+
+def quoted() -> Counter:
+    """How often each block stands in the documents."""
+    return Counter(m[2] for d in DOCUMENTS for m in MARKED.finditer(d.read_text(encoding="utf8")))
+
+
+def main() -> None:
+    """Rewrite the documents."""
+    for document in DOCUMENTS:
+        document.write_text(rewritten(document.read_text(encoding="utf8")), encoding="utf8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,1 +1,0 @@
-"""Measurements that need a CUDA GPU; run by hand, their results are committed."""
