@@ -8,6 +8,7 @@ gives up by itself after a time-out, so that a model that synchronises inside ca
 """
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter_ns
@@ -250,7 +251,9 @@ class GpuClock:
 def _waits_by_torch(call: Callable, batch) -> bool:
     """Does the model wait for the GPU by an operation of torch's, which torch then refuses?"""
     mode = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")
+    with warnings.catch_warnings():  # torch's, that this mode does not see every wait
+        warnings.filterwarnings("ignore", "Synchronization debug mode is a prototype")
+        torch.cuda.set_sync_debug_mode("error")
     try:
         call(batch)
     except RuntimeError as error:
