@@ -105,7 +105,7 @@ def held_out(fit: dict, judged: dict) -> list[dict]:
         {
             "true_ms": true,
             "error_ms": (measured - fit["intercept_ms"]) / fit["slope"] - true,
-            "limit_ms": float(limit_ms(true, "gpu")),
+            "limit_ms": float(limit_ms(true, "gpu", judged["resolution_ms"])),
         }
         for true, measured, used in judged["points"]
         if not used
