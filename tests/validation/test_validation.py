@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 import torch
 from fakes import TinyNet, make_result
+from torchvision.models import resnet18
 
+from benchmarks.elsewhere.models import Joined, OwnStream
 from helpers import validation
 from helpers.bench_latency import Bench, ModelError, benchmark_latency, prepared
 from helpers.clocks import HOST_TOO_SLOW, GpuSamples, NotQueueableError
@@ -285,34 +287,12 @@ def test_an_interrupted_run_leaves_nothing_for_the_next():
     assert len(seen) == 1
 
 
-class OwnStream(TinyNet):
-    """Works on a stream of its own and waits for it there."""
-
-    def forward(self, x):
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(200):
-                x = x * 1.0
-            y = super().forward(x)
-        return y
-
-
 @pytest.mark.gpu
-def test_a_stream_of_its_own_is_contradicted_and_a_join_is_not():
-    class Joined(OwnStream):
-        def forward(self, x):
-            stream = torch.cuda.Stream()
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
-                for _ in range(200):
-                    x = x * 1.0
-            torch.cuda.current_stream().wait_stream(stream)
-            return TinyNet.forward(self, x)
-
+def test_a_stream_of_its_own_is_contradicted_and_a_fork_that_joins_is_not():
+    own, joined = (wrap(resnet18(num_classes=10)).cuda() for wrap in (OwnStream, Joined))
     cuda = torch.device("cuda")
     inputs = [x.to(cuda) for x in BATCHES]
-    for model, doubt in ((OwnStream().cuda(), CONTRADICTED), (Joined().cuda(), "")):
+    for model, doubt in ((own, CONTRADICTED), (joined, "")):
         runs = [benchmark_latency(model, inputs, 10, 60) for _ in range(2)]
         validation = judge(runs, profile=profile_forwards(model, inputs, cuda))
         assert validation.doubt == doubt
