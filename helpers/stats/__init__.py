@@ -1,4 +1,4 @@
-"""Percentiles, intervals that respect autocorrelation, drift, and the spread of the 10 % criterion.
+"""Percentiles, intervals that respect autocorrelation, shifts, and the 10 % criterion's spread.
 
 Latencies measured one after the other are not independent: a slow CPU stays slow for seconds. The
 integrated autocorrelation time τ = 1 + 2 Σ ρ(k) says how many samples in a row are worth one
@@ -12,14 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize, special, stats
 
-from helpers.stats.autocorrelation import best_shift, correlation_time, robust_slope, trend_p_value
+from helpers.stats.autocorrelation import best_shift, correlation_time
 
 PERCENTILE_METHOD = "linear"  # Hyndman & Fan type 7, the default of NumPy and of pandas
 
-# The same as for a p95: with fewer, τ itself is known to no better than a third (simulated), and a
-# series that wanders more slowly than its window is long would too often pass for a calm one.
-MIN_EFFECTIVE_FOR_MEAN = 72
-MIN_SAMPLES_FOR_DRIFT = 50
+MIN_SAMPLES_FOR_SHIFT = 50
 
 
 @dataclass(frozen=True)
@@ -40,18 +37,15 @@ class LatencySummary:
 
 
 @dataclass(frozen=True)
-class Drift:
-    """How far a window moved, and how often a stationary series would seem to move as much.
+class Shift:
+    """Where a window splits best into two levels, and by how much: `relative` to its median.
 
-    A p-value says that a movement is real, its size whether it matters: judge by both. A strong
-    trend also splits best somewhere, and a strong shift also leans: both p-values are then small.
+    `p_value`: how often a stationary series would seem to shift as much; judge by both.
     """
 
-    trend: float  # change from the first to the last sample, relative to the median
-    trend_p: float
-    shift_index: int  # first sample of the second level, where the series splits best
-    shift: float  # median after minus median before that index, relative to the median
-    shift_p: float
+    index: int  # first sample of the second level
+    relative: float  # median from there on minus the median before, over the median of all
+    p_value: float
 
 
 def summarise(samples_ms) -> LatencySummary:
@@ -151,57 +145,30 @@ def quantile_interval(samples, q: float = 0.95, confidence: float = 0.95) -> tup
     return float(low), float(high)
 
 
-def mean_interval(samples, confidence: float = 0.95) -> tuple[float, float]:
-    """Confidence interval (low, high) for the mean of a stationary, autocorrelated series.
+def find_shift(samples) -> Shift:
+    """Test a window (n,) of positive latencies for one level shift.
 
-    Student's t with the variance of the mean τ σ² / n, and the smaller of the degrees of freedom
-    of σ² and of τ.
-
-    Raises
-    ------
-    ValueError
-        If the effective sample size is below MIN_EFFECTIVE_FOR_MEAN.
-    """
-    _check_probability("confidence", confidence)
-    samples = _checked(samples)
-    time = correlation_time(samples)
-    _require(samples.size, time.tau, MIN_EFFECTIVE_FOR_MEAN, "the mean", confidence)
-    n_eff = samples.size / time.tau
-    t = stats.t.isf((1 - confidence) / 2, min(time.freedom, n_eff - 1))
-    half = t * samples.std() / math.sqrt(n_eff - 1)
-    return float(samples.mean() - half), float(samples.mean() + half)
-
-
-def find_drift(samples) -> Drift:
-    """Test a window (n,) of positive latencies for a trend and for one level shift.
-
-    Both tests look at ranks, so that a few outliers neither make nor hide a drift: a regression on
-    time, and the largest excursion of the cumulated ranks, whose limit is Kolmogorov's
-    distribution (Wilcoxon-type CUSUM; Dehling, Fried & Wendler 2020, Biometrika 107:647). Their
-    long-run variance is that of the residuals, so that a drift does not hide itself. A series
-    that wanders more slowly than the window is long does drift in that window, and is so reported.
+    The test looks at ranks, so that a few outliers neither make nor hide a shift: the largest
+    excursion of the cumulated ranks, whose limit is Kolmogorov's distribution (Wilcoxon-type CUSUM;
+    Dehling, Fried & Wendler 2020, Biometrika 107:647). Its long-run variance is that of the
+    residuals, so that a shift does not hide itself. A series that wanders more slowly than the
+    window is long does shift in that window, and is so reported.
 
     Raises
     ------
     ValueError
-        If there are fewer than MIN_SAMPLES_FOR_DRIFT samples or their median is not positive.
+        If there are fewer than MIN_SAMPLES_FOR_SHIFT samples or their median is not positive.
     """
     samples = _checked(samples)
     n = samples.size
     level = float(np.median(samples))
-    if n < MIN_SAMPLES_FOR_DRIFT:
-        raise ValueError(f"find_drift needs {MIN_SAMPLES_FOR_DRIFT} samples or more, got {n}")
+    if n < MIN_SAMPLES_FOR_SHIFT:
+        raise ValueError(f"find_shift needs {MIN_SAMPLES_FOR_SHIFT} samples or more, got {n}")
     if level <= 0:
-        raise ValueError(f"drift is relative to the median, which must be positive, got {level}")
-    ranks = stats.rankdata(samples) - (n + 1) / 2
-    index, shift_p = best_shift(ranks)
-    return Drift(
-        trend=robust_slope(samples) * (n - 1) / level,
-        trend_p=trend_p_value(ranks),
-        shift_index=index,
-        shift=float(np.median(samples[index:]) - np.median(samples[:index])) / level,
-        shift_p=shift_p,
-    )
+        raise ValueError(f"a shift is relative to the median, which must be positive, got {level}")
+    index, p_value = best_shift(stats.rankdata(samples) - (n + 1) / 2)
+    moved = float(np.median(samples[index:]) - np.median(samples[:index])) / level
+    return Shift(index, moved, p_value)
 
 
 def chance_of_failing(

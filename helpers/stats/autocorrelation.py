@@ -1,7 +1,7 @@
-"""Autocorrelation time of a series, and rank tests for drift that allow for autocorrelation.
+"""Autocorrelation time of a series, and a rank test for a shift that allows for autocorrelation.
 
 The integrated autocorrelation time τ = 1 + 2 Σ ρ(k) says how many samples in a row are worth one
-independent sample. `helpers.stats` builds its intervals and `find_drift` on it.
+independent sample. `helpers.stats` builds its intervals and `find_shift` on it.
 """
 
 import math
@@ -39,20 +39,6 @@ def correlation_time(series: np.ndarray, fitted: int = 1) -> CorrelationTime:
     return CorrelationTime(float(np.clip(tau, 1, n)), 1 / used)
 
 
-def trend_p_value(ranks: np.ndarray) -> float:
-    """p-value of the slope of centred ranks (n,) on time."""
-    n = ranks.size
-    time = np.arange(n) - (n - 1) / 2
-    slope = (ranks @ time) / (time @ time)
-    residuals = ranks - slope * time
-    if not residuals.any():
-        return 1.0 if slope == 0 else 0.0
-    tau, freedom = correlation_time(residuals, fitted=2)
-    freedom = max(min(freedom, n / tau - 2), 1)
-    error = math.sqrt(tau * residuals.var() * n / (n - 2) / (time @ time))
-    return float(2 * stats.t.sf(abs(slope) / error, freedom))
-
-
 def best_shift(ranks: np.ndarray) -> tuple[int, float]:
     """Best split of centred ranks (n,), and its p-value."""
     sums = np.abs(np.cumsum(ranks)[:-1])
@@ -62,11 +48,3 @@ def best_shift(ranks: np.ndarray) -> tuple[int, float]:
         return index, 0.0 if ranks.any() else 1.0
     variance = residuals.var() * correlation_time(residuals, fitted=2).tau
     return index, float(stats.kstwobign.sf(sums.max() / math.sqrt(ranks.size * variance)))
-
-
-def robust_slope(samples: np.ndarray, blocks: int = 200) -> float:
-    """Theil–Sen slope per sample, through the medians of blocks so that its cost stays bounded."""
-    parts = np.array_split(samples, min(samples.size, blocks))
-    ends = np.cumsum([part.size for part in parts])
-    centres = ends - [(part.size + 1) / 2 for part in parts]
-    return float(stats.theilslopes([np.median(part) for part in parts], centres).slope)

@@ -7,7 +7,7 @@ import numpy as np
 from helpers.bench_latency import LatencyResult
 from helpers.clocks.profiling import ForwardProfile
 from helpers.display.french import number, percent
-from helpers.stats import LatencySummary, chance_of_failing, find_drift, quantile_interval
+from helpers.stats import LatencySummary, chance_of_failing, find_shift, quantile_interval
 
 LAUNCH_BOUND_RATIO = 1.1  # host p50 over GPU p50 from which the launches, not the GPU, set the pace
 SHIFT_P = 0.01  # a level shift is named when it is significant …
@@ -70,13 +70,11 @@ def _oddities(clock: str, result: LatencyResult, summary: LatencySummary) -> lis
 
 def _level_shift(summary: LatencySummary) -> str:
     try:
-        drift = find_drift(summary.samples_ms)
+        shift = find_shift(summary.samples_ms)
     except ValueError:  # too few samples to say anything
         return ""
-    if drift.shift_p < SHIFT_P and abs(drift.shift) >= SHIFT_SIZE:
-        return (
-            f"changement de niveau de {percent(drift.shift)} vers l'itération {drift.shift_index}"
-        )
+    if shift.p_value < SHIFT_P and abs(shift.relative) >= SHIFT_SIZE:
+        return f"changement de niveau de {percent(shift.relative)} vers l'itération {shift.index}"
     return ""
 
 

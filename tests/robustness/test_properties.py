@@ -15,8 +15,7 @@ from helpers.parameters import ParameterError, validate
 from helpers.results import ResultsError, load_samples, open_session
 from helpers.stats import (
     effective_sample_size,
-    find_drift,
-    mean_interval,
+    find_shift,
     percentile,
     quantile_interval,
     spread,
@@ -67,25 +66,12 @@ def test_an_interval_holds_its_estimate_or_is_refused_with_its_reason(samples):
 
 
 @settings(deadline=None)
-@given(series)
-def test_a_mean_interval_surrounds_the_mean_or_is_refused(samples):
-    try:
-        low, high = mean_interval(samples)
-    except ValueError as error:
-        assert "independent" in str(error)  # noqa: PT017 - both outcomes are right
-    else:
-        assert low <= samples.mean() <= high
-
-
-@settings(deadline=None)
 @given(hnp.arrays(float, st.integers(50, 300), elements=milliseconds))
-def test_a_drift_is_finite_and_its_p_values_are_probabilities(samples):
-    drift = find_drift(samples)
-    assert math.isfinite(drift.trend)
-    assert math.isfinite(drift.shift)
-    assert 0 <= drift.trend_p <= 1
-    assert 0 <= drift.shift_p <= 1
-    assert 0 < drift.shift_index < samples.size
+def test_a_shift_is_finite_and_its_p_value_is_a_probability(samples):
+    shift = find_shift(samples)
+    assert math.isfinite(shift.relative)
+    assert 0 <= shift.p_value <= 1
+    assert 0 < shift.index < samples.size
 
 
 @given(series, broken, st.integers(0, 400))
