@@ -66,14 +66,8 @@ def _run(command: list[str], archive: Path, expected: int | None, progress: bool
     log, start = archive.with_name("log"), time.monotonic()
     shown = bar(progress, total=expected, desc=archive.name, unit="B", unit_scale=True)
     with log.open("wb") as output, shown:
-        process = subprocess.Popen(
-            command,
-            cwd=archive.parent,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        apart = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
+        process = subprocess.Popen(command, cwd=archive.parent, start_new_session=True, **apart)
         try:
             while process.poll() is None:
                 time.sleep(0.1)

@@ -59,11 +59,8 @@ def plot_latency_over_time(
     axes[-1].set_xlabel("Itérations de chaque run, dans l'ordre de la mesure")
     for axis in axes:
         axis.grid(False, axis="x")
-    figure.legend(
-        handles=_legend(len(results), codes, " ".join(told)),
-        loc="outside lower right",
-        ncols=6,
-    )
+    handles = _legend(len(results), codes, " ".join(told))
+    figure.legend(handles=handles, loc="outside lower right", ncols=6)
     return style.finish(
         figure,
         f"Latence au fil des itérations : {style.p95_ranges(by_clock)}",
