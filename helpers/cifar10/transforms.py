@@ -53,35 +53,25 @@ def check_batches(batches: Iterable, batch_size: int) -> None:
     """Verify that a loader gives what `test_transform` makes of 8-bit images, in such batches.
 
     Undone, the normalisation must give back whole numbers from 0 to 255: images that are not
-    normalised, twice normalised or augmented by something else do not pass. Looks at one batch.
+    normalised, twice normalised or otherwise augmented do not pass. Looks at one batch.
 
     Raises
     ------
     ValueError
         There is none, or its type, shape or normalisation is another one.
     """
-    images, labels = next(iter(batches), (None, None))
-    if images is None:
-        raise ValueError("the data loader yields no batch: give it at least one image")
-    expected = (batch_size, 3, 32, 32)
-    if tuple(images.shape) != expected or images.dtype != torch.float32:
+    images, labels = next(iter(batches), (torch.zeros(0), torch.zeros(0)))
+    found = tuple(images.shape), images.dtype, tuple(labels.shape)
+    expected = (batch_size, 3, 32, 32), torch.float32, (batch_size,)
+    if found != expected:
         raise ValueError(
-            f"the data loader gives {tuple(images.shape)} {images.dtype}, declared are {expected} "
-            "torch.float32: build it with test_loader(data, batch_size)"
-        )
-    if labels.shape != (batch_size,):
-        raise ValueError(
-            f"the data loader gives labels of shape {tuple(labels.shape)} for {batch_size} images: "
-            "give one label for each"
+            f"the data loader gives images and labels of {found}, expected are {expected}: "
+            "build it with test_loader(data, batch_size)"
         )
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
     pixels = (images * std + mean) * 255
-    if not (pixels.min() > -0.01 and pixels.max() < 255.01 and _whole(pixels)):
+    if not ((pixels - pixels.round().clamp(0, 255)).abs() < 0.01).all():
         raise ValueError(
             f"the data loader's images, from {images.min():.3g} to {images.max():.3g}, are not "
             f"8-bit images normalised with mean {MEAN} and std {STD}: apply test_transform() once"
         )
-
-
-def _whole(values: torch.Tensor) -> bool:
-    return bool((values - values.round()).abs().max() < 0.01)

@@ -1,8 +1,8 @@
 """Figures, one family: French labels with units, one colour per clock, the finding in the title.
 
 Each function draws what it is given and returns a matplotlib Figure whose label is its alt text:
-`show` displays it in the notebook, `Session.save_figure` writes it. Nothing is hidden: values that
-would flatten a curve are marked at the edge of the frame and counted, a thinned curve says so.
+`show` displays it in the notebook, `Session.save_figure` writes it. Values that would flatten a
+curve are marked at the edge of the frame and counted.
 """
 
 import textwrap
@@ -11,38 +11,16 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from helpers.bench_latency import LatencyResult
 from helpers.display.french import number, percent, percents_apart
-from helpers.display.plots.style import (
-    BAND,
-    COLOURS,
-    GREY,
-    MOST_NAMED_RUNS,
-    MOST_POINTS,
-    NAMES,
-    STYLE,
-    WIDTH,
-    DecimalComma,
-    clocks_of,
-    finish,
-    frame_of,
-    handle,
-    new_figure,
-    note_outside,
-    p95_ranges,
-    show,
-    value_range,
-)
+from helpers.display.plots import style
+from helpers.display.plots.style import COLOURS, GREY, NAMES, STYLE, show
 from helpers.display.plots.time import plot_latency_over_time
-from helpers.stats import spread
+from helpers.stats import LatencySummary, spread
 
 __all__ = [
-    "COLOURS",
-    "MOST_POINTS",
-    "WIDTH",
     "plot_distribution",
     "plot_images",
     "plot_latency_over_time",
@@ -60,7 +38,7 @@ def plot_images(
         raise ValueError(f"{len(images)} images but {len(labels)} labels: give one label per image")
     columns = min(10, len(images))
     rows = -(-len(images) // columns)
-    figure = new_figure(1.1 * rows + 0.4)
+    figure = style.new_figure(1.1 * rows + 0.4)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes:
         axis.set_axis_off()
@@ -68,7 +46,7 @@ def plot_images(
         axis.imshow(image, interpolation="nearest")
         axis.set_title(textwrap.fill(class_names[label], 13), loc="center", fontsize=8)
     shown = ", ".join(dict.fromkeys(class_names[label] for label in labels))
-    return finish(
+    return style.finish(
         figure,
         "Exemples d'images (32 × 32 pixels)",
         f"Grille de {len(images)} images avec leur classe : {shown}.",
@@ -78,38 +56,75 @@ def plot_images(
 
 @rc_context(STYLE)
 def plot_distribution(results: Sequence[LatencyResult], dataset: str) -> Figure:
-    """Empirical distribution of the latencies (ms) of each run, mean and p95 marked, per clock."""
-    clocks = clocks_of(results)
-    figure = new_figure(4.6)
-    axes = figure.subplots(1, len(clocks), squeeze=False, sharey=True).ravel()
-    for axis, clock in zip(axes, clocks, strict=True):
-        summaries = [getattr(result, clock) for result in results]
-        axis.set_xlim(frame_of([s.samples_ms for s in summaries]))
-        for index, summary in enumerate(summaries):
-            _draw_ecdf(axis, summary, index, len(summaries), clock)
+    """Empirical distribution of the latencies (ms) of each run, mean and p95 marked, per clock.
+
+    Of many runs: the median run's distribution, and the range of all.
+    """
+    by_clock = style.summaries_by_clock(results)
+    figure = style.new_figure(4.6)
+    axes = figure.subplots(1, len(by_clock), squeeze=False, sharey=True).ravel()
+    for axis, (clock, summaries) in zip(axes, by_clock.items(), strict=True):
+        samples = [summary.samples_ms for summary in summaries.values()]
+        axis.set_xlim(style.frame_of(samples))
+        if len(results) <= style.MOST_CURVES:
+            for run, summary in summaries.items():
+                _draw_ecdf(axis, summary, run, len(results), clock)
+        else:
+            _draw_envelope(axis, samples, clock)
         axis.axhline(95, color=GREY, linestyle=":", linewidth=0.8)
         axis.set_title(f"Horloge {NAMES[clock]}", fontweight="bold", color=COLOURS[clock])
+        note = style.outside(samples, axis.get_xlim())
+        axis.set_title(note, loc="right", fontsize=style.NOTE_SIZE, color=GREY)
         axis.set_xlabel("Latence (ms)")
         axis.set_ylim(0, 102)
-        if len(results) <= MOST_NAMED_RUNS:
+        style.french_axis(axis, "x")
+        if not style.MOST_NAMED_RUNS < len(results) <= style.MOST_CURVES:
             axis.legend(loc="upper left", bbox_to_anchor=(0, -0.15))  # below: it hides no curve
-        note_outside(axis, [s.samples_ms for s in summaries], axis.get_xlim())
     axes[0].set_ylabel("Part des itérations\nau plus à cette latence (%)")
-    handles = [
-        handle(GREY, label, marker=marker, linestyle="")
-        for marker, label in (("o", "moyenne"), ("D", "p95"))
-    ]
-    figure.legend(handles=handles, loc="outside lower right", ncols=2)
+    if len(results) <= style.MOST_CURVES:
+        marks = [
+            style.handle(GREY, "moyenne", marker="o", ls=""),
+            style.handle(GREY, "p95", marker="D", ls=""),
+        ]
+        figure.legend(handles=marks, loc="outside lower right", ncols=2)
     means = " ; ".join(
-        f"moyenne {NAMES[c]} : {value_range([getattr(r, c).mean for r in results])}" for c in clocks
+        f"moyenne {NAMES[clock]} : {style.value_range([s.mean for s in summaries.values()])}"
+        for clock, summaries in by_clock.items()
     )
-    return finish(
+    return style.finish(
         figure,
-        f"Distribution des latences : {p95_ranges(results, clocks)}",
+        f"Distribution des latences : {style.p95_ranges(by_clock)}",
         f"Fonction de répartition des latences de {len(results)} runs : {means} ; "
-        f"{p95_ranges(results, clocks)}.",
+        f"{style.p95_ranges(by_clock)}.",
         dataset,
     )
+
+
+def _draw_ecdf(axis: Axes, summary: LatencySummary, run: int, runs: int, clock: str) -> None:
+    ordered = np.sort(summary.samples_ms)
+    x = np.concatenate((ordered[:1], ordered))
+    label = f"run {run} : moy. {number(summary.mean)} · p95 {number(summary.p95)} ms"
+    axis.plot(
+        *(x, np.linspace(0, 100, x.size), ("-", "--", "-.", ":")[(run - 1) % 4]),
+        color=COLOURS[clock],
+        drawstyle="steps-post",
+        label=label if runs <= style.MOST_NAMED_RUNS else "_",
+    )
+    for value, marker in ((summary.mean, "o"), (summary.p95, "D")):
+        share = 100 * np.searchsorted(ordered, value, side="right") / summary.n
+        right = axis.get_xlim()[1]
+        shown = (min(value, right), share, marker if value <= right else ">")
+        axis.plot(*shown, color=COLOURS[clock], markersize=5)
+
+
+def _draw_envelope(axis: Axes, samples: Sequence[np.ndarray], clock: str) -> None:
+    levels = np.linspace(0, 1, 201)
+    quantiles = np.stack([np.quantile(values, levels) for values in samples])
+    extremes = quantiles.min(0), quantiles.max(0)
+    shade = {"color": COLOURS[clock], "alpha": 0.25, "linewidth": 0}
+    axis.fill_betweenx(100 * levels, *extremes, label=f"étendue des {len(samples)} runs", **shade)
+    middle = np.median(quantiles, axis=0)
+    axis.plot(middle, 100 * levels, color=COLOURS[clock], label="médiane des runs")
 
 
 @rc_context(STYLE)
@@ -119,9 +134,9 @@ def plot_p95_runs(
     limit: float = 0.10,
     intervals: dict[str, Sequence[tuple[float, float] | None]] | None = None,
 ) -> Figure:
-    """p95 (ms) of each run against a band as high as the criterion allows, per clock.
+    """p95 (ms) of each run against a window as high as the criterion allows, per clock.
 
-    The band is `limit` times the mean high and centred between the extreme runs: all of them lie
+    The window is `limit` times the mean high and centred between the extreme runs: all of them lie
     inside exactly when (max − min) / mean is at most the limit.
 
     Parameters
@@ -129,66 +144,56 @@ def plot_p95_runs(
     intervals
         Confidence interval (low, high) in ms of each p95, by clock; None where not estimable.
     """
-    figure = new_figure(3.6)
+    figure = style.new_figure(3.6)
     axes = figure.subplots(1, len(p95_by_clock), squeeze=False).ravel()
     findings = []
     for axis, (clock, values) in zip(axes, p95_by_clock.items(), strict=True):
         p95 = np.asarray(values, dtype=float)
-        runs = np.arange(1, p95.size + 1)
-        mean, middle = p95.mean(), (p95.max() + p95.min()) / 2
-        half = limit * mean / 2
-        axis.axhspan(middle - half, middle + half, color=BAND, alpha=0.15, linewidth=0)
-        axis.axhline(mean, color=GREY, linestyle="--", linewidth=0.8)
-        axis.plot(runs, p95, "D", color=COLOURS[clock])
-        for run, bounds in zip(runs, (intervals or {}).get(clock, ()), strict=False):
-            if bounds is not None:
-                axis.plot([run, run], bounds, "_-", color=COLOURS[clock], markersize=9)
-        if p95.size <= MOST_NAMED_RUNS:
-            for run, value in zip(runs, p95, strict=True):
-                axis.annotate(number(value), (run, value), (8, 4), textcoords="offset points")
-        axis.margins(y=0.25)
-        axis.set_xlim(0.5, p95.size + 0.7)
-        axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.yaxis.set_major_formatter(DecimalComma(useOffset=False))
-        axis.set_xlabel("Run")
-        axis.set_ylabel("p95 (ms)")
+        _draw_p95(axis, p95, clock, limit, (intervals or {}).get(clock, ()))
         sign = "<" if spread(p95) < limit else "≥"
         found, allowed = percents_apart(spread(p95), limit)
         finding = f"Horloge {NAMES[clock]} : écart {found} {sign} {allowed}"
         axis.set_title(finding, fontweight="bold", color=COLOURS[clock])
-        findings.append(f"{finding} (p95 : {value_range(p95)})")
-    handles = [
-        handle(BAND, f"bande : {percent(limit)} de la moyenne", alpha=0.3, linewidth=8),
-        handle(GREY, "moyenne des p95", linestyle="--", linewidth=0.8),
-    ]
+        findings.append(f"{finding} (p95 : {style.value_range(p95)})")
+    window = f"fenêtre permise : {percent(limit)} de la moyenne"
+    handles = [style.handle(style.BAND, window, alpha=0.3, linewidth=8)]
     if any(bounds is not None for of_clock in (intervals or {}).values() for bounds in of_clock):
-        handles.append(handle(GREY, "intervalle de confiance", marker="|", markersize=8))
+        handles.append(
+            style.handle(GREY, "intervalle de confiance à 95 %", marker="|", markersize=8)
+        )
     figure.legend(handles=handles, loc="outside lower right", ncols=len(handles))
-    return finish(
+    return style.finish(
         figure,
-        "p95 des runs : (max − min) / moyenne",
+        "Le p95 de chaque run tient-il dans la fenêtre permise ?",
         f"p95 de chaque run : {' ; '.join(findings)}.",
         dataset,
     )
 
 
-def _draw_ecdf(axis: Axes, summary, index: int, runs: int, clock: str) -> None:
-    """One run's distribution function, drawn at no more than MOST_POINTS of its ranks."""
-    ordered = np.sort(summary.samples_ms)
-    ranks = np.unique(np.linspace(1, summary.n, min(summary.n, MOST_POINTS)).astype(int))
-    x = np.concatenate(([ordered[0]], ordered[ranks - 1]))
-    y = 100 * np.concatenate(([0], ranks)) / summary.n
-    shade = 0.0 if runs == 1 else 0.55 * index / (runs - 1)  # towards white
-    colour = np.asarray(to_rgb(COLOURS[clock])) * (1 - shade) + shade
-    label = f"run {index + 1} : moy. {number(summary.mean)} · p95 {number(summary.p95)} ms"
-    axis.plot(
-        *(x, y, ("-", "--", "-.", ":")[index % 4]),
-        color=colour,
-        drawstyle="steps-post",
-        label=label if runs <= MOST_NAMED_RUNS else "_",
+def _draw_p95(axis: Axes, p95: np.ndarray, clock: str, limit: float, intervals: Sequence) -> None:
+    runs, middle, half = np.arange(1, p95.size + 1), (p95.max() + p95.min()) / 2, p95.mean() / 2
+    axis.axhspan(
+        middle - limit * half, middle + limit * half, color=style.BAND, alpha=0.15, linewidth=0
     )
-    for value, marker in ((summary.mean, "o"), (summary.p95, "D")):
-        share = 100 * np.searchsorted(ordered, value, side="right") / summary.n
-        right = axis.get_xlim()[1]
-        axis.plot(min(value, right), share, marker if value <= right else ">", color=colour, ms=5)
-    axis.xaxis.set_major_formatter(DecimalComma(useOffset=False))
+    axis.plot(runs, p95, "D", color=COLOURS[clock])
+    known = [(run, *bounds) for run, bounds in zip(runs, intervals, strict=False) if bounds]
+    if known:
+        x, low, high = np.transpose(known)
+        axis.vlines(x, low, high, color=COLOURS[clock])
+        axis.plot([*x, *x], [*low, *high], "_", color=COLOURS[clock], markersize=9)
+    if p95.size <= style.MOST_NAMED_RUNS:
+        for run, value in zip(runs, p95, strict=True):
+            axis.annotate(number(value), (run, value), (8, 4), textcoords="offset points")
+        for run, bounds in zip(runs, intervals, strict=False):
+            if bounds is None:
+                text = "intervalle\nnon estimable"
+                place = {"xytext": (8, -18), "textcoords": "offset points"}
+                axis.annotate(
+                    text, (run, p95[run - 1]), fontsize=style.NOTE_SIZE, color=GREY, **place
+                )
+    axis.margins(y=0.25)
+    axis.set_xlim(0.5, p95.size + 0.9)
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    style.french_axis(axis, "y")
+    axis.set_xlabel("Run")
+    axis.set_ylabel("p95 (ms)")
