@@ -1,9 +1,11 @@
 """Every parameter refuses what it must, in one message that helps."""
 
 import dataclasses
+import json
 import subprocess
 import sys
 from os.path import expanduser
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,6 +15,7 @@ from helpers.annex.variants.select import variants_problem
 from helpers.models import model_problem
 from helpers.parameters import ParameterError, Parameters, checked, validate
 
+ROOT = Path(__file__).parents[2]
 FIELDS = {field.name: field for field in dataclasses.fields(Parameters)}
 
 
@@ -257,3 +260,34 @@ def test_an_uncaught_error_shows_its_message_last():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "`-p strict True`" in done.stderr.splitlines()[-1]
+
+
+def test_case_16_started_in_another_folder_the_check_cell_says_how_to_start(tmp_path):
+    """The cells themselves, as papermill's kernel runs them in the caller's folder."""
+    cells = {
+        c["id"]: c for c in json.loads((ROOT / "J1_benchmark.ipynb").read_text("utf8"))["cells"]
+    }
+    code = "\n".join("".join(cells[name]["source"]) for name in ("parameters", "validate"))
+    code = (
+        f"import sys; sys.path = [p for p in sys.path if p != {str(ROOT)!r}]\n{code}\nprint(runs)"
+    )
+
+    def run(folder):
+        command = [sys.executable, "-c", code]
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+    elsewhere = run(tmp_path)
+    assert elsewhere.returncode == 1
+    assert "`--cwd PROJECT`" in elsewhere.stderr.splitlines()[-1]
+    assert run(ROOT).stdout == "3\n"
+
+
+def test_the_notebooks_parameters_cell_has_every_field_with_its_default():
+    cells = {
+        c["id"]: c for c in json.loads((ROOT / "J1_benchmark.ipynb").read_text("utf8"))["cells"]
+    }
+    namespace = {}
+    exec("".join(cells["parameters"]["source"]), namespace)
+    given = {name: value for name, value in namespace.items() if not name.startswith("__")}
+    assert given == dataclasses.asdict(Parameters())
+    assert list(given) == list(FIELDS)
