@@ -1,21 +1,18 @@
-"""The notebook's parameters: one table says what is allowed, one function checks it.
+"""The notebook's parameters: one class says what is allowed, one function checks them.
 
 papermill passes on whatever the command line says (``-p strict true`` arrives as the string
 ``"true"``), and a wrong value would otherwise surface minutes later, inside a measurement.
 """
 
 import difflib
-import math
+import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from helpers.annex.variants import VariantError, parse
-from helpers.annex.variants.select import split_names
-from helpers.models import model_problem
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
 
-LARGEST_SEED = 2**32 - 1  # NumPy's legacy generators take no more
 TEST_SET_SIZE = 10_000
 
 
@@ -23,131 +20,127 @@ class ParameterError(ValueError):
     """A parameter of the notebook is unknown, has the wrong type or is out of range."""
 
 
-@dataclass(frozen=True)
+def _integer(low: int, high: int | None = None) -> Any:
+    words = f"an integer >= {low}" + (f" and <= {high}" if high else "")
+    return Annotated[int, Field(ge=low, le=high, description=words)]
+
+
+def _share(example: str) -> Any:
+    words = f"a number > 0 and < 1 ({example})"
+    return Annotated[float, Field(gt=0, lt=1, description=words)]
+
+
+def _text(words: str, pattern: str) -> Any:
+    return Annotated[str, Field(pattern=f"^({pattern})$", description=words)]
+
+
+def _at_home(path: str) -> str:
+    """Replace a leading `~`, also in NAME@~/FILE: no shell does it behind `-p` or in a cell."""
+    name, at, file = path.partition("@")
+    found = name + at + os.path.expanduser(file) if file[:1] == "~" else os.path.expanduser(path)
+    if found.startswith("~"):
+        raise ValueError("no home folder is known for it")
+    return found
+
+
+_PATH = r"[^\x00]*[^\x00\s][^\x00]*"
+_Path = Annotated[
+    _text("a path (non-empty text without a null character)", _PATH), AfterValidator(_at_home)
+]
+_Model = Annotated[
+    _text("a model's name, 'package.module:function', a file of weights, or NAME@FILE", _PATH),
+    AfterValidator(_at_home),
+]
+_Baseline = Annotated[
+    _text("empty, or the path of an earlier session's folder", r"[^\x00]*"),
+    AfterValidator(_at_home),
+]
+
+
+@dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid"))
 class Parameters:
-    """The parameters of one session, checked; build it with `validate`."""
+    """The parameters of one session, checked; types are strict but an int will do for a float."""
 
-    runs: int = 3
-    warmup_iters: int = 50
-    measure_iters: int = 500
-    batch_size: int = 1
-    device: str = "auto"
-    clock: str = "auto"
-    schedule: str = "consecutive"
-    isolation: str = "none"
-    dataset: str = "auto"
-    data_dir: str = "data"
-    results_dir: str = "results"
-    model: str = "resnet18"
-    train_epochs: int = 0
-    eval_images: int = TEST_SET_SIZE
-    seed: int = 0
-    wait_quiet_s: float = 0.0
-    max_p95_spread: float = 0.10
-    variants: str = "fp32"
-    baseline: str = ""
-    max_regression: float = 0.05
-    strict: bool = False
-    session: str = ""
-
-
-@dataclass(frozen=True)
-class Rule:
-    """What one parameter may be: its type, a test on values of that type, and the test in words.
-
-    `explain` says what is wrong with a value where words for all of them would not do.
-    """
-
-    kind: type
-    allowed: str
-    accepts: Callable[[Any], bool] = lambda value: True
-    explain: Callable[[Any], str | None] = lambda value: None
-
-
-def _integer(low: int, high: float = math.inf) -> Rule:
-    upper = f" and <= {high}" if math.isfinite(high) else ""
-    return Rule(int, f"an integer >= {low}{upper}", lambda value: low <= value <= high)
-
-
-def _choice(*choices: str) -> Rule:
-    return Rule(str, "one of " + ", ".join(map(repr, choices)), lambda value: value in choices)
-
-
-def _text(allowed: str, pattern: str) -> Rule:
-    return Rule(str, allowed, lambda value: re.fullmatch(pattern, value) is not None)
-
-
-def _variants_problem(text: str) -> str | None:
-    try:
-        for name in split_names(text):
-            parse(name)
-    except VariantError as error:
-        return str(error)
-    return None
-
-
-def _path() -> Rule:
-    return _text("a path (non-empty text without a null character)", r"[^\0]*[^\0\s][^\0]*")
-
-
-RULES: dict[str, Rule] = {
-    "runs": _integer(2),  # a spread needs two
-    "warmup_iters": _integer(1),  # the first forward also chooses algorithms and loads kernels
-    "measure_iters": _integer(20),  # the smallest n whose p95 is not the maximum
-    "batch_size": _integer(1, TEST_SET_SIZE),
-    "device": _text(
+    runs: _integer(2) = 3  # a spread needs two
+    warmup_iters: _integer(1) = 50  # the first forward also chooses algorithms and loads kernels
+    measure_iters: _integer(20) = 500  # the smallest n whose p95 is not the maximum
+    batch_size: _integer(1, TEST_SET_SIZE) = 1
+    device: _text(
         "'auto', 'cpu', 'cuda' or 'cuda:N' (N the index of a GPU)",
-        r"auto|cpu|cuda(:(0|[1-9][0-9]{0,3}))?",
-    ),
-    "clock": _choice("auto", "host", "gpu"),
-    "schedule": _choice("consecutive", "interleaved"),
-    "isolation": _choice("none", "process"),
-    "dataset": _choice("auto", "cifar10", "synthetic"),
-    "data_dir": _path(),
-    "results_dir": _path(),
-    "model": Rule(
-        str,
-        "the name of a model, 'package.module:function', or the path of a checkpoint",
-        explain=model_problem,
-    ),
-    "train_epochs": _integer(0, 1000),
-    "eval_images": _integer(1, TEST_SET_SIZE),
-    "seed": _integer(0, LARGEST_SEED),
-    "wait_quiet_s": Rule(
-        float, "a number of seconds >= 0 and <= 3600", lambda value: 0 <= value <= 3600
-    ),
-    "max_p95_spread": Rule(
-        float, "a number > 0 and < 1 (0.10 means 10 %)", lambda value: 0 < value < 1
-    ),
-    "variants": Rule(
-        str, "names of variants, separated by commas, or 'all'", explain=_variants_problem
-    ),
-    "baseline": _text("empty, or the path of an earlier session's folder", r"[^\0]*"),
-    "max_regression": Rule(
-        float, "a number > 0 and < 1 (0.05 means 5 %)", lambda value: 0 < value < 1
-    ),
-    "strict": Rule(bool, "True or False"),
+        "auto|cpu|cuda(:(0|[1-9][0-9]{0,3}))?",
+    ) = "auto"
+    clock: Literal["auto", "host", "gpu"] = "auto"
+    isolation: Literal["none", "process"] = "none"
+    dataset: Literal["auto", "cifar10", "synthetic"] = "auto"
+    data_dir: _Path = "data"
+    results_dir: _Path = "results"
+    model: _Model = "resnet18"
+    train_epochs: _integer(0, 1000) = 0
+    eval_images: _integer(1, TEST_SET_SIZE) = TEST_SET_SIZE
+    seed: _integer(0, 2**32 - 1) = 0  # NumPy's legacy generators take no more
+    max_p95_spread: _share("0.10 means 10 %") = 0.10
+    variants: Annotated[str, Field(description="names separated by commas, or 'all'")] = "fp32"
+    baseline: _Baseline = ""
+    max_regression: _share("0.05 means 5 %") = 0.05
+    strict: Annotated[bool, Field(description="True or False")] = False
     # It names a folder: no separator, and no leading dot, so it cannot leave the results folder.
-    "session": _text(
+    session: _text(
         "empty (a name is then made) or at most 100 letters, digits, '.', '_' and '-', "
         "beginning with a letter or a digit",
-        r"|[A-Za-z0-9][A-Za-z0-9._-]{0,99}",
-    ),
-}
+        "|[A-Za-z0-9][A-Za-z0-9._-]{0,99}",
+    ) = ""
 
 
-def notebook_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:
-    """Pick the parameters out of the notebook's global names, for `validate`.
+_FIELDS = Parameters.__pydantic_fields__
+
+
+def checked(namespace: Mapping[str, Any], **problems: Callable[[Any], str | None]) -> Parameters:
+    """Pick the parameters out of the notebook's global names and check them, all at once.
 
     On the first run of the day, before "parameters" exists, there is nothing else yet but what
-    papermill injected: a misspelled `-p` name is picked too, so that it is refused.
+    papermill injected: a misspelled `-p` name is picked too, so that it is refused. A leading `~`
+    of a path is replaced by the home folder, here and nowhere else.
+
+    Parameters
+    ----------
+    problems
+        By a parameter's name, a function that says what is wrong with a value of the right type
+        (or returns None); not asked about the default.
+
+    Raises
+    ------
+    ParameterError
+        One line per problem: the parameter, what was given and its type, what is allowed.
     """
     injected = not isinstance(namespace.get("parameters"), Parameters)
-    return {
+    picked = {
         name: value
         for name, value in namespace.items()
-        if name in RULES or (injected and _may_be_injected(name, value))
+        if name in _FIELDS or (injected and _may_be_injected(name, value))
     }
+    return _check(picked, problems)
+
+
+def validate(**given: Any) -> Parameters:
+    """Check parameters given by name, as `checked` does; one left out takes its default."""
+    return _check(given, {})
+
+
+def _check(given: dict[str, Any], problems: Mapping[str, Callable]) -> Parameters:
+    known = {name: value for name, value in given.items() if name in _FIELDS}
+    wrong = {name: _unknown(name) for name in given if name not in _FIELDS}
+    try:
+        found = Parameters(**known)
+    except ValidationError as error:
+        wrong |= {e["loc"][0]: _allowed(e["loc"][0], e) for e in error.errors()}
+        found = Parameters(**{name: known[name] for name in known if name not in wrong})
+    for name, problem in problems.items():
+        value = getattr(found, name)
+        if value != _FIELDS[name].default and (reason := problem(value)):
+            wrong[name] = f"{_given(name, value)}: {' '.join(reason.split())}"
+    if wrong:
+        raise ParameterError("\n".join(wrong[name] for name in given if name in wrong))
+    return found
 
 
 def _may_be_injected(name: str, value: Any) -> bool:
@@ -156,65 +149,30 @@ def _may_be_injected(name: str, value: Any) -> bool:
     return type(value) in kinds and not name.startswith("_") and name not in ("In", "Out")
 
 
-def validate(**given: Any) -> Parameters:
-    """Check the notebook's parameters, all of them at once.
-
-    Parameters
-    ----------
-    **given
-        Values by name, as papermill left them; a name left out takes its default.
-
-    Returns
-    -------
-    Parameters
-
-    Raises
-    ------
-    ParameterError
-        One line per problem: the parameter, what was given and its type, what is allowed.
-    """
-    problems = [problem for name, value in given.items() if (problem := _problem(name, value))]
-    if given.get("schedule") == "interleaved" and given.get("isolation") == "process":
-        problems.append(
-            "schedule='interleaved' needs all runs in one process: use isolation='none', or "
-            "schedule='consecutive'"
-        )
-    if problems:
-        raise ParameterError("\n".join(problems))
-    kinds = {field.name: field.type for field in fields(Parameters)}
-    return Parameters(**{name: kinds[name](value) for name, value in given.items()})
+def _unknown(name: str) -> str:
+    close = difflib.get_close_matches(name, _FIELDS, n=1)
+    hint = f"; did you mean '{close[0]}'?" if close else "."
+    return (
+        f"unknown parameter '{name}'{hint} The parameters are {', '.join(_FIELDS)}. A variable "
+        f"of your own must wait until they are checked: `del {name}`."
+    )
 
 
-def _problem(name: str, value: Any) -> str | None:
-    """Say what is wrong with one parameter, or return None."""
-    if name not in RULES:
-        close = difflib.get_close_matches(name, RULES, n=1)
-        hint = f"; did you mean '{close[0]}'?" if close else "."
-        return (
-            f"unknown parameter '{name}'{hint} The parameters are {', '.join(RULES)}. A variable "
-            f"of your own must wait until they are checked: `del {name}`."
-        )
-    rule = RULES[name]
-    given = f"parameter '{name}': got {_shorten(repr(value))} ({type(value).__name__})"
-    if _has_type(value, rule.kind) and rule.accepts(value):
-        reason = rule.explain(value)
-        return f"{given}, allowed: {rule.allowed}; {reason}." if reason else None
-    return f"{given}, allowed: {rule.allowed}{_remedy(name, value, rule)}."
+def _given(name: str, value: Any, limit: int = 120) -> str:
+    text = repr(value)
+    text = text if len(text) <= limit else text[: limit - 1] + "…"
+    return f"parameter '{name}': got {text} ({type(value).__name__})"
 
 
-def _has_type(value: Any, kind: type) -> bool:
-    """Tell whether a value has the type exactly; bool is no int, and int will do for float."""
-    return type(value) is kind or (kind is float and type(value) is int)
-
-
-def _remedy(name: str, value: Any, rule: Rule) -> str:
-    """Say how to pass what papermill turned into another type, or return an empty string."""
-    if rule.kind is bool and isinstance(value, str) and value.lower() in {"true", "false"}:
-        return f"; this is text, write `-p {name} {value.capitalize()}`"
-    if rule.kind is str and not isinstance(value, str):
-        return f"; this is no text, pass it with `-r {name} VALUE`"  # -r leaves digits as they are
-    return ""
-
-
-def _shorten(text: str, limit: int = 120) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+def _allowed(name: str, error: Mapping[str, Any]) -> str:
+    """What is allowed, and how to pass what papermill turned into another type."""
+    value, kind = error["input"], _FIELDS[name].annotation
+    reason = re.sub("^Input should be ", "", error["msg"])
+    words = _FIELDS[name].description or f"one of {reason}"
+    if error["type"] == "value_error":  # of `_at_home`
+        words += f"; {error['ctx']['error']}"
+    if kind is bool and isinstance(value, str) and value.lower() in {"true", "false"}:
+        words += f"; this is text, write `-p {name} {value.capitalize()}`"
+    elif kind not in (bool, int, float) and not isinstance(value, str):
+        words += f"; this is no text, pass it with `-r {name} VALUE`"  # -r leaves digits alone
+    return f"{_given(name, value)}, allowed: {words}."

@@ -41,7 +41,7 @@ def forward_of(network: nn.Module, example: torch.Tensor) -> Iterator[tuple[Call
         return
     check = check_compile_once(device)
     if not check.usable:
-        yield forward, f"{how}, sans torch.compile : {check.reason}"
+        yield forward, f"{how}, without torch.compile : {check.reason}"
         return
     from torch._dynamo.eval_frame import reset_code  # imports of seconds, as in variants.graph
 
@@ -51,7 +51,7 @@ def forward_of(network: nn.Module, example: torch.Tensor) -> Iterator[tuple[Call
     try:
         problem = _warm(compiled, network, example)
         if problem:
-            yield forward, f"{how}, sans torch.compile : {problem}"
+            yield forward, f"{how}, without torch.compile : {problem}"
         else:
             yield compiled, f"{how}, torch.compile"
     finally:

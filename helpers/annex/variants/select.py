@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from helpers.annex.variants import PARTS, Variant, parse
+from helpers.annex.variants import PARTS, Variant, VariantError, parse
 from helpers.environment.compile import check_compile_once
 
 FASTEST = "fp16+cropped+stem+epilogue+overlap+channels_last+cudagraph_tuned"
@@ -91,3 +91,13 @@ def _problem(variant: Variant, device: torch.device, model: nn.Module | None) ->
 
 def _has_batch_norm(model: nn.Module) -> bool:
     return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
+
+
+def variants_problem(text: str) -> str | None:
+    """Say what is wrong with the parameter `variants`, or return None."""
+    try:
+        for name in split_names(text):
+            parse(name)
+    except VariantError as error:
+        return str(error)
+    return None

@@ -1,9 +1,9 @@
 import pytest
 import torch
-from test_training import short
 
 from helpers.models import build_model
 from helpers.models.seeding import own_random_state, seed_generators
+from tests.training.test_training import short
 
 USERS = {"build_model": lambda: build_model("resnet18", 0), "train": lambda: short(epochs=1)}
 

@@ -100,10 +100,56 @@ def test_chance_alone_is_rarely_called_a_change():
 
 def test_other_images_cannot_be_paired():
     reference = score(answers(first(90)), LABELS, 1)
-    with pytest.raises(ValueError, match="100 and 50 images cannot be paired"):
+    with pytest.raises(ValueError, match="cannot be paired"):
         compare_accuracy(reference, score(answers(first(90))[:50], LABELS[:50], 1))
     with pytest.raises(ValueError, match="same batches"):
         compare_accuracy(reference, score(answers(first(90)).flip(0), LABELS.flip(0), 1))
     wide = torch.cat([answers(first(90)), torch.zeros(100, 1)], dim=1)
-    with pytest.raises(ValueError, match=r"\(100, 11\) .* same classes"):
+    with pytest.raises(ValueError, match=r"\(100, 11\) .*same classes"):
         compare_accuracy(reference, score(wide, LABELS, 1))
+
+
+class BatchStatistics(torch.nn.Module):
+    """Case 2: the answer to an image depends on its companions."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = torch.nn.BatchNorm1d(10, track_running_stats=False)
+
+    def forward(self, x):
+        return self.norm(x) if len(x) > 1 else torch.zeros_like(x)
+
+
+def one_only(x):
+    assert len(x) == 1, "exported for one image"
+    return x
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "said"),
+    [
+        (BatchStatistics(), 1, "logits differ"),  # case 2
+        (BatchStatistics(), 3, "logits differ"),
+        (one_only, 1, "exported for one image"),  # case 9
+        (torch.nn.Identity(), 40, ""),
+    ],
+)
+def test_cases_2_and_9_scored_as_timed_where_the_batch_matters(model, size, said):
+    batches = list(zip(answers(first(90)).split(40), LABELS.split(40), strict=True))
+    timed = size if said else 1
+    found = measure_accuracy(model, batches, CPU, timed_batch=timed)
+    assert (found.batch_size, found.images) == (size, 100)
+    assert said in found.note
+    assert bool(said) == bool(found.note)
+    if isinstance(model, BatchStatistics) and size == 1:
+        assert (found.logits == 0).all()  # what the timed forward answers, not 90 % right
+    if model is one_only:
+        assert found.right == 90
+
+
+def test_case_5_a_forward_that_leaves_is_an_error():
+    def leave(x):
+        raise SystemExit(0)
+
+    with pytest.raises(ValueError, match="raised SystemExit"):
+        measure_accuracy(leave, [(answers(first(90)), LABELS)], CPU, timed_batch=1)

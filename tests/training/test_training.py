@@ -10,12 +10,12 @@ from helpers.annex import training
 from helpers.annex.training import Recipe, augmentation, train
 from helpers.annex.training.checkpoint import checkpoint_path
 from helpers.cifar10 import Cifar10, test_loader
-from helpers.models import build_model
+from helpers.models import ModelNameError, build_model
 from helpers.models.accuracy import measure_accuracy
 
 test_loader.__test__ = False  # its name is not ours to choose
 CPU = torch.device("cpu")
-SMALL = "tests.test_training:small_network"
+SMALL = "tests.training.test_training:small_network"
 
 
 def small_network():
@@ -92,40 +92,11 @@ def test_a_short_training_learns_on_a_cpu():
 def test_the_result_says_what_was_done():
     result = short()
     assert (result.model, result.seed, result.epochs, result.images) == (SMALL, 0, 3, 100)
-    assert (result.batch_size, result.resumed_at, result.checkpoint_s) == (5, 0, 0)
+    assert (result.batch_size, result.from_checkpoint, result.checkpoint_s) == (5, False, 0)
     assert result.trained_on == "CPU, fp32"
     assert len(result.losses) == len(result.epoch_s) == 3
     assert result.train_s == sum(result.epoch_s) > 0
     assert not any(module.training for module in result.network.modules())
-
-
-def test_the_sentence_says_what_this_call_did(tmp_path):
-    path = tmp_path / "training.pt"
-    with pytest.raises(KeyboardInterrupt):
-        short(path, progress=stopping_after(1))
-    told = short(path).french
-    assert told.startswith("3 époques sur 100 images (CPU, fp32) : ")
-    assert told.endswith(" ; repris après 1 époque")
-    assert "compil" not in told
-    assert short(path).french.endswith(" s, lues dans leur point de reprise")
-    assert "reprise" not in short().french.replace("points de reprise", "")
-
-
-def test_a_checkpoint_goes_on_with_this_devices_optimizer(tmp_path):
-    path = tmp_path / "training.pt"
-    with pytest.raises(KeyboardInterrupt):
-        short(path, progress=stopping_after(1))
-    stored = torch.load(path, weights_only=True)
-    for group in stored["optimizer"]["param_groups"]:
-        group["fused"] = True  # as a GPU leaves it
-    torch.save(stored, path)
-    assert same_weights(weights(short(path)), weights(short()))
-
-
-@pytest.mark.parametrize("cutout", [-1, 33])
-def test_a_square_that_does_not_fit_is_refused(cutout):
-    with pytest.raises(ValueError, match=f"cutout={cutout}: cover a square of 0 to 32 pixels"):
-        Recipe(cutout=cutout)
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
@@ -135,25 +106,10 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
     assert not same_weights(weights(one), weights(other))
 
 
-@pytest.mark.parametrize("done", [1, 2])
-def test_an_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path, done):
-    path = tmp_path / "new" / "training.pt"
-    with pytest.raises(KeyboardInterrupt):
-        short(path, progress=stopping_after(done))
-    torch.manual_seed(123)  # what happens in between must not matter
-    resumed, whole = short(path), short()
-    assert resumed.resumed_at == done
-    assert same_weights(weights(resumed), weights(whole))
-    assert resumed.losses == whole.losses
-    assert len(resumed.epoch_s) == 3
-    assert resumed.checkpoint_s > 0
-    assert [file.name for file in path.parent.iterdir()] == ["training.pt"]
-
-
 def test_a_finished_training_is_only_read(tmp_path):
     first = short(tmp_path / "done.pt")
     again = short(tmp_path / "done.pt", progress=stopping_after(-1))
-    assert again.resumed_at == 3
+    assert again.from_checkpoint
     assert same_weights(weights(first), weights(again))
     assert (again.losses, again.epoch_s) == (first.losses, first.epoch_s)
     assert again.trained_on == "CPU, fp32"
@@ -163,7 +119,7 @@ def test_the_checkpoint_is_data_only_and_build_model_reads_it(tmp_path):
     path = tmp_path / "cifar.pt"
     result = train("resnet18_cifar", DATA, epochs=1, device=CPU, limit=2, checkpoint=path)
     stored = torch.load(path, weights_only=True)
-    assert (stored["model"], stored["epoch"], stored["seed"]) == ("resnet18_cifar", 1, 0)
+    assert (stored["model"], stored["epochs"], stored["seed"]) == ("resnet18_cifar", 1, 0)
     assert same_weights(build_model(str(path)).state_dict(), weights(result))
 
 
@@ -175,22 +131,71 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize(("name", "change"), OTHERS.items(), ids=OTHERS)
-def test_another_trainings_checkpoint_is_not_gone_on_with(tmp_path, name, change):
+@pytest.mark.parametrize("change", OTHERS.values(), ids=OTHERS)
+def test_another_trainings_checkpoint_is_not_taken_for_this_one(tmp_path, change):
     path = tmp_path / "training.pt"
     short(path)
-    with pytest.raises(ValueError, match=rf"training\.pt is another training's: {name}=.*asked"):
-        short(path, **change)
-    with pytest.raises(ValueError, match=r"another training's: model="):
-        train("tests.test_training:other_network", DATA, epochs=3, device=CPU, checkpoint=path)
+    assert not short(path, **change).from_checkpoint
+    assert short(path, **change).from_checkpoint  # replaced
 
 
-def test_a_model_changed_since_is_told(tmp_path, monkeypatch):
-    path = tmp_path / "training.pt"
-    short(path)
-    monkeypatch.setattr(training, "build_model", lambda *_: other_network())
-    with pytest.raises(ValueError, match=r"does not fit .*small_network as it is"):
-        short(path)
+def wider_network():
+    network = small_network()
+    network[5] = nn.Dropout(0.2)
+    return network
+
+
+@pytest.mark.parametrize("changed", ["function", "weights file"])
+def test_case_4_a_model_changed_behind_its_name_is_trained_anew(tmp_path, monkeypatch, changed):
+    path, file = tmp_path / "training.pt", tmp_path / "weights.pt"
+    if changed == "function":
+        name, module = SMALL, __import__("sys").modules["tests.training.test_training"]
+        change = lambda: monkeypatch.setattr(module, "small_network", wider_network)  # noqa: E731
+    else:
+        name, change = (
+            f"{SMALL}@{file}",
+            lambda: torch.save(build_model(SMALL, 2).state_dict(), file),
+        )
+        torch.save(build_model(SMALL, 1).state_dict(), file)
+    settings = {"epochs": 1, "device": CPU, "limit": 20, "checkpoint": path}
+    assert [train(name, DATA, **settings).from_checkpoint for _ in range(2)] == [False, True]
+    change()
+    assert [train(name, DATA, **settings).from_checkpoint for _ in range(2)] == [False, True]
+
+
+class Answers(nn.Module):
+    """Another answer in training mode than in eval mode, as googlenet's."""
+
+    def __init__(self, outputs, training):
+        super().__init__()
+        self.head, self.other = nn.Linear(3072, outputs), training
+
+    def forward(self, x):
+        scores = self.head(x.flatten(1))
+        return self.other(scores) if self.training else scores
+
+
+def leaves(_):
+    raise SystemExit(0)
+
+
+UNTRAINABLE = {
+    "case 10: googlenet": ("googlenet", "in training mode.*returned GoogLeNetOutputs.*logits"),
+    "case 10: tuple": (lambda: Answers(10, lambda s: (s, s)), "returned tuple.*logits"),
+    "case 10: five classes": (lambda: Answers(5, lambda s: s), "5 classes apart.* of 10"),
+    "case 5: exit": (lambda: Answers(10, leaves), "raised SystemExit"),
+    "no weights": (lambda: other_network().requires_grad_(False), "no weights"),
+}
+
+
+@pytest.mark.parametrize(("model", "told"), UNTRAINABLE.values(), ids=UNTRAINABLE)
+def test_what_cannot_be_trained_is_told_before_the_first_epoch(monkeypatch, model, told):
+    if not isinstance(model, str):
+        made = model
+        monkeypatch.setattr(training, "build_model", lambda *_: made())
+        model = "made"
+    with pytest.raises(ModelNameError, match=told):
+        train(model, DATA, epochs=1, device=CPU, limit=20, progress=stopping_after(-1))
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", None])
@@ -222,10 +227,9 @@ def test_nothing_in_a_checkpoint_is_run(tmp_path, capsys):
     assert "never run" not in capsys.readouterr().out
 
 
-def test_a_full_disk_leaves_the_epoch_before(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_the_file_before(tmp_path, monkeypatch):
     path = tmp_path / "training.pt"
-    with pytest.raises(KeyboardInterrupt):
-        short(path, progress=stopping_after(1))
+    short(path)
     before = path.read_bytes()
 
     def full(content, partial):
@@ -234,7 +238,7 @@ def test_a_full_disk_leaves_the_epoch_before(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(OSError, match=r"training\.pt cannot be written .*free space"):
-        short(path)
+        short(path, seed=1)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["training.pt"]
 
@@ -330,26 +334,20 @@ def test_a_training_that_diverges_stops_and_says_so(tmp_path):
     assert not (tmp_path / "training.pt").exists()
 
 
-@pytest.mark.parametrize("epochs", [0, -1])
-def test_no_epoch_is_refused(epochs):
-    with pytest.raises(ValueError, match=f"epochs={epochs}: .*at least one"):
-        short(epochs=epochs)
-
-
-@pytest.mark.parametrize("limit", [-5, 0, 1, 401])
-def test_a_limit_that_is_not_there_is_refused(limit):
-    with pytest.raises(ValueError, match=f"limit={limit}: train on 2 to 400"):
-        short(limit=limit)
+@pytest.mark.parametrize(
+    "change", [{"epochs": 0}, {"epochs": -1}, {"limit": -5}, {"limit": 1}, {"limit": 401}], ids=str
+)
+def test_no_epoch_and_images_that_are_not_there_are_refused(change):
+    ((name, value),) = change.items()
+    with pytest.raises(ValueError, match=f"{name}={value}.*2 to 400"):
+        short(**change)
 
 
 @pytest.mark.gpu
-def test_a_short_training_learns_on_a_gpu_and_resumes(tmp_path):
-    device, path = torch.device("cuda:0"), tmp_path / "training.pt"
+def test_a_short_training_learns_on_a_gpu():
+    device = torch.device("cuda:0")
     state, memory = torch.cuda.get_rng_state(device), torch.cuda.memory_allocated(device)
-    with pytest.raises(KeyboardInterrupt):
-        train(SMALL, DATA, epochs=6, device=device, checkpoint=path, progress=stopping_after(3))
-    result = train(SMALL, DATA, epochs=6, device=device, checkpoint=path)
-    assert result.resumed_at == 3
+    result = train(SMALL, DATA, epochs=6, device=device)
     assert result.losses[-1] < result.losses[0]
     assert {p.device.type for p in result.network.parameters()} == {"cuda"}
     assert torch.equal(torch.cuda.get_rng_state(device), state)

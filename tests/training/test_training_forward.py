@@ -2,14 +2,14 @@ import copy
 
 import pytest
 import torch
-from fakes import TinyNet
-from test_training import DATA, SMALL, small_network, train
 
 from helpers.annex.training import forward
 from helpers.annex.training.forward import forward_of
 from helpers.annex.variants.graph import own_code
 from helpers.annex.variants.guard import no_recompilation
 from helpers.clocks.conditions import modules_of
+from tests.fakes import TinyNet
+from tests.training.test_training import DATA, SMALL, small_network, train
 
 
 def example(device="cpu"):
@@ -77,7 +77,10 @@ def test_other_errors_are_not_taken_for_what_cannot_be_compiled():
     ("model", "how"),
     [
         (SMALL, "bf16 autocast, torch.compile"),
-        ("tests.test_training_forward:branching_network", "bf16 autocast, sans torch.compile : "),
+        (
+            "tests.training.test_training_forward:branching_network",
+            "bf16 autocast, without torch.compile : ",
+        ),
     ],
 )
 def test_a_gpu_compiles_nothing_between_the_first_step_and_the_last(model, how):
@@ -107,7 +110,7 @@ def test_a_gpu_step_has_the_eager_steps_gradients(monkeypatch):
     monkeypatch.setattr(forward, "_warm", lambda *_: "not today")
     network.zero_grad()
     with forward_of(network, x) as (call, how):
-        assert how == "bf16 autocast, sans torch.compile : not today"
+        assert how == "bf16 autocast, without torch.compile : not today"
         call(x).square().sum().backward()
     for ours, eager in zip(gradients[0], (p.grad for p in network.parameters()), strict=True):
         assert (ours - eager).abs().max() <= 0.05 * eager.abs().max()
