@@ -48,7 +48,7 @@ class NotQueueableError(RuntimeError):
 class ForwardError(RuntimeError):
     """The model raised (its error is the cause) in forward `index` of a series, from 0."""
 
-    def __init__(self, index: int, error: Exception):
+    def __init__(self, index: int, error: BaseException):
         super().__init__(f"the model raised {type(error).__name__} in forward {index}: {error}")
         self.index = index
 
@@ -97,7 +97,9 @@ def host_latencies(
             call(inputs[i % kinds])
             synchronize()
             elapsed_ns[i] = perf_counter_ns() - start
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a sys.exit() in a model would end the notebook as if all well
         raise ForwardError(i, error) from error
     return elapsed_ns / 1e6
 
@@ -239,7 +241,9 @@ class GpuClock:
                     ends[i].record()
                 launch_ms = (perf_counter_ns() - start) / 1e6 / count
                 shut = not timed_out.item()
-            except Exception as error:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
                 raise ForwardError(first + i, error) from error
             finally:  # also when the model raises: never leave the stream held
                 opened[0] = 1

@@ -105,7 +105,9 @@ def check_output(model: Callable, batch: torch.Tensor, device: torch.device) -> 
     with phase("check of its output"):
         try:
             output = model(batch)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             raise ForwardError(0, error) from error
     if not isinstance(output, torch.Tensor):
         raise ValueError(

@@ -253,6 +253,22 @@ def test_a_model_that_answers_at_random_is_not_measured():
         benchmark_latency(Drops(), BATCHES, 5, 20)
 
 
+def test_a_model_that_leaves_python_is_an_error():
+    """Case 5: sys.exit(0) in a forward would end the notebook as if all were well."""
+
+    class Leaves(TinyNet):
+        calls = 0
+
+        def forward(self, x):
+            self.calls += 1
+            if self.calls > 20:
+                raise SystemExit(0)
+            return super().forward(x)
+
+    with pytest.raises(ModelError, match="SystemExit"):
+        benchmark_latency(Leaves(), BATCHES, 10, 50)
+
+
 @pytest.mark.parametrize("words", ["uncorrectable ECC error", "GPU is lost", "device unavailable"])
 def test_a_gpu_that_fails_is_not_the_models_fault(words):
     class Fails(TinyNet):
