@@ -110,13 +110,14 @@ def test_a_model_in_training_mode_is_measured_in_eval_mode_and_put_back():
 
 
 @pytest.mark.parametrize("after", [0, 30])  # in its warm-up, and in the middle of a run
-def test_an_entry_that_fails_is_left_out_and_the_others_go_on(after):
+@pytest.mark.parametrize("error", [RuntimeError, OSError, MemoryError, SystemExit])
+def test_an_entry_that_fails_is_left_out_and_the_others_go_on(after, error):
     calls, net = [], TinyNet().eval()
 
     def breaks(x):
         calls.append(x)
         if len(calls) > after:
-            raise RuntimeError("no kernel")
+            raise error("no kernel")
         return net(x)
 
     measured = measure({REFERENCE: (net, "fp32"), "broken": (breaks, "fp32")}, measure_iters=50)

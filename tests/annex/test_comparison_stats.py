@@ -21,7 +21,7 @@ from helpers.annex.comparison.stats import (
 )
 
 BLOCK, DRAWS = 10, 500
-REFERENCE = Path(__file__).parents[1] / "results" / "reference_h100"
+REFERENCE = Path(__file__).parents[2] / "results" / "reference_h100"
 
 
 def in_rounds(generator, samples, rounds, entries, sd=0.1):
