@@ -99,6 +99,8 @@ def measure_and_record(
         settings |= counts | {"seed": parameters.seed, "copies": COPIES}
         measured = measure_interleaved(callables(admitted, model), dataloader, **settings)
         _MEASURED[session] = measured, admitted, accuracies
+    if session not in _MEASURED:  # its rows come from elsewhere
+        return None
     measured, *scored = _MEASURED[session]
     recorded = set(zip(rows["variant"][own], rows["run"][own], strict=True))
     for row, samples in comparison_rows(measured, *scored, receipt_flags, facts):

@@ -38,7 +38,8 @@ def show(frame: pd.DataFrame, caption: str = "") -> HTML:
         .set_table_styles(styles)
         .set_uuid(identity)
     )
-    style = style.map(lambda value: ALARM if value in FAILED else "").format(escape="html")
+    style = style.map(lambda value: ALARM if value in FAILED else "")
+    style = style.format(escape="html").format_index(escape="html", axis="columns")
     if "Variante" in style.columns:  # a name may be broken after its parts, and is copied whole
         style = style.format(
             lambda name: html.escape(name).replace("+", "+<wbr>"), subset=["Variante"]
