@@ -1,18 +1,18 @@
-"""The notebook's annex: all variants of a session admitted, scored, laid out as rows and tables."""
+"""The notebook's annex: all variants of a session admitted, measured in turn, recorded as rows."""
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from types import SimpleNamespace
+from weakref import WeakKeyDictionary
 
-import pandas as pd
 import torch
 from torch import nn
 
-from helpers.annex.comparison import Interleaved
+from helpers.annex.comparison import Interleaved, measure_interleaved
 from helpers.annex.variants import Variant
 from helpers.annex.variants.guard import Admitted, VariantFailed, admit
-from helpers.display.french import number, percent, scientific
-from helpers.models.accuracy import Accuracy, compare_accuracy
+from helpers.models.accuracy import Accuracy
 from helpers.progress import track
 from helpers.results.rows import run_row, run_samples
 from helpers.validation.interference import flags
@@ -21,10 +21,7 @@ REFERENCE = "fp32"
 # The reference in other memory, three times: what placement alone does to a latency.
 COPIES = ("fp32 (copie 1)", "fp32 (copie 2)", "fp32 (copie 3)")
 SCHEDULE = "randomised"  # blocks of all variants in turn, in random order
-NOTHING = (
-    "Une seule variante, `fp32` : rien à comparer. `-p variants all` compare tout ce que cet "
-    "appareil permet, `-p variants tf32,fp16+channels_last` ce qui est nommé."
-)
+_MEASURED: WeakKeyDictionary = WeakKeyDictionary()  # by session: what its rows are made of
 
 
 def admit_all(
@@ -32,12 +29,15 @@ def admit_all(
     model: nn.Module,
     inputs: Sequence[torch.Tensor],
     device: torch.device,
+    skipped: dict[str, str] | None = None,
     progress: Callable = track,
 ) -> tuple[dict[str, Admitted], dict[str, str]]:
     """Build and guard every variant; those that fail are named with their reason (French).
 
+    `skipped` are named after them. The reference alone is measured already: then none is built.
     Without the reference there is nothing to compare with: then none is admitted.
     """
+    chosen = chosen if len(chosen) > 1 else []
     admitted, refused = {}, {}
     for variant in progress(chosen, len(chosen), "variantes"):
         try:
@@ -47,28 +47,7 @@ def admit_all(
     if REFERENCE in refused:
         refused |= dict.fromkeys(admitted, "sans la référence fp32, rien à quoi la comparer")
         admitted = {}
-    return admitted, refused
-
-
-def guard_table(admitted: dict[str, Admitted], refused: dict[str, str]) -> pd.DataFrame:
-    """What was seen of each variant before its timing, and why the others are not timed."""
-    rows = [
-        {
-            "Variante": name,
-            "Ce que c'est": found.variant.french,
-            "Écart des logits": scientific(found.report.drift),
-            "Toléré": scientific(found.report.tolerance),
-            "Précision exécutée, d'après les noms de noyaux": found.report.precision_evidence,
-            "Noyaux": _count(found.report.kernels),
-            "Construction (s)": number(found.build_s, 2),
-            "Mesurée": "oui",
-        }
-        for name, found in admitted.items()
-    ]
-    for name, reason in refused.items():
-        rows.append(dict.fromkeys(rows[0] if rows else ("Variante",), "–"))
-        rows[-1] |= {"Variante": name, "Mesurée": f"non : {reason}"}
-    return pd.DataFrame(rows, columns=None if rows else ["Variante"]).set_index("Variante")
+    return admitted, refused | (skipped or {})
 
 
 def guard_record(admitted: dict[str, Admitted], refused: dict[str, str]) -> dict[str, dict]:
@@ -79,49 +58,62 @@ def guard_record(admitted: dict[str, Admitted], refused: dict[str, str]) -> dict
     return {"measured": seen, "not_measured": refused}
 
 
-def refused_lines(refused: dict[str, str]) -> str:
-    """The variants that are not timed, in Markdown, to stand below a table of the others."""
-    return "".join(f"- `{name}` : non mesurée, {reason}\n" for name, reason in refused.items())
-
-
-def _count(kernels: float | None) -> str:
-    """Kernels per forward: whole, unless forwards differ."""
-    return f"{kernels:.4g}".replace(".", ",") if kernels else "–"
-
-
-def accuracy_table(accuracies: dict[str, Accuracy]) -> pd.DataFrame:
-    """Accuracy of the very callables that are timed, and what changed against the reference."""
-    rows = []
-    for name, found in accuracies.items():
-        bounds = f"{percent(found.low, 4)} – {percent(found.high, 4)}"
-        change = compare_accuracy(accuracies[REFERENCE], found)
-        rows.append(
-            {
-                "Variante": name,
-                "Exactitude": percent(found.fraction, 4),
-                f"Écart à {REFERENCE} (points)": number(100 * change.difference, 2),
-                "Intervalle de Wilson à 95 %": bounds,
-                "Images": str(found.images),
-                "Lot": str(found.batch_size),
-                "Perdues / gagnées": f"{change.lost} / {change.gained}",
-                "p (McNemar)": number(change.p_value, 2),
-                "Plus grand écart d'un logit": scientific(change.largest_drift),
-            }
-        )
-    return pd.DataFrame(rows).set_index("Variante")
-
-
 def callables(admitted: dict[str, Admitted], model: nn.Module) -> dict[str, tuple[Callable, str]]:
     """What `measure_interleaved` takes: the variants, and the reference's copies."""
     found = {name: (a.call, a.variant.conditions) for name, a in admitted.items()}
     return found | {name: (copy.deepcopy(model), REFERENCE) for name in COPIES}
 
 
+def measure_and_record(
+    session,
+    admitted: dict[str, Admitted],
+    accuracies: dict[str, Accuracy],
+    model: nn.Module,
+    dataloader: Sequence,
+    facts: dict,
+    *,
+    receipt_flags: Sequence[str] = (),
+    **settings,
+) -> Interleaved | None:
+    """Measure all admitted variants in turn and add their rows to the session.
+
+    May be called again at any time: what the session has a row of is never measured again, and a
+    recording that was interrupted goes on where it stopped. None where there is nothing to compare,
+    or while the session's own runs are not complete.
+
+    Parameters
+    ----------
+    facts
+        Of the session's rows, see `run_row`; its parameters say how much is measured.
+    settings
+        The `device` and the `watch` of `measure_interleaved`.
+    """
+    parameters, rows = facts["parameters"], session.rows
+    own = rows["schedule"] == SCHEDULE
+    if own.sum() == 0:
+        if len(admitted) < 2 or len(rows) < parameters.runs:
+            return None
+        counts = {
+            key: getattr(parameters, key) for key in ("runs", "warmup_iters", "measure_iters")
+        }
+        settings |= counts | {"seed": parameters.seed, "copies": COPIES}
+        measured = measure_interleaved(callables(admitted, model), dataloader, **settings)
+        _MEASURED[session] = measured, admitted, accuracies
+    if session not in _MEASURED:  # its rows come from elsewhere
+        return None
+    measured, *scored = _MEASURED[session]
+    recorded = set(zip(rows["variant"][own], rows["run"][own], strict=True))
+    for row, samples in comparison_rows(measured, *scored, receipt_flags, facts):
+        if (row["variant"], row["run"]) not in recorded:
+            session.add_run(row, samples)
+    return measured
+
+
 def comparison_rows(
     compared: Interleaved,
     admitted: dict[str, Admitted],
     accuracies: dict[str, Accuracy],
-    receipt_flags: Iterable[str],
+    receipt_flags: Sequence[str],
     facts: dict,
 ) -> Iterator[tuple[dict, dict]]:
     """Each run of each entry as (row, samples) for the session, the controls among them."""
@@ -134,5 +126,7 @@ def comparison_rows(
             told = {"variant": name, "precision": precision, "schedule": SCHEDULE, "run": run}
             told["flags"] = (*flags(seen), *receipt_flags)
             if result.gpu is None:  # of this variant alone: its row says that the host decides
-                told["parameters"] = replace(facts["parameters"], clock="auto")
+                asked = facts["parameters"]
+                counts = {key: getattr(asked, key) for key in ("warmup_iters", "measure_iters")}
+                told["parameters"] = SimpleNamespace(clock="auto", **counts)
             yield run_row(result, **facts | scored | told), run_samples(result)

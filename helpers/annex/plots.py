@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from helpers.annex.comparison import Comparison, Interleaved
-from helpers.annex.comparison.tables import Accuracies, by_speed, fastest, verdict_of
+from helpers.annex.display import Accuracies, by_speed, fastest, verdict_of
 from helpers.display.french import counted, number, percent
 from helpers.display.plots.style import (
     BAND,
@@ -25,8 +25,9 @@ from helpers.display.plots.style import (
 )
 
 LINE = 36  # characters of a variant's name beside an axis
-CLOSE = 0.035  # of an axis: numbers nearer than that would overlap
-LIFTS = (5, -11, 16, -22, 27, -33, 38, -44)  # of a number above or below its point, in points
+NUMBERED = 5  # variants that have a number beside their point, the fastest
+TRAINED = 0.2  # accuracy over ten classes, twice what guessing gives
+HEIGHTS = (0.95, 0.90, 0.85, 0.80, 0.75, 0.95)  # of the numbers, as shares of the axis
 
 
 @rc_context(STYLE)
@@ -47,7 +48,7 @@ def plot_ratios(comparison: Comparison, dataset: str) -> Figure:
     for axis, clock in zip(axes, clocks, strict=True):
         _draw_ratios(axis, comparison, clock, names)
     axes[0].set_yticks(range(len(names)), map(_in_lines, names), fontsize=NOTE_SIZE, linespacing=1)
-    axes[0].set_ylim(len(names) - 0.5, -0.9)  # the fastest on top, room for its number
+    axes[0].set_ylim(len(names) - 0.4, -0.6)  # the fastest on top
     handles = [
         handle(GREY, "intervalle simultané à 95 %", marker="|", markersize=8),
         handle(GREY, "témoin", marker="s", linestyle=""),
@@ -56,11 +57,15 @@ def plot_ratios(comparison: Comparison, dataset: str) -> Figure:
         label = "écart possible entre copies du même modèle"
         handles.append(handle(BAND, label, alpha=0.3, linewidth=8))
     figure.legend(handles=handles, loc="outside lower right", ncols=len(handles))
-    title = f"Latence rapportée à {comparison.reference} : {_finding(comparison, clocks[0])}"
+    first = fastest(comparison, clocks[0])
+    found = "aucune variante plus rapide décelée"
+    if first is not None:
+        found = f"{number(comparison.ratios[clocks[0]][first].ratio, 3)} pour {first}"
+    title = f"Latence rapportée à {comparison.reference} : {found}"
     told = (
         f"horloge {NAMES[clock]} : "
         + ", ".join(
-            f"{name} {number(ratio.ratio)} ({number(ratio.low)} à {number(ratio.high)}), "
+            f"{name} {number(ratio.ratio, 3)} ({number(ratio.low, 3)} à {number(ratio.high, 3)}), "
             f"{verdict_of(comparison, clock, name)}"
             for name, ratio in comparison.ratios[clock].items()
         )
@@ -79,15 +84,7 @@ def _in_lines(name: str) -> str:
     return "\n".join(lines)
 
 
-def _finding(comparison: Comparison, clock: str) -> str:
-    name = fastest(comparison, clock)
-    if name is None:
-        return "aucune variante plus rapide décelée"
-    return f"{number(comparison.ratios[clock][name].ratio, 3)} pour {name}"
-
-
 def _draw_ratios(axis: Axes, comparison: Comparison, clock: str, names: Sequence[str]) -> None:
-    own = (comparison.control, *comparison.copies)
     if clock in comparison.placement:
         reach = 1 + comparison.placement[clock]
         axis.axvspan(1 / reach, reach, color=BAND, alpha=0.15, linewidth=0)
@@ -97,25 +94,35 @@ def _draw_ratios(axis: Axes, comparison: Comparison, clock: str, names: Sequence
         if ratio is None:
             axis.annotate("non mesuré", (1, row), color=GREY, va="center", ha="center")
             continue
-        colour, marker = (GREY, "s") if name in own else (COLOURS[clock], "o")
+        colour, marker = (GREY, "s") if name in comparison.controls else (COLOURS[clock], "o")
         axis.plot([ratio.low, ratio.high], [row, row], "|-", color=colour, markersize=7)
         axis.plot([ratio.ratio], [row], marker, color=colour, markersize=5)
-        note = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center"}
-        axis.annotate(number(ratio.ratio), (ratio.ratio, row), fontsize=NOTE_SIZE, **note)
+        axis.annotate(  # in a column beside the axis: on no spine, and not cut
+            number(ratio.ratio, 3),
+            (1.02, row),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            fontsize=NOTE_SIZE,
+        )
     axis.set_title(f"Horloge {NAMES[clock]}", fontweight="bold", color=COLOURS[clock])
     axis.set_xlabel(f"latence / latence de {comparison.reference}")
-    axis.margins(x=0.1)  # room for the numbers
+    axis.margins(x=0.05)
     _logarithmic(axis)
+
+
+def trained(accuracies: Accuracies, reference: str = "fp32") -> bool:
+    """Does the reference tell the classes apart? With random weights accuracies mean nothing."""
+    return reference in accuracies and accuracies[reference].fraction >= TRAINED
 
 
 @rc_context(STYLE)
 def plot_accuracy_latency(
     measured: Interleaved, comparison: Comparison, accuracies: Accuracies, dataset: str
 ) -> Figure:
-    """Accuracy against latency (p50, ms) of every variant, by clock; controls are left out.
+    """Accuracy against latency (p95, ms) of every variant, by clock; controls are left out.
 
-    Across: the range of the runs' medians. Upwards: the accuracy's interval. The numbers are those
-    of the legend, the fastest first.
+    Across: the range of the runs' p95. Upwards: the accuracy's interval. Only the fastest variants
+    and the reference are named: all stand in the tables.
 
     Raises
     ------
@@ -123,69 +130,62 @@ def plot_accuracy_latency(
         Nothing was compared on any clock, or no variant has an accuracy.
     """
     clocks = _clocks(comparison)
-    own = (comparison.control, *comparison.copies)
-    names = [n for n in by_speed(comparison, clocks[0]) if n in accuracies and n not in own]
+    names = [n for n in by_speed(comparison, clocks[0]) if n in accuracies]
     if not names:
         raise ValueError(f"no accuracy for {', '.join(measured.runs)}: pass one by variant")
-    figure = new_figure(4.2 + 0.2 * -(-len(names) // 3))
+    quick = [n for n in names if n != comparison.reference][:NUMBERED]
+    named = [n for n in names if n in (*quick, comparison.reference)]
+    figure = new_figure(4.2 + 0.1 * len(named))
     axes = figure.subplots(1, len(clocks), squeeze=False, sharey=True).ravel()
+    told = []
     for axis, clock in zip(axes, clocks, strict=True):
+        levels = {name: _p95(measured, clock, name) for name in names}
         points = {
-            index: _draw_point(axis, measured, clock, name, accuracies[name])
-            for index, name in enumerate(names, start=1)
+            n: _draw_point(axis, clock, p95, accuracies[n]) for n, p95 in levels.items() if p95
         }
         axis.set_title(f"Horloge {NAMES[clock]}", fontweight="bold", color=COLOURS[clock])
-        axis.set_xlabel("Latence, p50 (ms)")
+        axis.set_xlabel("Latence, p95 (ms)")
         axis.yaxis.set_major_formatter(DecimalComma(useOffset=False))
-        axis.margins(0.12)
+        axis.margins(0.12, 0.7)  # room for the numbers
         _logarithmic(axis)
-        _number(axis, {index: point for index, point in points.items() if point})
+        _number(axis, {str(k): points[n] for k, n in enumerate(named, 1) if n in points})
+        told.append(
+            f"horloge {NAMES[clock]} : "
+            + ", ".join(
+                f"{name} {number(x, 3)} ms, {percent(y / 100, 4)}"
+                for name, (x, y) in points.items()
+            )
+        )
     axes[0].set_ylabel("Exactitude (%)")
-    listed = [handle("none", f"{index}  {name}") for index, name in enumerate(names, start=1)]
-    figure.legend(handles=listed, loc="outside lower center", ncols=3, handlelength=0)
+    listed = [handle("none", f"{k}  {name}") for k, name in enumerate(named, 1)]
+    figure.legend(handles=listed, loc="outside lower left", ncols=2, handlelength=0)
     title = f"Exactitude et latence de {counted(len(names), 'variante')}"
-    told = (
-        f"{name} : exactitude {percent(accuracies[name].fraction, 4)}, p50 "
-        + ", ".join(f"{NAMES[c]} {_median(measured, c, name)}" for c in clocks)
-        for name in names
-    )
     caption = f"{title} (barres : étendue des runs, intervalle de l'exactitude)"
     return finish(figure, caption, f"{title}. {' ; '.join(told)}.", dataset)
 
 
-def _draw_point(axis: Axes, measured: Interleaved, clock: str, name: str, accuracy):
-    """Draw a variant and both its spans; returns where (ms, %), None if this clock has it not."""
-    medians = _medians(measured, clock, name)
-    if not medians:
-        return None
+def _draw_point(axis: Axes, clock: str, p95: Sequence[float], accuracy) -> tuple[float, float]:
+    """Draw a variant and both its spans; returns where (ms, %)."""
     bounds = accuracy.fraction, accuracy.low, accuracy.high
-    x, (y, low, high) = float(np.median(medians)), (100 * value for value in bounds)
-    axis.plot([min(medians), max(medians)], [y, y], "|-", color=COLOURS[clock], markersize=6)
-    axis.plot([x, x], [low, high], "_-", color=COLOURS[clock], markersize=6)
+    x, (y, low, high) = float(np.median(p95)), (100 * value for value in bounds)
+    axis.plot([min(p95), max(p95)], [y, y], "|-", color=COLOURS[clock], markersize=6)
+    axis.plot([x, x], [low, high], "_-", color=COLOURS[clock], markersize=6, alpha=0.5)
     axis.plot([x], [y], "o", color=COLOURS[clock], markersize=5)
     return x, y
 
 
-def _number(axis: Axes, points: dict[int, tuple[float, float]]) -> None:
-    """Write each point's number, further up or down where its neighbours' are in the way."""
-    span = np.log(axis.get_xlim()[1] / axis.get_xlim()[0])
-    last = dict.fromkeys(LIFTS, -np.inf)  # where each height was used last, along the axis
-    for index, (x, y) in sorted(points.items(), key=lambda item: item[1]):
-        along = np.log(x) / span
-        free = (lift for lift in LIFTS if along - last[lift] >= CLOSE)
-        lift = next(free, min(last, key=last.get))
-        last[lift] = along
-        place = {"xytext": (4, lift), "textcoords": "offset points"}
-        axis.annotate(str(index), (x, y), fontsize=NOTE_SIZE + 1, **place)
+def _number(axis: Axes, points: dict[str, tuple[float, float]]) -> None:
+    """Write each number above its point's bar, neighbours at different heights."""
+    in_order = sorted(points.items(), key=lambda item: item[1])
+    for (text, (x, _)), height in zip(in_order, HEIGHTS, strict=False):
+        place = {"xycoords": ("data", "axes fraction"), "ha": "center", "fontsize": NOTE_SIZE + 1}
+        axis.annotate(text, (x, height), **place)
 
 
-def _medians(measured: Interleaved, clock: str, name: str) -> list[float]:
-    return [getattr(r, clock).p50 for r in measured.runs[name] if getattr(r, clock) is not None]
-
-
-def _median(measured: Interleaved, clock: str, name: str) -> str:
-    medians = _medians(measured, clock, name)
-    return f"{number(float(np.median(medians)))} ms" if medians else "non mesuré"
+def _p95(measured: Interleaved, clock: str, name: str) -> list[float]:
+    """Of each run, where this clock has read all."""
+    found = [getattr(run, clock) for run in measured.runs.get(name, ())]
+    return [] if None in found else [summary.p95 for summary in found]
 
 
 def _clocks(comparison: Comparison) -> list[str]:

@@ -1,6 +1,7 @@
 """Tables for the notebook's reader, in French: pandas appears here, at the edge."""
 
 import hashlib
+import html
 from collections.abc import Iterable, Sequence
 
 import pandas as pd
@@ -38,9 +39,27 @@ def show(frame: pd.DataFrame, caption: str = "") -> HTML:
         .set_uuid(identity)
     )
     style = style.map(lambda value: ALARM if value in FAILED else "")
+    style = style.format(escape="html").format_index(escape="html", axis="columns")
     if "Variante" in style.columns:  # a name may be broken after its parts, and is copied whole
-        style = style.format(lambda name: name.replace("+", "+<wbr>"), subset=["Variante"])
+        style = style.format(
+            lambda name: html.escape(name).replace("+", "+<wbr>"), subset=["Variante"]
+        )
     return HTML((style.set_caption(caption) if caption else style).to_html())
+
+
+def markdown_text(text: object) -> str:
+    """Foreign text for Markdown: one line that makes no cell, link, image, code or HTML tag."""
+    line = html.escape(" ".join(str(text).split()), quote=False)
+    return "".join(f"\\{sign}" if sign in "\\|[]`" else sign for sign in line)
+
+
+def markdown_table(frame: pd.DataFrame) -> str:
+    """Write a table as Markdown, its index as first columns; foreign text cannot break out."""
+    frame = _one_header(frame)
+    lines = [frame.columns, *frame.itertuples(index=False)]
+    head, *body = (" | ".join(map(markdown_text, line)) for line in lines)
+    rows = [head, " | ".join(["---"] * frame.shape[1]), *body]
+    return "".join(f"| {row} |\n" for row in rows)
 
 
 def _one_header(frame: pd.DataFrame) -> pd.DataFrame:

@@ -15,11 +15,10 @@ import torch
 
 from helpers.annex.comparison.stats import MIN_ROUNDS, Ratio, compare_rounds, placement_bound
 from helpers.annex.variants.guard import no_recompilation
-from helpers.bench_latency import Bench, LatencyResult, ModelError, Run
-from helpers.clocks import NotQueueableError
+from helpers.bench_latency import Bench, LatencyResult, Run
 from helpers.clocks.checks import check_count, check_device, move_inputs
 from helpers.clocks.conditions import eval_mode, measuring_conditions, no_gc, tf32
-from helpers.measuring import announced
+from helpers.environment.facts import first_line
 from helpers.progress import track
 from helpers.validation.interference import Observation, Watch
 
@@ -27,7 +26,6 @@ from helpers.validation.interference import Observation, Watch
 ROUNDS_PER_RUN = 50
 CLOCKS = ("gpu", "host")
 TOO_FEW_ROUNDS = f"fewer than {MIN_ROUNDS} rounds: raise runs or measure_iters"
-FAILURES = (ModelError, NotQueueableError, ValueError)  # of one entry: the others go on
 
 
 @dataclass(frozen=True)
@@ -65,6 +63,11 @@ class Comparison:
     ratios: dict[str, dict[str, Ratio]]
     placement: dict[str, float]
     refused: dict[str, str]
+
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """The entries that are the reference itself: no variants."""
+        return (self.control, *self.copies)
 
     def within_placement(self, clock: str, name: str) -> bool:
         """Is this difference no larger than what copies of one model may show?"""
@@ -110,9 +113,9 @@ def measure_interleaved(
     ValueError
         The reference or a copy is not among the callables, a name is the A/A control's, or a
         number is no whole number of at least 1.
-    ModelError, NotQueueableError
-        The reference itself cannot be measured. Any other entry that cannot is left out, and why
-        is said in `failed`.
+    Exception
+        Of any type: the reference itself cannot be measured. Any other entry that cannot is left
+        out, and why is said in `failed`.
     """
     control = control_of(reference)
     _check_names(callables, reference, copies, control)
@@ -122,12 +125,11 @@ def measure_interleaved(
     entries = {reference: callables[reference], control: callables[reference], **callables}
     device, inputs = torch.device(device), move_inputs(dataloader, torch.device(device))
     measuring = _Measuring((reference, control), np.random.default_rng(seed))
-    with announced(device):
-        for name, (call, precision) in entries.items():
-            with measuring.of(name):
-                measuring.benches[name] = _warm(call, precision, inputs, device, warmup_iters)
-        with _shared_conditions(bench.model for bench in measuring.benches.values()):
-            measuring.take_runs(runs, measure_iters, watch or Watch(device))
+    for name, (call, precision) in entries.items():
+        with measuring.of(name):
+            measuring.benches[name] = _warm(call, precision, inputs, device, warmup_iters)
+    with _shared_conditions(bench.model for bench in measuring.benches.values()):
+        measuring.take_runs(runs, measure_iters, watch or Watch(device))
     return Interleaved(
         runs={name: tuple(measuring.results[name]) for name in measuring.benches},
         reference=reference,
@@ -198,10 +200,10 @@ class _Measuring:
         """Let one entry fail alone, unless nothing can be compared without it."""
         try:
             yield
-        except FAILURES as error:
-            if name in self._indispensable:
+        except BaseException as error:  # a model may raise anything, SystemExit too
+            if name in self._indispensable or isinstance(error, KeyboardInterrupt):
                 raise
-            self.failed[name] = str(error)
+            self.failed[name] = first_line(error)
             self.benches.pop(name, None)
 
     def take_runs(self, runs: int, measure_iters: int, watch: Watch) -> None:
@@ -225,12 +227,9 @@ class _Measuring:
     def _take_round(self, turns: dict[str, Run], block: int) -> None:
         order = tuple(self._random.permutation(list(self.benches)).tolist())
         for name in order:
-            with (
-                self.of(name),
-                _switches(self.benches[name].precision),
-                no_recompilation() as seen,
-            ):
-                turns[name].measure_block(block)
+            with self.of(name):
+                with _switches(self.benches[name].precision), no_recompilation() as seen:
+                    turns[name].measure_block(block)
                 if seen.problem:
                     raise ValueError(
                         f"torch.compile compiled {seen.compilations} graph(s) anew and broke "

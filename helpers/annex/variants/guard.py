@@ -2,7 +2,6 @@
 
 import gc
 import math
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,16 +13,19 @@ from torch import nn
 from helpers.annex.variants import Variant, build
 from helpers.annex.variants.kernels import PrecisionProof, prove_precision
 from helpers.annex.variants.network import NothingToChange
+from helpers.clocks import GpuClock
 from helpers.clocks.conditions import measuring_conditions, modules_of
-from helpers.clocks.profiling import ForwardProfile, NoKernelSeenError, profile_forwards
+from helpers.clocks.profiling import ForwardProfile, contradicted, try_profile
 from helpers.display.french import number
 from helpers.environment.facts import first_line
+from helpers.stats import percentile
 
 # Relative rounding of one operand: half a unit in the last place of 10 (TF32, FP16) or 7 (BF16)
 # bits of mantissa. FP32 rounds at 2^-24, but also accumulates in FP32: over the up to K = 4,608
 # products of ResNet-18 the errors grow like sqrt(K) = 2^6.
 ROUNDING = {"fp32": 2.0**-18, "tf32": 2.0**-11, "fp16": 2.0**-11, "bf16": 2.0**-8}
 GUARD_IMAGES = 3
+CLOCK_SAMPLES = 30  # of the GPU clock's quick look; behind a gate a dozen forwards are one batch
 
 
 class VariantFailed(RuntimeError):
@@ -40,8 +42,9 @@ class GuardReport:
 
     `drift`: the largest absolute difference of a logit from strict FP32; `tolerance`: what the
     precision explains; `scale`: the largest absolute logit of the reference. `repeats_exactly`: the
-    same image gave the same bits again. `kernels` per forward and `precision_proven` are None where
-    there is no GPU, or no kernel's name tells. `failure` is a French sentence, "" if all is well.
+    same image gave the same bits again. `kernels` and `kernel_ms` (their summed durations) are per
+    forward, and None like `precision_proven` without a profile. `failure` is a French sentence, ""
+    if all is well.
     """
 
     drift: float
@@ -49,6 +52,7 @@ class GuardReport:
     scale: float
     repeats_exactly: bool
     kernels: float | None
+    kernel_ms: float | None
     kernel_names: tuple[str, ...]
     precision_proven: bool | None
     precision_evidence: str
@@ -111,29 +115,29 @@ def guard(
         # Cloned at once: the next call may overwrite what the last one returned.
         outputs = [call(x).clone() for x in inputs]
         again = call(inputs[0]).clone()
-    profile, unseen = _profile(call, inputs, device, variant.conditions)
-    names = profile.kernel_names if profile else ()
-    proof = PrecisionProof(None, unseen) if unseen else prove_precision(variant.precision, names)
+    profile, unseen = try_profile(call, inputs, device, variant.conditions)
+    names, proof = (), PrecisionProof(None, "sans GPU, aucun nom de noyau à lire")
+    if profile:
+        proof = prove_precision(variant.precision, names := profile.kernel_names)
+    elif unseen:
+        proof = PrecisionProof(None, f"non démontrable : le profileur n'a rien pu lire ({unseen})")
     scale = max(e.abs().max().item() for e in expected)
     allowed = tolerance(variant.precision, reference, scale)
-    form = _wrong_form(outputs, expected)
-    drift = math.inf if form else max(map(_distance, outputs, expected))
-    failures = (
-        [form]
-        if form
-        else [
-            *_wrong_values(outputs, again, expected, drift, allowed),
-            seen.problem,
-        ]
-    )
+    drift, failures = math.inf, [_wrong_form(outputs, expected)]
+    if not failures[0]:
+        drift = max(map(_distance, outputs, expected))
+        failures += [*_wrong_values(outputs, again, expected, drift, allowed), seen.problem]
     if proof.proven is False:
-        failures.append(f"la précision annoncée n'est pas celle exécutée ({proof.french})")
+        failures.append(f"des produits sont moins précis qu'annoncé ({proof.french})")
+    if profile:
+        failures.append(_missed_by_clock(call, inputs, device, variant.conditions, profile))
     return GuardReport(
         drift=drift,
         tolerance=allowed,
         scale=scale,
         repeats_exactly=torch.equal(outputs[0], again),
         kernels=profile.kernels if profile else None,
+        kernel_ms=profile.kernel_ms if profile else None,
         kernel_names=names,
         precision_proven=proof.proven,
         precision_evidence=_evidence(variant, reference, proof.french, drift, scale),
@@ -141,13 +145,19 @@ def guard(
     )
 
 
-def _profile(call, inputs, device, conditions) -> tuple[ForwardProfile | None, str]:
-    """One profiled pass; or None and why, in French: no proof is no refutation."""
+def _missed_by_clock(call, inputs, device, conditions: str, profile: ForwardProfile) -> str:
+    """Does the GPU clock read less than the kernels take? Nothing is said where it cannot read."""
     try:
-        profile = profile_forwards(call, inputs, device, conditions, len(inputs))
-    except NoKernelSeenError as error:
-        return None, f"aucun noyau vu par le profileur ({first_line(error)})"
-    return profile, "" if profile else "sans GPU, aucun nom de noyau à lire"
+        with measuring_conditions(call, conditions):
+            samples = GpuClock(device).measure(call, inputs, CLOCK_SAMPLES).samples_ms
+    except Exception:  # the clock itself is not to be had: then it will measure nothing either
+        return ""
+    if not contradicted(read := percentile(samples, 0.5), profile.kernel_ms):
+        return ""
+    return (
+        f"l'horloge GPU lit {number(read, 3)} ms, ses noyaux durent {number(profile.kernel_ms, 3)} "
+        "ms : du travail se fait sur un flux que l'appelant n'attend pas"
+    )
 
 
 def _distance(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -191,30 +201,12 @@ def _evidence(variant: Variant, reference, sentence: str, drift: float, scale: f
     return f"{sentence} ; écart {'possible' if within else 'impossible'} en FP32"
 
 
+@dataclass
 class Recompilations:
-    """Compilations and graph breaks since it was made, as torch's own counters tell."""
+    """What torch.compile did inside `no_recompilation`: graphs compiled anew, and graph breaks."""
 
-    def __init__(self):
-        self._before = self._read()
-
-    @staticmethod
-    def _read() -> Counter:
-        from torch._dynamo.utils import counters
-
-        return Counter(
-            compilations=counters["stats"]["unique_graphs"],
-            graph_breaks=sum(counters["graph_break"].values()),
-        )
-
-    @property
-    def compilations(self) -> int:
-        """Graphs compiled anew."""
-        return (self._read() - self._before)["compilations"]
-
-    @property
-    def graph_breaks(self) -> int:
-        """Places where torch.compile fell back to Python."""
-        return (self._read() - self._before)["graph_breaks"]
+    compilations: int = 0
+    graph_breaks: int = 0
 
     @property
     def problem(self) -> str:
@@ -229,8 +221,17 @@ class Recompilations:
 
 @contextmanager
 def no_recompilation() -> Iterator[Recompilations]:
-    """Count what torch.compile does inside; `problem` says what, inside or afterwards."""
-    yield Recompilations()
+    """Count what torch.compile does inside, by torch's own counters; read it afterwards."""
+    from torch._dynamo.utils import counters
+
+    def read() -> tuple[int, int]:
+        return counters["stats"]["unique_graphs"], sum(counters["graph_break"].values())
+
+    before, seen = read(), Recompilations()
+    try:
+        yield seen
+    finally:
+        seen.compilations, seen.graph_breaks = (a - b for a, b in zip(read(), before, strict=True))
 
 
 def admit(
@@ -243,7 +244,8 @@ def admit(
     Raises
     ------
     VariantFailed
-        It cannot be built here, the memory does not suffice, it raised, or the guard refused it.
+        It cannot be built here, the memory does not suffice, it raised (anything but the user's
+        own interruption), or the guard refused it.
     """
     failure, doing = "", "construction"
     try:
@@ -254,11 +256,13 @@ def admit(
         if report.passed:
             return Admitted(variant, call, report, build_s)
         failure = report.failure
+    except KeyboardInterrupt:
+        raise
     except NothingToChange as error:
         failure = str(error)
     except torch.OutOfMemoryError:
         failure = f"mémoire insuffisante sur {device}"
-    except Exception as error:  # of the user's model, FX, Inductor, cuDNN …: the others go on
+    except BaseException as error:  # of the user's model (SystemExit too), FX, Inductor, cuDNN …
         failure = f"{doing} impossible : {first_line(error)}"
     call = None
     gc.collect()

@@ -13,7 +13,7 @@ from torch import nn
 from helpers.annex import variants
 from helpers.annex.variants import PARTS, VariantError, build, parse
 from helpers.annex.variants import select as variants_select
-from helpers.annex.variants.select import ALL, ALL_SLOW, FASTEST, select
+from helpers.annex.variants.select import ALL, FASTEST, select
 from helpers.bench_latency import benchmark_latency
 from helpers.clocks.conditions import measuring_conditions, modules_of, tf32_in_force
 from helpers.environment.compile import CompileCheck
@@ -43,12 +43,6 @@ class SmallNet(nn.Module):
 def model():
     torch.manual_seed(0)
     return SmallNet()
-
-
-def test_the_names_of_the_issue_are_known():
-    for name in ALL_SLOW:
-        assert parse(name).name == name
-    assert parse("fp16+compile_frozen+cudagraph").parts == ("compile_frozen", "cudagraph")
 
 
 @pytest.mark.parametrize(
@@ -101,15 +95,6 @@ def test_any_text_is_parsed_or_refused_with_its_name(text):
     assert variant.french
 
 
-def test_only_tf32_lifts_the_strict_switches():
-    assert {n: parse(n).conditions for n in ("fp32", "tf32", "fp16", "bf16")} == {
-        "fp32": "fp32",
-        "tf32": "tf32",
-        "fp16": "fp32",
-        "bf16": "fp32",
-    }
-
-
 def works(device):
     return CompileCheck(True, "")
 
@@ -143,16 +128,6 @@ def test_the_reference_comes_first_and_nothing_twice():
     chosen, skipped = select("fused, channels_last,channels_last+fused, fused+channels_last", CPU)
     assert [v.name for v in chosen] == ["fp32", "fused", "channels_last", "fused+channels_last"]
     assert not skipped
-
-
-def test_what_would_change_nothing_is_skipped():
-    _, skipped = select("fused", CPU, nn.Linear(2, 2))
-    assert "BatchNorm" in skipped["fused"]
-
-
-def test_max_autotune_runs_only_when_named():
-    assert not any("max_autotune" in name for name in ALL)
-    assert sum("max_autotune" in name for name in ALL_SLOW) == 2
 
 
 @pytest.mark.parametrize(
@@ -191,14 +166,6 @@ def test_the_weights_really_have_the_precision_and_layout(model):
     assert weight.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_a_built_variant_is_timed_like_any_model(model):
-    variant = parse("bf16+channels_last")
-    call = build(variant, model, IMAGES[0])
-    result = benchmark_latency(call, IMAGES, 2, 20, precision=variant.conditions)
-    assert result.host.n == 20
-    assert result.conditions.as_required
-
-
 def test_a_part_of_ones_own_is_one_line(model, monkeypatch):
     def doubled(network, example):
         return nn.Sequential(network, nn.Linear(10, 10))
@@ -232,20 +199,6 @@ def test_compiled_variants_agree_and_are_freed(model, compiler, name):
     gc.collect()
     assert held() is None
     assert len(PyCodeCache.modules) == generated
-
-
-@pytest.mark.slow
-def test_more_compiled_variants_live_together_than_torch_allows_for_one_function(model, compiler):
-    from torch._dynamo.utils import counters
-
-    before = counters["stats"]["unique_graphs"]
-    calls = [build(parse("compile"), model, IMAGES[0]) for _ in range(10)]
-    assert counters["stats"]["unique_graphs"] == before + 10
-    with measuring_conditions(model):
-        expected = model(IMAGES[1])
-        for call in calls:
-            torch.testing.assert_close(call(IMAGES[1]), expected, atol=1e-5, rtol=0)
-    assert counters["stats"]["unique_graphs"] == before + 10
 
 
 # --- on a GPU
