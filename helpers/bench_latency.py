@@ -163,12 +163,17 @@ class Bench:
         self.precision, self.seen = precision, seen
         self.warmup = Warmup(np.zeros(0), steady=False)
         self.gpu_clock: GpuClock | None = None
-        self.gpu_unavailable = (NO_GPU if device.type != "cuda" else NOT_ASKED), ""
+        self.gpu_unavailable = (
+            (NOT_ASKED, "clock='host' leaves it out")
+            if device.type == "cuda"
+            else (NO_GPU, "no CUDA GPU")
+        )
         self._wants_gpu_clock = device.type == "cuda" and clock != "host"
 
     def warm_up(self, warmup_iters: int) -> None:
         """Run until latencies and clocks are steady, then adapt the GPU's clock to the model."""
         self._shape = check_output(self.model, self.inputs[0], self.device)
+        check_unchanged(self.inputs, self._originals)
         check_repeats(self.model, self.inputs[0])
         self.warmup = warm_up(self.model, self.inputs, warmup_iters, self.device)
         if self._wants_gpu_clock:

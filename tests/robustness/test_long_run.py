@@ -93,17 +93,6 @@ def test_what_the_notebook_stores_does_not_grow(iterations, tell):
     )
 
 
-@pytest.mark.parametrize("iterations", [20_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
-def test_figures_draw_a_bounded_number_of_points(iterations):
-    results = long_results(iterations)
-    for figure in (
-        plots.plot_latency_over_time(results, "cifar10"),
-        plots.plot_distribution(results, "cifar10"),
-    ):
-        lines = [line for axis in figure.axes for line in axis.lines]
-        assert max(len(line.get_xdata()) for line in lines) <= 10_000
-
-
 def test_what_is_said_of_disturbances_does_not_grow():
     said = []
     for blocks in (100, 10_000):
