@@ -86,21 +86,21 @@ def test_scales_are_the_same_for_all_runs():
 
 
 def test_neighbouring_tagged_blocks_are_one_span_that_ends_with_the_run():
-    observed = on_cpu((), ("gc",), ("gc",), (), ("gc",))
+    observed = on_cpu((), ("steal",), ("steal",), (), ("steal",))
     figure = plot_latency_over_time([run(450, gpu=False)], "cifar10", [observed])
     (spans,) = bars(figure.axes[3])
     np.testing.assert_allclose(spans, [(100.5, 300.5), (400.5, 450.5)])
-    assert "ramasse-miettes" in texts_of(figure)
-    assert "ramasse-miettes (blocs 2 à 3, bloc 5)" in figure.get_label()
+    assert "CPU volé" in texts_of(figure)
+    assert "CPU volé (blocs 2 à 3, bloc 5)" in figure.get_label()
     png_of(figure)
 
 
 def test_many_spans_are_all_drawn_and_counted_in_the_alt_text():
-    observed = on_cpu(*[("gc",), ()] * 5000)
+    observed = on_cpu(*[("steal",), ()] * 5000)
     figure = plot_latency_over_time([run(1_000_000, gpu=False)], "cifar10", [observed])
     (spans,) = bars(figure.axes[3])
     assert len(spans) == 5000
-    assert "ramasse-miettes (5000 blocs sur 10000)" in figure.get_label()
+    assert "CPU volé (5000 blocs sur 10000)" in figure.get_label()
     assert len(png_of(figure)) < 300_000
 
 

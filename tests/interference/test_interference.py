@@ -1,15 +1,22 @@
 """Interference: a fake NVML, invented looks, one rule after the other, and one real CPU load."""
 
+import multiprocessing
 import os
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import nvml_fake
 import pynvml
 import pytest
 import torch
+from nvml_fake import ME, OTHER, sample
 
 from helpers.bench_latency import benchmark_latency
+from helpers.display.verdict import disturbances
+from helpers.environment import readings
+from helpers.environment.facts import Reader
 from helpers.environment.readings import (
     GpuReading,
     HostReading,
@@ -21,7 +28,6 @@ from helpers.environment.readings import (
 )
 from helpers.validation import interference
 from helpers.validation.interference import Watch, describe, flags, not_observable, untagged
-from helpers.validation.interference import quiet as interference_quiet
 from helpers.validation.interference.evidence import (
     Evidence,
     Levels,
@@ -29,24 +35,19 @@ from helpers.validation.interference.evidence import (
     foreign_shares,
     idle_foreigners,
 )
-from helpers.validation.interference.quiet import wait_quiet
 from helpers.validation.interference.rules import GPU_RULES, HOST_ONLY, HOST_RULES
 
-ME, OTHER, THIRD = 100, 200, 300
 RULES = GPU_RULES | HOST_RULES
 CLEAN_GPU = GpuReading(
     processes=frozenset({ME}),
     shares=((ME, 70),),
-    utilisation=70,
     sm_mhz=1980,
     memory_mhz=2619,
     reasons=0,
-    limited_s=3.0,
+    power_limited_s=3.0,
+    thermal_limited_s=0.0,
     temperature_c=55,
-    slowdown_c=89,
     power_w=180.0,
-    energy_j=1e6,
-    ecc_errors=4,
 )
 
 
@@ -56,21 +57,16 @@ def host_at(at_s, **changes):
         "at_s": at_s,
         "busy_s": at_s,
         "core": 1,
-        "steal_s": (0.0, 0.0, 0.0, 0.0),
+        "steal_s": dict.fromkeys(range(4), 0.0),
         "own_s": at_s,
         "thread_s": at_s,
         "preemptions": 0,
-        "major_faults": 0,
-        "minor_faults": 0,
-        "gc_runs": 0,
-        "allocator_retries": 0,
-        "cpu_mhz": 3000.0,
     }
     return HostReading(**(counters | changes))
 
 
 def snapshot(at_s, gpu=CLEAN_GPU, **host):
-    return Snapshot(at_s, at_s + 0.005, gpu, host_at(at_s, **host))
+    return Snapshot(at_s, at_s + 0.005, gpu, host_at(at_s, **host), {})
 
 
 def clean_samples(n=100, seed=0):
@@ -84,8 +80,7 @@ def block(gpu=CLEAN_GPU, before_gpu=CLEAN_GPU, host=None, **evidence):
         "listed": (gpu and gpu.processes) or frozenset(),
         "cpus": 4,
         "gpu_ms": clean_samples(),
-        "levels": Levels(1980, 2619, 3000.0, 1.300),
-        "warmup_used": 50,
+        "levels": Levels(1980, 2619, 1.300),
     }
     after = snapshot(1.0, gpu, **(host or {}))
     return Evidence(snapshot(0.0, before_gpu), after, **(context | evidence))
@@ -99,7 +94,7 @@ def codes(evidence):
 
 
 def test_a_clean_block_has_no_tag_and_every_rule_has_measured():
-    values, tags, unseen = apply_rules(block(first=True), RULES)
+    values, tags, unseen = apply_rules(block(), RULES)
     assert tags == ()
     assert unseen == ()
     assert values.keys() == RULES.keys()
@@ -111,21 +106,13 @@ GPU_FAULTS = {
     },
     "gpu_clock_drop": {"gpu": replace(CLEAN_GPU, sm_mhz=1700)},
     "throttle": {"gpu": replace(CLEAN_GPU, reasons=pynvml.nvmlClocksEventReasonSwPowerCap)},
-    "hot": {"gpu": replace(CLEAN_GPU, temperature_c=86)},
-    "ecc": {"gpu": replace(CLEAN_GPU, ecc_errors=5)},
-    "cold_gpu": {"before_gpu": replace(CLEAN_GPU, sm_mhz=345), "first": True},
     "gpu_disturbed": {"gpu_ms": np.where(np.arange(100) % 10 == 0, 3.0, clean_samples())},
     "gpu_shift": {"gpu_ms": 1.1 * clean_samples()},
-    "allocator_retry": {"host": {"allocator_retries": 1}},
 }
 HOST_FAULTS = {
-    "warmup_short": {"warmup_used": 3, "first": True},
     "cpu_load": {"host": {"busy_s": 3.9}},
-    "steal": {"host": {"steal_s": (0.0, 0.2, 0.0, 0.0)}},
-    "cpu_clock": {"host": {"cpu_mhz": 2500.0}},
-    "gc": {"host": {"gc_runs": 1}},
+    "steal": {"host": {"steal_s": {1: 0.2}}},
     "preempted": {"host": {"preemptions": 150, "thread_s": 0.5}},
-    "page_faults": {"host": {"major_faults": 8}},
 }
 
 
@@ -137,11 +124,11 @@ def test_each_fault_raises_its_own_tag_and_no_other(code, changes):
 def test_every_rule_has_a_fault_here():
     assert GPU_FAULTS.keys() == GPU_RULES.keys()
     assert HOST_FAULTS.keys() == HOST_RULES.keys()
-    assert HOST_RULES.keys() - {"warmup_short"} == HOST_ONLY
+    assert HOST_RULES.keys() == HOST_ONLY
 
 
 def test_power_limit_seen_by_its_counter_after_the_reason_bit_is_gone():
-    found = block(gpu=replace(CLEAN_GPU, limited_s=3.3))
+    found = block(gpu=replace(CLEAN_GPU, power_limited_s=3.2, thermal_limited_s=0.1))
     (tag,) = apply_rules(found, RULES)[1]
     assert tag.code == "throttle"
     assert tag.value == pytest.approx(0.3)
@@ -158,25 +145,58 @@ def test_many_short_interruptions_that_cost_no_time_are_no_preemption():
 
 
 def test_time_stolen_from_other_cores_is_no_matter_but_from_one_we_were_on_it_is():
-    stolen = (0.9, 0.0, 0.2, 0.9)
+    stolen = {0: 0.9, 1: 0.0, 2: 0.2, 3: 0.9}
     assert codes(block(host={"steal_s": stolen})) == set()
     assert codes(block(host={"steal_s": stolen, "core": 2})) == {"steal"}  # we have moved there
 
 
+@pytest.mark.parametrize("host", [{"core": 17}, {"core": None}, {"steal_s": {0: 9.0, 2: 9.0}}])
+def test_a_core_that_is_not_listed_is_not_observable(host):
+    values, tags, unseen = apply_rules(block(host=host), RULES)
+    assert (tags, unseen) == ((), ("temps volé par l'hyperviseur",))
+    assert "steal" not in values
+
+
+LISTED = {  # cores in /proc/stat, those we may run on, cores whose stolen time is told
+    "all": ((0, 1, 2, 3), {0, 1, 2, 3}, {0, 1, 2, 3}),
+    "one is offline": ((0, 2, 3), {0, 2, 3}, {0, 2, 3}),
+    "a container that gives other numbers": ((0, 1), {4, 7}, None),
+}
+
+
+@pytest.mark.parametrize("case", LISTED)
+def test_stolen_time_is_that_of_the_core_of_this_number(case, monkeypatch):
+    listed, allowed, expected = LISTED[case]
+    lines = [f"cpu{core} 1 1 1 1 1 1 1 {100 * core} 0 0" for core in listed]
+    text = "\n".join(["cpu  9 9 9 9 9 9 9 9 0 0", *lines, "intr 1", ""])
+    monkeypatch.setattr(readings.Path, "read_text", lambda path, **_: text)
+    monkeypatch.setattr(readings.os, "sched_getaffinity", lambda pid: allowed)
+    monkeypatch.setattr(readings.os, "sysconf", lambda name: 100)
+    read = Reader()
+    stolen = read_host(read).steal_s
+    assert stolen == (expected and {core: float(core) for core in expected})
+    assert ("steal" in read.failed) == (expected is None)
+
+
 def test_a_small_model_is_not_dispersed_by_the_clocks_own_microseconds():
     samples = 0.020 + 0.005 * (np.arange(100) % 12 == 0)
-    assert codes(block(gpu_ms=samples, levels=Levels(1980, 2619, 3000.0, 0.020))) == set()
+    assert codes(block(gpu_ms=samples, levels=Levels(1980, 2619, 0.020))) == set()
 
 
 def test_what_cannot_be_read_is_not_observable_rather_than_clean():
+    host = {"busy_s": None, "steal_s": None, "preemptions": None}
     values, tags, unseen = apply_rules(
-        block(gpu=None, before_gpu=None, gpu_ms=None, host={"cpu_mhz": None, "steal_s": None}),
-        RULES,
+        block(gpu=None, before_gpu=None, gpu_ms=None, host=host), RULES
     )
-    assert tags == ()
-    assert "processus du GPU" in unseen
-    assert "fréquence du cœur" in unseen
-    assert not {"foreign_gpu_process", "throttle", "steal", "gpu_disturbed"} & values.keys()
+    assert (values, tags) == ({}, ())
+    assert set(unseen) == {rule.subject for rule in RULES.values()}
+
+
+def test_a_reading_of_an_unknown_form_ends_nothing_and_is_told():
+    read = Reader()
+    strange = block(gpu=replace(CLEAN_GPU, sm_mhz="fast"))
+    assert "horloges du GPU" in apply_rules(strange, RULES, read)[2]
+    assert "TypeError" in read.failed["gpu_clock_drop"]
 
 
 def test_hidden_processes_are_not_observable_but_their_traces_count():
@@ -233,66 +253,48 @@ def test_the_hosts_pid_of_this_process_is_ours():
     assert os.getpid() in own_pids()
 
 
+def pids_of_a_fresh_process():
+    return own_pids(), os.getpid()
+
+
+def test_who_spawned_a_fresh_process_is_no_stranger_to_it():
+    """isolation='process': the notebook's own context was told as a stranger's in every run."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        ours, pid = pool.submit(pids_of_a_fresh_process).result()
+    assert {pid, os.getpid()} <= ours
+    assert pid not in own_pids()  # another's child is not ours
+    gpu = replace(CLEAN_GPU, processes=frozenset({pid, os.getpid()}), shares=((pid, 70),))
+    assert idle_foreigners(gpu, ours, gpu.processes) == 0
+    hidden = replace(CLEAN_GPU, processes=frozenset({9001, 9002}), shares=((9001, 70),))
+    assert idle_foreigners(hidden, ours, hidden.processes, ours=2) == 0
+
+
 # --- readings
 
 
 @pytest.fixture
 def nvml(monkeypatch):
-    """An NVML whose answers a test changes; a class of NVMLError as an answer is raised."""
-    process = SimpleNamespace(pid=ME)
-    answers = {
-        "nvmlDeviceGetPowerUsage": 180_000,
-        "nvmlDeviceGetTotalEnergyConsumption": 5000,
-        "nvmlDeviceGetUtilizationRates": SimpleNamespace(gpu=70),
-        "nvmlDeviceGetClockInfo": 1980,
-        "nvmlDeviceGetTemperature": 55,
-        "nvmlDeviceGetTemperatureThreshold": 89,
-        "nvmlDeviceGetComputeRunningProcesses": [process],
-        "nvmlDeviceGetGraphicsRunningProcesses": [],
-        "nvmlDeviceGetCurrentClocksEventReasons": 0,
-        "nvmlDeviceGetCurrentClocksThrottleReasons": 4,
-        "nvmlDeviceGetViolationStatus": SimpleNamespace(violationTime=500_000_000),
-        "nvmlDeviceGetTotalEccErrors": 1,
-        "nvmlDeviceGetProcessUtilization": [],
-    }
-
-    def fake(name):
-        def answer(*arguments):
-            value = answers[name]
-            if isinstance(value, type) and issubclass(value, pynvml.NVMLError):
-                raise value()
-            return value
-
-        return answer
-
-    for name in answers:
-        monkeypatch.setattr(pynvml, name, fake(name))
-    return answers
-
-
-def sample(pid, share, stamp):
-    return SimpleNamespace(pid=pid, smUtil=share, timeStamp=stamp)
+    return nvml_fake.install(monkeypatch)
 
 
 def test_gpu_reading_in_its_units(nvml):
-    reading = read_gpu("handle", ())
+    reading = read_gpu("handle", (), Reader())
     assert reading.power_w == 180.0
-    assert reading.energy_j == 5.0
-    assert reading.limited_s == 1.0  # power and thermal
-    assert reading.ecc_errors == 2  # corrected and uncorrected
+    assert reading.power_limited_s == reading.thermal_limited_s == 0.5
     assert reading.processes == {ME}
 
 
 @pytest.mark.parametrize("error", [pynvml.NVMLError_NotSupported, pynvml.NVMLError_NoPermission])
-def test_refusals_of_nvml_become_none(nvml, error):
+def test_refusals_of_nvml_become_none_with_their_reasons(nvml, error):
     nvml.update(dict.fromkeys(nvml, error))
-    reading = read_gpu("handle", None)
-    assert set(vars(reading).values()) == {None}
+    read = Reader()
+    assert set(vars(read_gpu("handle", None, read)).values()) == {None}
+    assert all(error.__name__ in reason for reason in read.failed.values())
 
 
 def test_an_old_driver_tells_the_reasons_under_the_old_name(nvml):
     nvml["nvmlDeviceGetCurrentClocksEventReasons"] = pynvml.NVMLError_FunctionNotFound
-    assert read_gpu("handle", ()).reasons == 4
+    assert read_gpu("handle", (), Reader()).reasons == 4
 
 
 def test_new_valid_utilisation_samples_only(nvml):
@@ -314,8 +316,8 @@ def test_no_utilisation_sample_is_an_answer_and_no_support_is_an_error(nvml):
 
 
 def test_host_counters_never_fall():
-    before, after = read_host(cuda=False), read_host(cuda=False)
-    counters = ("at_s", "busy_s", "own_s", "thread_s", "preemptions", "major_faults", "gc_runs")
+    before, after = read_host(Reader()), read_host(Reader())
+    counters = ("at_s", "busy_s", "own_s", "thread_s", "preemptions")
     assert all(getattr(after, name) >= getattr(before, name) for name in counters)
 
 
@@ -338,10 +340,9 @@ def staged(monkeypatch):
     return make
 
 
-def result(gpu_ms, n=None, warmup_used=50):
-    n = len(gpu_ms) if n is None else n
+def result(gpu_ms):
     return SimpleNamespace(
-        host=SimpleNamespace(n=n), gpu=SimpleNamespace(samples_ms=gpu_ms), warmup_used=warmup_used
+        host=SimpleNamespace(n=len(gpu_ms)), gpu=SimpleNamespace(samples_ms=gpu_ms)
     )
 
 
@@ -360,14 +361,20 @@ def test_one_observation_per_block_and_the_tag_on_the_right_one(staged):
 
 
 def test_flags_and_sentences_name_what_was_seen_with_numbers(staged):
-    looks = [snapshot(0.0), snapshot(1.0), snapshot(2.0, FOREIGN), snapshot(3.0, gc_runs=4)]
+    looks = [
+        snapshot(0.0),
+        snapshot(1.0),
+        snapshot(2.0, FOREIGN),
+        snapshot(3.0, thread_s=2.5, preemptions=9),
+    ]
     seen = staged(looks).observations(result(clean_samples(300)))
-    assert flags(seen) == ("foreign_gpu_process", "gc")
+    assert flags(seen) == ("foreign_gpu_process", "preempted")
     told = describe(seen, run=2)
     assert told[0].replace("\N{NO-BREAK SPACE}", " ") == (
         "processus étranger 200, 19 % des SM pendant le run 2 (bloc 2 sur 3)"
     )
-    assert "4 fois pendant le run 2 (bloc 3 sur 3)" in told[1]
+    assert "9 fois" in told[1]
+    assert "pendant le run 2 (bloc 3 sur 3)" in told[1]
 
 
 def test_describe_tells_what_is_not_observable_and_who_is_only_present(staged):
@@ -389,22 +396,53 @@ def test_a_clock_lost_between_two_runs_is_seen_in_the_second(staged):
     assert "gpu_clock_drop" in flags(watch.observations(result(clean_samples())))
 
 
-def test_runs_that_took_turns_get_their_own_blocks(staged):
-    looks = [snapshot(0.0), snapshot(1.0), snapshot(2.0, FOREIGN), snapshot(3.0), snapshot(4.0)]
-    first, second = staged(looks).interleaved([result(clean_samples(200))] * 2)
-    assert [len(first), len(second)] == [2, 2]
-    assert flags(first) == ()
-    assert flags(second) == ("foreign_gpu_process",)
+def capped(sm_mhz=1400, reasons=4, **changes):
+    return replace(CLEAN_GPU, sm_mhz=sm_mhz, reasons=reasons, **changes)
+
+
+CAPS = {  # GPU at each of four looks, flags of the run, whether the cap is a condition
+    "steady": ([capped(power_limited_s=3.0 + i) for i in range(4)], (), True),
+    "within NVML's steps": ([capped(), capped(1395), capped(1410), capped()], (), True),
+    "begins in the run": ([capped(reasons=0), *[capped()] * 3], ("throttle",), False),
+    "comes and goes": ([capped(), capped(), capped(reasons=0), capped()], ("throttle",), False),
+    "the clock falls": (
+        [capped(), capped(), capped(1200), capped(1200)],
+        ("gpu_clock_drop", "throttle"),
+        False,
+    ),
+    "heat beside it": (
+        [capped(), capped(reasons=4 | 0x20), capped(), capped()],
+        ("throttle",),
+        True,
+    ),
+    "heat by its counter": (
+        [capped(thermal_limited_s=0.2 * i) for i in range(4)],
+        ("throttle",),
+        True,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CAPS)
+def test_a_steady_power_cap_is_a_condition_said_once_and_no_throttle(staged, case):
+    gpus, expected, steady = CAPS[case]
+    looks = [snapshot(float(at), gpu) for at, gpu in enumerate(gpus)]
+    seen = staged(looks).observations(result(clean_samples(300)))
+    assert set(flags(seen)) == set(expected)
+    assert {o.steady_power_cap for o in seen} == {steady}
+    runs = disturbances([seen, seen], "les runs")
+    assert runs.count("limite de puissance du GPU atteinte en permanence") == int(steady)
 
 
 def test_looks_that_do_not_surround_the_blocks_are_refused(staged):
     watch = staged([snapshot(0.0), snapshot(1.0)])
-    with pytest.raises(ValueError, match="surround the blocks of 1 run"):
+    with pytest.raises(ValueError, match="surround the blocks"):
         watch.observations(result(clean_samples(500)))
 
 
 def test_untagged_keeps_gpu_samples_that_only_the_host_disturbed(staged):
-    looks = [snapshot(0.0), snapshot(1.0, gc_runs=2), snapshot(2.0, FOREIGN, gc_runs=2)]
+    lost = {"thread_s": 0.5, "preemptions": 9}
+    looks = [snapshot(0.0), snapshot(1.0, **lost), snapshot(2.0, FOREIGN, **lost)]
     samples = clean_samples(150)
     seen = staged(looks).observations(result(samples))
     assert untagged(samples, seen, "gpu").sum() == 100
@@ -421,7 +459,6 @@ def test_a_real_run_on_the_cpu_is_observed_block_by_block():
     measured = benchmark_latency(model, images, 10, 250, between_blocks=watch.look)
     seen = watch.observations(measured)
     assert len(seen) == 3
-    assert "warmup_short" in flags(seen) or measured.warmup_used >= 50
     assert not set(flags(seen)) & GPU_RULES.keys()
     assert untagged(measured.host.samples_ms, seen, "host").shape == (250,)
 
@@ -444,7 +481,7 @@ def test_a_watch_reads_a_gpu_from_nvml_to_flags(nvml, monkeypatch):
     assert [o.foreign_sm for o in seen] == [0.20, 0.0]
     assert {"foreign_gpu_process"} == set(flags(seen)) & GPU_RULES.keys()
     assert seen[0].sm_mhz == 1980
-    assert seen[0].temperature_c == 55
+    assert seen[0].temperature_c == 54
 
 
 def test_a_watch_without_permission_is_blind_and_says_so(nvml, monkeypatch):
@@ -468,50 +505,6 @@ def test_on_a_real_gpu_we_are_not_our_own_foreigner():
     assert len(seen) == 5
     assert all(o.sm_mhz for o in seen)
     assert os.getpid() not in {pid for o in seen for pid in o.foreign_pids}
-
-
-# --- waiting
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """Time that passes only by sleeping, for `wait_quiet`."""
-    now = [0.0]
-    fake = SimpleNamespace(perf_counter=lambda: now[0])
-    monkeypatch.setattr(interference_quiet, "time", fake)
-    return SimpleNamespace(now=now, sleep=lambda seconds: now.__setitem__(0, now[0] + seconds))
-
-
-def watch_of(clock, busy_until_s):
-    watch = Watch("cpu")
-    idle = replace(CLEAN_GPU, shares=(), utilisation=0)
-
-    def read():
-        t = clock.now[0]
-        busy = replace(idle, utilisation=90) if t <= busy_until_s else idle
-        return snapshot(t, busy, busy_s=0.01 + t / 10, own_s=0.0)
-
-    watch.read, watch._cpus = read, 4
-    return watch
-
-
-def test_wait_ends_a_second_after_the_machine_went_quiet(clock):
-    waited = wait_quiet(watch_of(clock, 2.0), 30, clock.sleep)
-    assert waited.quiet
-    assert waited.busy == ()
-    assert 3.0 <= waited.waited_s <= 3.5
-
-
-def test_wait_is_bounded_and_says_what_went_on(clock):
-    waited = wait_quiet(watch_of(clock, 1e9), 5, clock.sleep)
-    assert not waited.quiet
-    assert waited.waited_s == pytest.approx(5)
-    assert "GPU occupé" in waited.busy[0]
-
-
-def test_no_wait_claims_nothing(clock):
-    waited = wait_quiet(watch_of(clock, 0), 0, clock.sleep)
-    assert (waited.waited_s, waited.quiet, waited.busy) == (0, False, ("non vérifié",))
 
 
 def test_every_phrase_is_written_for_a_block_of_each_kind():

@@ -19,7 +19,6 @@ from helpers.bench_latency import Bench, LatencyResult, ModelError, Run
 from helpers.clocks import NotQueueableError
 from helpers.clocks.checks import check_count, check_device, move_inputs
 from helpers.clocks.conditions import eval_mode, measuring_conditions, no_gc, tf32
-from helpers.measuring import announced
 from helpers.progress import track
 from helpers.validation.interference import Observation, Watch
 
@@ -122,12 +121,11 @@ def measure_interleaved(
     entries = {reference: callables[reference], control: callables[reference], **callables}
     device, inputs = torch.device(device), move_inputs(dataloader, torch.device(device))
     measuring = _Measuring((reference, control), np.random.default_rng(seed))
-    with announced(device):
-        for name, (call, precision) in entries.items():
-            with measuring.of(name):
-                measuring.benches[name] = _warm(call, precision, inputs, device, warmup_iters)
-        with _shared_conditions(bench.model for bench in measuring.benches.values()):
-            measuring.take_runs(runs, measure_iters, watch or Watch(device))
+    for name, (call, precision) in entries.items():
+        with measuring.of(name):
+            measuring.benches[name] = _warm(call, precision, inputs, device, warmup_iters)
+    with _shared_conditions(bench.model for bench in measuring.benches.values()):
+        measuring.take_runs(runs, measure_iters, watch or Watch(device))
     return Interleaved(
         runs={name: tuple(measuring.results[name]) for name in measuring.benches},
         reference=reference,

@@ -27,12 +27,16 @@ from helpers.environment import (
 from helpers.environment import facts as environment_facts
 from helpers.environment.compile import NOT_COMPILED
 from helpers.environment.facts import (
+    Reader,
     attempt,
     collect_cpu,
     collect_git,
     collect_software,
     collect_switches,
     collect_system,
+    collect_variables,
+    cpu_quota,
+    find_other_code,
     first_line,
 )
 
@@ -84,42 +88,19 @@ def test_record_survives_json(env):
     assert json.loads(json.dumps(env, allow_nan=False)) == env
 
 
-def test_record_has_its_parts(env):
-    assert set(env) == {
-        "device",
-        "device_reason",
-        "software",
-        "cuda",
-        "gpu",
-        "cpu",
-        "system",
-        "git",
-        "switches",
-        "compile",
-    }
+def test_record_of_the_cpu(env):
     assert env["device"] == "cpu"
     assert env["gpu"] is None
+    assert env["other_code"] is None
 
 
 def test_software_and_cpu_are_those_of_this_process():
-    assert collect_software()["torch"] == torch.__version__
-    assert collect_software()["numpy"] == np.__version__
-    assert collect_cpu()["torch_threads"] == torch.get_num_threads()
-    assert collect_cpu()["usable_cores"] <= collect_cpu()["logical_cores"]
-    assert collect_system()["kernel"] == os.uname().release
-
-
-def test_a_reading_that_fails_is_none_not_an_error(monkeypatch):
-    def broken(*args, **options):
-        raise OSError("not here")
-
-    monkeypatch.setattr(environment_facts.Path, "read_text", broken)
-    monkeypatch.setattr(environment_facts.psutil, "cpu_count", broken)
-    monkeypatch.setattr(environment_facts.psutil, "virtual_memory", broken)
-    monkeypatch.setattr(environment_facts.platform, "freedesktop_os_release", broken)
-    cpu, system = collect_cpu(), collect_system()
-    assert (cpu["model"], cpu["physical_cores"], cpu["memory_gib"]) == (None, None, None)
-    assert (system["os"], system["hypervisor"], system["machine"]) == (None, None, None)
+    software, cpu = collect_software(Reader()), collect_cpu(Reader())
+    assert software["torch"] == torch.__version__
+    assert software["numpy"] == np.__version__
+    assert cpu["torch_threads"] == torch.get_num_threads()
+    assert cpu["usable_cores"] <= cpu["logical_cores"]
+    assert collect_system(Reader())["kernel"] == os.uname().release
 
 
 def test_interrupting_is_not_swallowed():
@@ -141,8 +122,8 @@ def test_first_line_says_something_and_is_short():
 # --- TF32 -------------------------------------------------------------------------------------
 
 READ = """
-seen = collect_switches()
-print(seen["tf32_convolutions"], seen["tf32_matmul"], seen["allow_tf32"]["cudnn.allow_tf32"])
+seen = collect_switches(Reader())
+print(seen["tf32_convolutions"], seen["tf32_matmul"], seen["cudnn.allow_tf32"])
 """
 OLDER = [
     ("", "True False True"),
@@ -162,7 +143,7 @@ def test_tf32_is_read_through_either_interface(steps):
     """In a process of its own: mixing the interfaces cannot be undone."""
     if steps is NEWER and not hasattr(torch.backends.cudnn, "conv"):
         pytest.skip("this torch has only the older interface")
-    imports = "import torch\nfrom helpers.environment.facts import collect_switches\n"
+    imports = "import torch\nfrom helpers.environment.facts import Reader, collect_switches\n"
     code = imports + "".join(f"{setting}\n{READ}" for setting, _ in steps)
     command = [sys.executable, "-c", code]
     done = subprocess.run(
@@ -173,8 +154,8 @@ def test_tf32_is_read_through_either_interface(steps):
 
 
 def test_reading_the_switches_changes_none():
-    before = collect_switches()
-    assert collect_switches() == before
+    before = collect_switches(Reader())
+    assert collect_switches(Reader()) == before
 
 
 @pytest.mark.parametrize(
@@ -216,15 +197,30 @@ def test_git_clean_then_dirty(repository):
 
 
 def test_a_copy_without_git_says_its_commit_by_variable(tmp_path, monkeypatch):
+    """Case 20: what git lacks, and the remedy."""
     monkeypatch.delenv("J1_GIT_COMMIT", raising=False)
-    assert collect_git(tmp_path) == {"commit": None, "dirty": None}
+    found = collect_git(tmp_path)
+    assert found["commit"] is None
+    assert "J1_GIT_COMMIT" in found["problem"]
     monkeypatch.setenv("J1_GIT_COMMIT", "abc123")
-    assert collect_git(tmp_path) == {"commit": "abc123", "dirty": None}
+    assert collect_git(tmp_path) == {"commit": "abc123", "dirty": None, "problem": None}
+
+
+def test_dubious_ownership_keeps_gits_words_and_remedy(repository, env, monkeypatch):
+    """Case 20: a project that another user owns."""
+    monkeypatch.delenv("J1_GIT_COMMIT", raising=False)
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # git's own way of testing this
+    monkeypatch.setenv("LC_ALL", "fr_FR.UTF-8")
+    found = collect_git(repository)
+    assert found["commit"] is None
+    assert "dubious ownership" in found["problem"]
+    assert "git config --global --add safe.directory" in found["problem"]
+    assert "safe.directory" in environment_table(env | {"git": found})["Valeur"]["Commit git"]
 
 
 def test_a_commit_that_is_given_counts_more_than_an_old_git_folder(repository, monkeypatch):
     monkeypatch.setenv("J1_GIT_COMMIT", "abc123")
-    assert collect_git(repository) == {"commit": "abc123", "dirty": None}
+    assert collect_git(repository) == {"commit": "abc123", "dirty": None, "problem": None}
 
 
 def test_commit_of_a_folder_above_is_not_taken(repository, monkeypatch):
@@ -236,7 +232,102 @@ def test_commit_of_a_folder_above_is_not_taken(repository, monkeypatch):
 def test_git_not_installed(repository, monkeypatch):
     monkeypatch.setenv("PATH", "/nonexistent")
     monkeypatch.delenv("J1_GIT_COMMIT", raising=False)
-    assert collect_git(repository) == {"commit": None, "dirty": None}
+    found = collect_git(repository)
+    assert (found["commit"], found["dirty"]) == (None, None)
+    assert "git" in found["problem"]
+
+
+# --- what the surroundings impose ---
+
+
+def test_only_variables_that_change_a_measurement_are_recorded_and_shown(env, monkeypatch):
+    for name in collect_variables():
+        monkeypatch.delenv(name)
+    assert collect_variables() == {}
+    bare = environment_table(env | {"variables": {}}).index
+    given = {"CUDA_LAUNCH_BLOCKING": "1", "NVIDIA_TF32_OVERRIDE": "0", "OMP_NUM_THREADS": "2"}
+    given |= {
+        "PYTORCH_CUDA_ALLOC_CONF": "x",
+        "TORCHINDUCTOR_MAX_AUTOTUNE": "1",
+        "CUDNN_LOGINFO": "",
+    }
+    for name, value in (given | {"CUDA_HOME": "/usr", "SECRET": "1"}).items():
+        monkeypatch.setenv(name, value)
+    assert collect_variables() == given
+    table = environment_table(env | {"variables": given})
+    (row,) = set(table.index) - set(bare)
+    assert "CUDA_LAUNCH_BLOCKING=1" in table["Valeur"][row]
+
+
+QUOTAS = [
+    ("0::/", {"cpu.max": "max 100000"}, None),
+    ("0::/", {"cpu.max": "150000 100000"}, 1.5),
+    ("0::/a/b", {"cpu.max": "400000 100000", "a/cpu.max": "50000 100000"}, 0.5),
+    ("0::/../outside", {"cpu.max": "200000 100000"}, 2.0),  # a namespace begun further down
+    ("0::/a", {}, None),
+    ("", {}, None),
+    (
+        "4:cpu,cpuacct:/d",
+        {"cpu,cpuacct/d/cpu.cfs_quota_us": "250000", "cpu,cpuacct/d/cpu.cfs_period_us": "100000"},
+        2.5,
+    ),
+    ("4:cpu:/", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+    ("3:cpuset:/\n0::/", {"unified/cpu.max": "300000 100000"}, 3.0),
+]
+
+
+@pytest.mark.parametrize(("groups", "files", "expected"), QUOTAS)
+def test_cpu_quota_of_either_version_along_the_way_up(groups, files, expected, tmp_path):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text + "\n", encoding="utf8")
+    assert cpu_quota(groups, tmp_path) == expected
+
+
+@pytest.mark.parametrize(("threads", "quota", "ok"), [(8, 2.0, False), (2, 2.0, True)])
+def test_threads_beyond_the_quota_are_said(env, threads, quota, ok):
+    cpu = env["cpu"] | {"torch_threads": threads, "quota_cpus": quota}
+    assert by_name(env | {"cpu": cpu})["Quota de CPU"].ok == ok
+    assert "Quota de CPU" not in by_name(env | {"cpu": cpu | {"quota_cpus": None}})
+
+
+def test_another_helpers_than_the_notebooks_is_told(env, tmp_path):
+    """Attack A16: another `helpers` first on PYTHONPATH."""
+    assert find_other_code(tmp_path) is None  # no notebook here: it cannot be told
+    (tmp_path / "J1_benchmark.ipynb").touch()
+    assert find_other_code(tmp_path) is None
+    (tmp_path / "helpers").mkdir()
+    told = find_other_code(tmp_path)
+    assert str(tmp_path) in told
+    assert str(environment_facts.ROOT) in told
+    assert find_other_code(environment_facts.ROOT) is None
+    (check,) = [c for c in check_environment(env | {"other_code": told}) if not c.ok]
+    assert told in check.detail
+
+
+def test_dropped_assertions_are_told():
+    """Attack A17: PYTHONOPTIMIZE=1."""
+    code = (
+        "from helpers import environment as e; from helpers.environment.facts import *;"
+        "print(collect_software(Reader())['optimize'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=environment_facts.ROOT,
+        env=os.environ | {"PYTHONOPTIMIZE": "1"},
+    )
+    assert done.stdout.strip() == "1"
+
+
+def test_dropped_assertions_do_not_pass(env):
+    """Attack A17."""
+    check = by_name(env | {"software": env["software"] | {"optimize": 1}})["Assertions"]
+    assert not check.ok
+    assert "PYTHONOPTIMIZE" in check.detail
+    assert by_name(env)["Assertions"].ok
 
 
 # --- torch.compile ----------------------------------------------------------------------------
@@ -262,6 +353,35 @@ def test_missing_compiler_is_named():
     assert not check.usable
     assert "C++ compiler" in check.reason
     assert len(check.reason) <= 200
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("C++ compile error\n\nCommand:\ng++ -O3 x.cpp\n\nOutput:\nx.cpp:1:10: fatal error: "
+         "Python.h: No such file or directory\n", "fatal error: Python.h"),
+        ("Command failed\nnvcc warning\nx.cu(3): error: no sm_120", "error: no sm_120"),
+        ("Something else\nmore", "RuntimeError: Something else"),
+    ],
+)  # fmt: skip
+def test_the_compilers_own_line_is_the_reason(said, expected, monkeypatch):
+    def fails(probe, **options):
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(torch, "compile", fails)
+    check = check_compile("cpu")
+    assert not check.usable
+    assert expected in check.reason
+
+
+def test_no_python_h_is_named_where_the_compilers_words_are_lost(monkeypatch, tmp_path):
+    def fails(probe, **options):
+        raise subprocess.CalledProcessError(1, ["gcc", "main.c"])
+
+    monkeypatch.setattr(torch, "compile", fails)
+    assert "Python.h" not in check_compile("cpu").reason
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
+    assert "Python.h is missing" in check_compile("cpu").reason
 
 
 def test_disabled_compilation_does_not_pass_for_a_working_one():
@@ -298,24 +418,10 @@ def by_name(env: dict) -> dict:
 
 
 def test_a_machine_without_gpu_passes_with_a_banner(env):
-    cuda = env["cuda"] | {"usable": False, "gpus": [], "torch_gpus": 0}
-    checks = by_name(env | {"cuda": cuda})
+    cuda = env["cuda"] | {"diagnosis": "none", "nvml": "NVMLError_LibraryNotFound: …"}
+    checks = by_name(env | {"cuda": cuda | {"torch_gpus": 0, "nvml_remedy": None}})
     assert all(check.ok for check in checks.values())
     assert "tout est mesuré sur le CPU" in checks["GPU"].detail
-
-
-def test_a_gpu_that_torch_cannot_use_does_not_pass(env):
-    cuda = env["cuda"] | {
-        "usable": False,
-        "problem": "too old",
-        "torch_cuda": "13.0",
-        "driver": "535.183.01",
-        "driver_cuda": "12.2",
-        "gpus": [{"name": "NVIDIA A100", "uuid": "GPU-1"}],
-    }
-    check = by_name(env | {"cuda": cuda})["GPU"]
-    assert not check.ok
-    assert "580.65.06" in check.detail
 
 
 def test_old_torch_and_broken_compiler_do_not_pass(env):
@@ -345,10 +451,10 @@ def test_table_on_a_gpu(env):
 
 
 def test_tables_of_a_machine_that_shows_nothing(env):
-    shown = blank(env) | {"gpu": None}
+    shown = blank(env) | {"gpu": None, "variables": {}}
     assert "None" not in environment_table(shown).to_string()
     assert "None" not in fixed_conditions(shown, **CONDITIONS).to_string()
-    shown = blank(env) | {"gpu": blank(GPU)}
+    shown = shown | {"gpu": blank(GPU)}
     assert environment_table(shown)["Valeur"]["CPU"] == "non visible"
 
 
