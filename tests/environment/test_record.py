@@ -1,38 +1,25 @@
-"""The record of the machine, its checks and its tables; nothing here needs a GPU."""
+"""The record of the machine; nothing here needs a GPU."""
 
 import json
-import logging
 import os
-import random
 import subprocess
 import sys
 
 import numpy as np
-import psutil
 import pytest
 import torch
-import torch._dynamo
-import torch._inductor.config
 
-from helpers import environment
 from helpers.environment import (
-    CompileCheck,
-    check_compile,
     check_environment,
-    choose_device,
-    collect_environment,
     environment_table,
-    fixed_conditions,
 )
 from helpers.environment import facts as environment_facts
-from helpers.environment.compile import NOT_COMPILED
 from helpers.environment.facts import (
     Reader,
     attempt,
     collect_cpu,
     collect_git,
     collect_software,
-    collect_switches,
     collect_system,
     collect_variables,
     cpu_quota,
@@ -40,58 +27,13 @@ from helpers.environment.facts import (
     first_line,
 )
 
-CONDITIONS = {
-    "model": "resnet18",
-    "train_epochs": 0,
-    "train_images": 0,
-    "precision": "fp32",
-    "batch_size": 1,
-    "input_shape": (1, 3, 32, 32),
-    "warmup_iters": 50,
-    "measure_iters": 500,
-    "runs": 3,
-}
-GPU = {
-    "name": "NVIDIA H100",
-    "uuid": "GPU-1",
-    "compute_capability": "9.0",
-    "memory_gib": 79.2,
-    "multiprocessors": 132,
-    "sm_clock_mhz": 1980,
-    "sm_clock_max_mhz": 1980,
-    "memory_clock_mhz": 2619,
-    "memory_clock_max_mhz": 2619,
-    "power_limit_w": 700.0,
-    "temperature_c": 54,
-    "ecc": True,
-    "persistence_mode": None,
-}
 
-
-@pytest.fixture(scope="module")
-def env():
-    """The real record of this machine, on the CPU, with the compiler's answer given."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(environment, "check_compile_once", lambda device: CompileCheck(True, ""))
-        return collect_environment(choose_device("cpu"))
-
-
-def blank(record: dict) -> dict:
-    """The same record on a machine that shows nothing at all."""
-    return {
-        key: blank(value) if isinstance(value, dict) else [] if isinstance(value, list) else None
-        for key, value in record.items()
-    }
+def by_name(env: dict) -> dict:
+    return {check.name: check for check in check_environment(env)}
 
 
 def test_record_survives_json(env):
     assert json.loads(json.dumps(env, allow_nan=False)) == env
-
-
-def test_record_of_the_cpu(env):
-    assert env["device"] == "cpu"
-    assert env["gpu"] is None
-    assert env["other_code"] is None
 
 
 def test_software_and_cpu_are_those_of_this_process():
@@ -151,25 +93,6 @@ def test_tf32_is_read_through_either_interface(steps):
     )
     for line, (_, expected) in zip(done.stdout.splitlines(), steps, strict=True):
         assert line.startswith(expected)
-
-
-def test_reading_the_switches_changes_none():
-    before = collect_switches(Reader())
-    assert collect_switches(Reader()) == before
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "expected"),
-    [
-        (True, ("ieee",), True),
-        (None, ("none", "tf32"), True),
-        (None, ("none", "none", "none"), False),
-        (None, ("ieee", "tf32"), False),
-        (None, (None, None), None),
-    ],
-)
-def test_tf32_in_force(old, new, expected):
-    assert environment_facts._tf32(old, *new) is expected
 
 
 # --- git --------------------------------------------------------------------------------------
@@ -305,171 +228,9 @@ def test_another_helpers_than_the_notebooks_is_told(env, tmp_path):
     assert told in check.detail
 
 
-def test_dropped_assertions_are_told():
-    """Attack A17: PYTHONOPTIMIZE=1."""
-    code = (
-        "from helpers import environment as e; from helpers.environment.facts import *;"
-        "print(collect_software(Reader())['optimize'])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=environment_facts.ROOT,
-        env=os.environ | {"PYTHONOPTIMIZE": "1"},
-    )
-    assert done.stdout.strip() == "1"
-
-
 def test_dropped_assertions_do_not_pass(env):
     """Attack A17."""
     check = by_name(env | {"software": env["software"] | {"optimize": 1}})["Assertions"]
     assert not check.ok
     assert "PYTHONOPTIMIZE" in check.detail
     assert by_name(env)["Assertions"].ok
-
-
-# --- torch.compile ----------------------------------------------------------------------------
-
-
-def test_compile_gives_an_answer_and_leaves_nothing_behind(capfd):
-    seeds = torch.get_rng_state(), random.getstate()
-    children = len(psutil.Process().children(recursive=True))
-    level = logging.root.manager.disable
-    check = check_compile("cpu")
-    assert check.usable == (check.reason == "")
-    assert capfd.readouterr() == ("", "")
-    assert torch.equal(seeds[0], torch.get_rng_state())
-    assert seeds[1] == random.getstate()
-    assert logging.root.manager.disable == level
-    assert torch.is_grad_enabled()
-    assert len(psutil.Process().children(recursive=True)) == children
-
-
-def test_missing_compiler_is_named():
-    with torch._inductor.config.patch({"cpp.cxx": (None, "/no/such/compiler")}):
-        check = check_compile("cpu")
-    assert not check.usable
-    assert "C++ compiler" in check.reason
-    assert len(check.reason) <= 200
-
-
-@pytest.mark.parametrize(
-    ("said", "expected"),
-    [
-        ("C++ compile error\n\nCommand:\ng++ -O3 x.cpp\n\nOutput:\nx.cpp:1:10: fatal error: "
-         "Python.h: No such file or directory\n", "fatal error: Python.h"),
-        ("Command failed\nnvcc warning\nx.cu(3): error: no sm_120", "error: no sm_120"),
-        ("Something else\nmore", "RuntimeError: Something else"),
-    ],
-)  # fmt: skip
-def test_the_compilers_own_line_is_the_reason(said, expected, monkeypatch):
-    def fails(probe, **options):
-        raise RuntimeError(said)
-
-    monkeypatch.setattr(torch, "compile", fails)
-    check = check_compile("cpu")
-    assert not check.usable
-    assert expected in check.reason
-
-
-def test_no_python_h_is_named_where_the_compilers_words_are_lost(monkeypatch, tmp_path):
-    def fails(probe, **options):
-        raise subprocess.CalledProcessError(1, ["gcc", "main.c"])
-
-    monkeypatch.setattr(torch, "compile", fails)
-    assert "Python.h" not in check_compile("cpu").reason
-    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
-    assert "Python.h is missing" in check_compile("cpu").reason
-
-
-def test_disabled_compilation_does_not_pass_for_a_working_one():
-    with torch._dynamo.config.patch(disable=True):
-        assert check_compile("cpu") == CompileCheck(False, NOT_COMPILED)
-
-
-def test_wrong_result_is_not_usable(monkeypatch):
-    def wrong(probe, **options):
-        return lambda x: (probe(x)[0] + 0.5, True)
-
-    monkeypatch.setattr(torch, "compile", wrong)
-    assert check_compile("cpu").reason == "compiled and eager results differ by 0.5"
-
-
-def test_unsupported_python_is_reported(monkeypatch):
-    def unsupported(probe, **options):
-        raise RuntimeError("torch.compile is not supported on Python 3.99+")
-
-    monkeypatch.setattr(torch, "compile", unsupported)
-    assert "Python 3.99+" in check_compile("cpu").reason
-
-
-@pytest.mark.gpu
-def test_compile_on_a_gpu():
-    assert check_compile("cuda") == CompileCheck(True, "")
-
-
-# --- checks and tables ------------------------------------------------------------------------
-
-
-def by_name(env: dict) -> dict:
-    return {check.name: check for check in check_environment(env)}
-
-
-def test_a_machine_without_gpu_passes_with_a_banner(env):
-    cuda = env["cuda"] | {"diagnosis": "none", "nvml": "NVMLError_LibraryNotFound: …"}
-    checks = by_name(env | {"cuda": cuda | {"torch_gpus": 0, "nvml_remedy": None}})
-    assert all(check.ok for check in checks.values())
-    assert "tout est mesuré sur le CPU" in checks["GPU"].detail
-
-
-def test_old_torch_and_broken_compiler_do_not_pass(env):
-    old = env | {
-        "software": env["software"] | {"torch": "1.13.1"},
-        "compile": {"usable": False, "reason": "InvalidCxxCompiler"},
-    }
-    checks = by_name(old)
-    assert not checks["PyTorch ≥ 2.0"].ok
-    assert not checks["torch.compile"].ok
-    assert "InvalidCxxCompiler" in checks["torch.compile"].detail
-
-
-def test_table_on_the_cpu(env):
-    table = environment_table(env)
-    assert list(table.columns) == ["Valeur"]
-    assert table.index.is_unique
-    assert table.loc["GPU", "Valeur"] == "non utilisé"
-    assert table.map(lambda value: isinstance(value, str) and value != "").all(axis=None)
-
-
-def test_table_on_a_gpu(env):
-    table = environment_table(env | {"gpu": GPU})["Valeur"]
-    assert table["GPU"] == "NVIDIA H100, capacité de calcul 9.0, 79,2 Gio"
-    assert table["Horloge SM / maximale (MHz)"] == "1980 / 1980"
-    assert table["ECC / mode persistant"] == "oui / non visible"
-
-
-def test_tables_of_a_machine_that_shows_nothing(env):
-    shown = blank(env) | {"gpu": None, "variables": {}}
-    assert "None" not in environment_table(shown).to_string()
-    assert "None" not in fixed_conditions(shown, **CONDITIONS).to_string()
-    shown = shown | {"gpu": blank(GPU)}
-    assert environment_table(shown)["Valeur"]["CPU"] == "non visible"
-
-
-def test_fixed_conditions_on_each_device(env):
-    cpu = fixed_conditions(env, **CONDITIONS)["Valeur"]
-    assert cpu["Appareil"].startswith("CPU ")
-    assert "Pilote" not in cpu
-    assert cpu["Forme de l'entrée"] == "1×3×32×32"
-    assert cpu["Modèle"] == "resnet18"
-    trained = fixed_conditions(env, **CONDITIONS | {"train_epochs": 40, "train_images": 500})[
-        "Valeur"
-    ]
-    assert trained["Modèle"] == "resnet18, 40 époques sur 500 images"
-    unknown = fixed_conditions(env, **CONDITIONS | {"model": None, "train_epochs": None})
-    assert unknown["Valeur"]["Modèle"] == "non visible"
-    gpu = fixed_conditions(env | {"gpu": GPU}, **CONDITIONS)["Valeur"]
-    assert gpu["Appareil"] == "NVIDIA H100"
-    assert {"CUDA", "Pilote"} <= set(gpu.index)
