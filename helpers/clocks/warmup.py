@@ -9,7 +9,7 @@ import torch
 
 from helpers.clocks import host_latencies
 from helpers.clocks.checks import phase
-from helpers.environment.readings import nvml_handle, sm_clock_mhz
+from helpers.environment.nvml import nvml_handle, sm_clock_mhz
 
 WARMUP_WINDOW = 25  # forwards; steady when two windows of this many agree
 WARMUP_MAX_ITERS = 200

@@ -85,7 +85,8 @@ def clock_sentence(clock: ClockVerdict, limit: float, decides: bool) -> str:
 def disturbances(observed: Sequence[Sequence[Observation]], during: str) -> str:
     """What was seen around the blocks of each run, in one sentence with points."""
     seen = [told for run, blocks in enumerate(observed, 1) for told in describe(blocks, run)]
-    return _with_points(f"Perturbations pendant {during}", seen or ["aucune constatée"])
+    once = list(dict.fromkeys(seen))  # a condition of all runs
+    return _with_points(f"Perturbations pendant {during}", once or ["aucune constatée"])
 
 
 def _with_points(sentence: str, points: Sequence[str]) -> str:

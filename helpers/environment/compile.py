@@ -2,15 +2,17 @@
 
 import logging
 import random
+import sysconfig
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import torch
 
-from helpers.environment.facts import first_line
+from helpers.environment.facts import attempt, first_line
 
 NOT_COMPILED = "torch.compile ran the function uncompiled: it is disabled, or hides its errors"
 
@@ -55,10 +57,22 @@ def check_compile(device: torch.device | str) -> CompileCheck:
                 worst = (result - expected).abs().max().item()
                 return CompileCheck(False, f"compiled and eager results differ by {worst:.3g}")
     except Exception as error:  # a missing compiler, Triton, an unsupported Python …: all mean no
-        return CompileCheck(False, first_line(error))
+        return CompileCheck(False, _reason(error))
     finally:
-        torch.compiler.reset()
+        attempt(torch.compiler.reset)
     return CompileCheck(True, "")
+
+
+def _reason(error: Exception) -> str:
+    """The compiler's own line with "error:" where there is one, else what torch says first."""
+    lines = str(error).splitlines()
+    said = next((line.strip() for line in lines if "error:" in line), None)
+    if said:
+        return f"{type(error).__name__}: {said}"[:200]
+    missing = not Path(sysconfig.get_path("include"), "Python.h").exists()
+    # Triton's compiler writes to the terminal, so that only its command is in the error.
+    hint = " (Python.h is missing: install Python's development headers)" if missing else ""
+    return first_line(error) + (hint if "Command" in str(error) else "")
 
 
 @contextmanager

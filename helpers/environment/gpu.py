@@ -1,18 +1,44 @@
-"""What CUDA and the GPU are: PyTorch's view and NVML's, matched by the GPU's UUID.
-
-NVML is NVIDIA's management library, read through nvidia-ml-py.
-"""
+"""What CUDA and the GPU are: PyTorch's view and NVML's."""
 
 import os
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import pynvml
 import torch
 
-from helpers.environment.facts import attempt, first_line
+from helpers.environment.facts import Reader, first_line
+from helpers.environment.nvml import (
+    CLOCK_MEMORY,
+    CLOCK_SM,
+    NOT_INSTALLED,
+    TEMPERATURE_GPU,
+    find_gpu,
+    nvml_problem,
+    nvml_remedy,
+    query,
+)
+
+READINGS = {
+    "sm_clock_mhz": ("nvmlDeviceGetClockInfo", CLOCK_SM),
+    "sm_clock_max_mhz": ("nvmlDeviceGetMaxClockInfo", CLOCK_SM),
+    "memory_clock_mhz": ("nvmlDeviceGetClockInfo", CLOCK_MEMORY),
+    "memory_clock_max_mhz": ("nvmlDeviceGetMaxClockInfo", CLOCK_MEMORY),
+    "power_limit_w": ("nvmlDeviceGetEnforcedPowerLimit",),
+    "temperature_c": ("nvmlDeviceGetTemperature", TEMPERATURE_GPU),
+    "ecc": ("nvmlDeviceGetEccMode",),
+    "persistence_mode": ("nvmlDeviceGetPersistenceMode",),
+}
+
+# Oldest Linux driver on which anything built for a CUDA major version runs. Sources: NVIDIA's "CUDA
+# Compatibility" guide, minor version compatibility, and the CUDA Toolkit release notes.
+MINIMUM_DRIVER = {11: "450.80.02", 12: "525.60.13", 13: "580.65.06"}
+# What torch says where there simply is no GPU; anything else it says is a fault.
+NO_FAULT = (
+    "Found no NVIDIA driver",
+    "No CUDA GPUs are available",
+    "Torch not compiled with CUDA",
+    "torch.cuda.is_available() is False",
+)
 
 
 def collect_cuda(device: torch.device | None = None) -> dict:
@@ -24,23 +50,65 @@ def collect_cuda(device: torch.device | None = None) -> dict:
         The GPU to try a kernel on. None tries none, so that a session on the CPU leaves no CUDA
         context on a GPU that someone else may be measuring.
     """
-    with nvml() as ready:
-        driver = attempt(pynvml.nvmlSystemGetDriverVersion) if ready else None
-        encoded = attempt(pynvml.nvmlSystemGetCudaDriverVersion_v2) if ready else None
-        gpus = _nvml_gpus() if ready else []
+    read, nvml = Reader(), nvml_problem()
+    encoded = None if nvml else read("driver_cuda", query, "nvmlSystemGetCudaDriverVersion_v2")
     problem = find_cuda_problem(device)
-    return {
+    cuda = {
         "usable": problem is None,
         "problem": problem,
         "torch_cuda": torch.version.cuda,
-        "torch_gpus": torch.cuda.device_count(),
-        "cudnn": attempt(_cudnn_version),
-        "driver": driver,
+        "torch_hip": torch.version.hip,
+        "torch_gpus": read("torch_gpus", torch.cuda.device_count) or 0,
+        "cudnn": read("cudnn", _cudnn_version),
+        "driver": None if nvml else read("driver", query, "nvmlSystemGetDriverVersion"),
         # NVML writes 13.1 as 13010
         "driver_cuda": f"{encoded // 1000}.{encoded % 1000 // 10}" if encoded else None,
-        "gpus": gpus,
+        "nvml": nvml,
+        "nvml_remedy": nvml_remedy(),
+        "gpus": [] if nvml else _nvml_gpus(read),
         "visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
     }
+    needed = needed_driver(torch.version.cuda)
+    cuda |= {"unreadable": read.failed}
+    return cuda | {"needed_driver": needed, "diagnosis": diagnose_gpu(cuda)}
+
+
+def diagnose_gpu(cuda: dict) -> str:
+    """Name why PyTorch cannot use a GPU, from the facts of `collect_cuda` alone: in one word.
+
+    "none": no GPU and nothing that should show one; "hidden": by CUDA_VISIBLE_DEVICES; "unusable":
+    anything else.
+    """
+    if cuda["usable"]:
+        return "usable"
+    if cuda["torch_hip"]:
+        return "rocm_build"
+    if not cuda["gpus"] and not cuda["torch_gpus"]:
+        no_fault = any(words in cuda["problem"] for words in NO_FAULT)
+        return "none" if no_fault and not driver_fails(cuda) else "broken"
+    if cuda["torch_cuda"] is None:
+        return "cpu_build"
+    needed = needed_driver(cuda["torch_cuda"])
+    if needed and cuda["driver"] and _version(cuda["driver"]) < _version(needed):
+        return "old_driver"
+    if cuda["visible_devices"] is not None and not cuda["torch_gpus"]:
+        return "hidden"
+    return "unusable"
+
+
+def driver_fails(cuda: dict) -> bool:
+    """NVML is there and fails: not loaded, of another version than its library, …"""
+    said = cuda["nvml"] or ""
+    return said.startswith("NVMLError") and not said.startswith(NOT_INSTALLED)
+
+
+def needed_driver(torch_cuda: str | None) -> str | None:
+    """Return the oldest driver for the CUDA version of this PyTorch ("13.0"), if it is known."""
+    return MINIMUM_DRIVER.get(int(torch_cuda.split(".")[0])) if torch_cuda else None
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".") if part.isdigit())
 
 
 def _cudnn_version() -> str | None:
@@ -51,107 +119,63 @@ def _cudnn_version() -> str | None:
     return f"{encoded // major}.{encoded % major // 100}.{encoded % 100}"
 
 
+def _nvml_gpus(read: Reader) -> list[dict]:
+    gpus = []
+    for index in range(read("gpu_count", query, "nvmlDeviceGetCount") or 0):
+        handle = read("gpu_handle", query, "nvmlDeviceGetHandleByIndex", index)
+        names = {"name": "nvmlDeviceGetName", "uuid": "nvmlDeviceGetUUID"}
+        gpus.append({key: read(key, query, name, handle) for key, name in names.items()})
+    return gpus
+
+
 def find_cuda_problem(device: torch.device | None) -> str | None:
     """Say why PyTorch cannot use CUDA (on `device`, by running one kernel there), or return None.
 
     ``torch.cuda.is_available()`` alone is not enough: it is also True for a GPU whose architecture
-    this build has no kernels for. Its warning (driver too old) is the reason, so it is kept.
+    this build has no kernels for. Its warning is the reason; it is given once in a process, and
+    initialising CUDA says the same each time.
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        if not torch.cuda.is_available():
-            told = [str(warning.message).splitlines()[0][:300] for warning in caught]
-            return told[0] if told else "torch.cuda.is_available() is False"
-        count = torch.cuda.device_count()
-        if device is None:
-            return None
-        if device.index is not None and device.index >= count:
-            return f"there is no {device}: PyTorch sees {count} GPU(s), cuda:0 to cuda:{count - 1}"
         try:
+            if not torch.cuda.is_available():
+                if not caught:
+                    torch.cuda.init()
+                told = [str(warning.message).splitlines()[0][:300] for warning in caught]
+                return told[0] if told else "torch.cuda.is_available() is False"
+            if device is None:
+                return None
+            count = torch.cuda.device_count()
+            if device.index is not None and device.index >= count:
+                seen = f"PyTorch sees {count} GPU(s), cuda:0 to cuda:{count - 1}"
+                return f"there is no {device}: {seen}"
             answer = torch.arange(3, device=device).add(1).sum().item()
         except Exception as error:  # any CUDA error means that this GPU cannot be used
             return first_line(error)
     return None if answer == 6 else f"1 + 2 + 3 gave {answer} on {device}"
 
 
-def collect_gpu(device: torch.device) -> dict | None:
+def collect_gpu(device: torch.device, read: Reader | None = None) -> dict | None:
     """Describe the GPU that `device` names; None on the CPU. Clocks in MHz, power in W."""
     if device.type != "cuda":
         return None
-    seen = torch.cuda.get_device_properties(device)
-    gpu = {
+    read, seen = read or Reader(), torch.cuda.get_device_properties(device)
+    handle, scope = read("nvml_handle", find_gpu, device) or (None, None)
+
+    def nvml(key: str, name: str, *args: int) -> Any:
+        return None if handle is None else read(key, query, name, handle, *args)
+
+    found = {key: nvml(key, name, *args) for key, (name, *args) in READINGS.items()}
+    power, ecc, kept = found["power_limit_w"], found["ecc"], found["persistence_mode"]
+    return {
         "name": seen.name,
-        "uuid": attempt(lambda: f"GPU-{seen.uuid}"),
+        "uuid": read("uuid", lambda: f"GPU-{seen.uuid}"),
         "compute_capability": f"{seen.major}.{seen.minor}",
         "memory_gib": round(seen.total_memory / 2**30, 1),
         "multiprocessors": seen.multi_processor_count,
-    }
-    with nvml() as ready:
-        handle = _nvml_handle(seen) if ready else None
-        return gpu | _nvml_readings(handle)
-
-
-@contextmanager
-def nvml() -> Iterator[bool]:
-    """Open NVML and tell whether it is there."""
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:  # no NVIDIA driver
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        attempt(pynvml.nvmlShutdown)
-
-
-def _nvml_gpus() -> list[dict]:
-    handles = [
-        attempt(pynvml.nvmlDeviceGetHandleByIndex, index)
-        for index in range(attempt(pynvml.nvmlDeviceGetCount) or 0)
-    ]
-    return [
-        {
-            "name": attempt(pynvml.nvmlDeviceGetName, handle),
-            "uuid": attempt(pynvml.nvmlDeviceGetUUID, handle),
-        }
-        for handle in handles
-    ]
-
-
-def _nvml_handle(properties: Any) -> Any:
-    """Find torch's GPU in NVML by UUID, else by PCI bus.
-
-    Never by index: CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER renumber torch's, not NVML's.
-    """
-
-    def by_uuid() -> Any:
-        return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{properties.uuid}")
-
-    def by_bus() -> Any:
-        bus = (properties.pci_domain_id, properties.pci_bus_id, properties.pci_device_id)
-        return pynvml.nvmlDeviceGetHandleByPciBusId("{:08x}:{:02x}:{:02x}.0".format(*bus))
-
-    return attempt(by_uuid) or attempt(by_bus)
-
-
-def _nvml_readings(handle: Any) -> dict:
-    def read(name: str, *args: int) -> Any:
-        return attempt(lambda: getattr(pynvml, name)(handle, *args)) if handle else None
-
-    power = read("nvmlDeviceGetEnforcedPowerLimit")
-    ecc = read("nvmlDeviceGetEccMode")  # (current, after the next reboot)
-    return {
-        "sm_clock_mhz": read("nvmlDeviceGetClockInfo", pynvml.NVML_CLOCK_SM),
-        "sm_clock_max_mhz": read("nvmlDeviceGetMaxClockInfo", pynvml.NVML_CLOCK_SM),
-        "memory_clock_mhz": read("nvmlDeviceGetClockInfo", pynvml.NVML_CLOCK_MEM),
-        "memory_clock_max_mhz": read("nvmlDeviceGetMaxClockInfo", pynvml.NVML_CLOCK_MEM),
+        "nvml_reads": scope,
+        **found,
         "power_limit_w": None if power is None else power / 1000,
-        "temperature_c": read("nvmlDeviceGetTemperature", pynvml.NVML_TEMPERATURE_GPU),
-        "ecc": None if ecc is None else bool(ecc[0]),
-        "persistence_mode": _flag(read("nvmlDeviceGetPersistenceMode")),
+        "ecc": None if ecc is None else bool(ecc[0]),  # (current, after the next reboot)
+        "persistence_mode": None if kept is None else bool(kept),
     }
-
-
-def _flag(value: int | None) -> bool | None:
-    return None if value is None else bool(value)

@@ -12,7 +12,6 @@ TOLD = pytest.StashKey()
 
 class TwoSessions(NamedTuple):
     folder: Path
-    told: int  # how many of the two told of the other
     lasts_s: float
 
 
@@ -20,7 +19,8 @@ class TwoSessions(NamedTuple):
 def two_sessions(tmp_path_factory) -> TwoSessions:
     """Two whole sessions in one results folder, run at once; what several tests begin with."""
     folder, begun = tmp_path_factory.mktemp("two") / "results", time.monotonic()
-    return TwoSessions(folder, two_at_once(folder), time.monotonic() - begun)
+    two_at_once(folder)
+    return TwoSessions(folder, time.monotonic() - begun)
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import torch
 from fakes import TinyNet
 from sessions import ROOT
 
-from helpers import measuring
 from helpers.bench_latency import benchmark_latency
 from helpers.clocks.conditions import tf32_in_force
 from helpers.validation import validation_runs
@@ -44,7 +43,6 @@ def switches(model) -> dict:
         ),
         "threads": (torch.get_num_threads(), torch.get_num_interop_threads()),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
-        "announced": list(measuring._folder().glob(f"*{measuring._OWN}*")),
     }
 
 

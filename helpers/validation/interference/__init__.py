@@ -6,9 +6,10 @@ the untagged ones stand side by side. Some tags are read off the GPU samples the
 untagged figures are a diagnosis and must not replace the others.
 """
 
+import multiprocessing
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -16,10 +17,10 @@ import psutil
 import torch
 
 from helpers.bench_latency import BLOCK, LatencyResult
-from helpers.display.french import percent
+from helpers.environment.facts import Reader, attempt
+from helpers.environment.nvml import nvml_handle
 from helpers.environment.readings import (
     Snapshot,
-    nvml_handle,
     own_pids,
     read_gpu,
     read_host,
@@ -33,9 +34,19 @@ from helpers.validation.interference.evidence import (
     foreign_shares,
     idle_foreigners,
 )
-from helpers.validation.interference.rules import GPU_RULES, HOST_ONLY, HOST_RULES, TOUCHED
+from helpers.validation.interference.rules import (
+    GPU_RULES,
+    HOST_ONLY,
+    HOST_RULES,
+    POWER_CAP,
+    SLOWER,
+)
 
 MOST_NAMED = 6  # blocks named one by one in a sentence; beyond that, the range and the number
+STEADY_POWER_CAP = (
+    "limite de puissance du GPU atteinte en permanence, horloge stable : une condition de la "
+    "mesure, non une perturbation"
+)
 
 
 @dataclass(frozen=True)
@@ -45,7 +56,8 @@ class Observation:
     `start_s`, `end_s`: the block, in seconds since the run's first look. Clocks (MHz), temperature
     (°C) and power (W) are read at its end. `foreign_sm`: share of the SMs (0 to 1) that other
     processes used; `idle_foreigners`: others with a context that used none. `values`: what each
-    rule measured, tagged or not; `unseen`: what cannot be observed here (French).
+    rule measured, tagged or not; `unseen`: what cannot be observed here (French), `failed` the
+    readings that raised, with their reasons. `steady_power_cap`: of the whole run, no disturbance.
     """
 
     block: int
@@ -62,6 +74,8 @@ class Observation:
     values: dict[str, float]
     tags: tuple[Tag, ...]
     unseen: tuple[str, ...]
+    failed: dict[str, str] = field(default_factory=dict)
+    steady_power_cap: bool = False
 
 
 class Watch:
@@ -74,9 +88,10 @@ class Watch:
     def __init__(self, device: torch.device | str):
         self.device = torch.device(device)
         self._handle, self._own = nvml_handle(self.device), own_pids()
-        self._cpus, self._last_seen = psutil.cpu_count() or 1, 0
+        self._ours = 2 if multiprocessing.parent_process() else 1
+        self._cpus, self._last_seen = attempt(psutil.cpu_count) or 1, 0
         self._looks: list[Snapshot] = []
-        self._best = {"sm_mhz": None, "memory_mhz": None, "cpu_mhz": None}
+        self._best = {"sm_mhz": None, "memory_mhz": None}
         self.read()  # NVML hands out its whole buffer once: what happened before the watch
 
     def look(self) -> None:
@@ -88,20 +103,14 @@ class Watch:
         self._looks = []
 
     def read(self) -> Snapshot:
-        """Take one look without keeping it."""
-        start = time.perf_counter()
-        gpu = None
+        """Take one look without keeping it; what cannot be read is None and ends nothing."""
+        start, gpu, read = time.perf_counter(), None, Reader()
         if self._handle is not None:
-            gpu = read_gpu(self._handle, self._new_shares())
-        host = read_host(cuda=self.device.type == "cuda" and torch.cuda.is_initialized())
-        return Snapshot(start, time.perf_counter(), gpu, host)
-
-    def _new_shares(self) -> tuple | None:
-        try:
-            shares, self._last_seen = utilisation_samples(self._handle, self._last_seen)
-        except Exception:  # not supported, not permitted: not observable
-            return None
-        return shares
+            found = read("shares", utilisation_samples, self._handle, self._last_seen)
+            shares, self._last_seen = found or (None, self._last_seen)
+            gpu = read_gpu(self._handle, shares, read)
+        host = read_host(read)
+        return Snapshot(start, time.perf_counter(), gpu, host, read.failed)
 
     def observations(self, result: LatencyResult | None = None) -> tuple[Observation, ...]:
         """One observation per block of the run that has just ended.
@@ -109,81 +118,58 @@ class Watch:
         Parameters
         ----------
         result
-            That run; without it, nothing is read off the samples and the warm-up.
+            That run; without it, nothing is read off the samples.
 
         Raises
         ------
         ValueError
             The looks do not surround the run's blocks.
         """
-        return self.interleaved([result])[0]
-
-    def interleaved(
-        self, results: Sequence[LatencyResult | None]
-    ) -> tuple[tuple[Observation, ...], ...]:
-        """The same for runs whose blocks took turns: one tuple of observations per run."""
         looks, self._looks = self._looks, []
-        turns, gaps = len(results), list(pairwise(looks))
-        for result in results:
-            if result is not None and turns * -(-result.host.n // BLOCK) != len(gaps):
-                raise ValueError(
-                    f"{len(looks)} looks do not surround the blocks of {turns} run(s) of "
-                    f"{result.host.n} samples: pass between_blocks=watch.look, and call "
-                    "observations after each run"
-                )
-        self._remember(looks)
-        return tuple(
-            self._observe(gaps[turn::turns], result, looks) for turn, result in enumerate(results)
-        )
-
-    def _remember(self, looks: list[Snapshot]) -> None:
+        gaps = list(pairwise(looks))
+        if result is not None and -(-result.host.n // BLOCK) != len(gaps):
+            raise ValueError(
+                f"{len(looks)} looks do not surround the blocks of a run of {result.host.n} "
+                "samples: pass between_blocks=watch.look, and call observations after each run"
+            )
         for name, best in self._best.items():
-            readings = [look.host if name == "cpu_mhz" else look.gpu for look in looks]
-            seen = [best, *(getattr(reading, name, None) for reading in readings)]
+            seen = [best, *(getattr(look.gpu, name, None) for look in looks)]
             self._best[name] = max((value for value in seen if value is not None), default=None)
-
-    def _observe(self, gaps, result, looks) -> tuple[Observation, ...]:
         gpu_ms = _blocks_of(result)
-        medians = [float(np.median(block)) for block in gpu_ms]
+        fastest = min((float(np.median(block)) for block in gpu_ms), default=None)
+        listed = [look.gpu.processes for look in looks if look.gpu and look.gpu.processes]
         context = {
-            "levels": Levels(**self._best, gpu_block_ms=min(medians, default=None)),
+            "own": self._own,
+            "listed": frozenset().union(*listed),
+            "cpus": self._cpus,
+            "levels": Levels(**self._best, gpu_block_ms=fastest),
             "sampled": any(look.gpu and look.gpu.shares for look in looks),
-            "warmup_used": None if result is None else result.warmup_used,
+            "steady_power_cap": self._is_steadily_capped(looks),
         }
         return tuple(
             self._observation(
                 block,
-                self._evidence(
-                    *(before, after, looks),
-                    first=block == 0,
-                    gpu_ms=gpu_ms[block] if gpu_ms else None,
-                    **context,
-                ),
+                Evidence(*pair, gpu_ms=gpu_ms[block] if gpu_ms else None, **context),
                 looks[0].start_s,
             )
-            for block, (before, after) in enumerate(gaps)
+            for block, pair in enumerate(gaps)
         )
 
-    def _evidence(self, before: Snapshot, after: Snapshot, looks, **context) -> Evidence:
-        listed = [look.gpu.processes for look in looks if look.gpu and look.gpu.processes]
-        listed = frozenset().union(*listed)
-        return Evidence(before, after, own=self._own, listed=listed, cpus=self._cpus, **context)
-
-    def busy_with(self, before: Snapshot, after: Snapshot) -> tuple[str, ...]:
-        """What others did between two looks while we did nothing (French phrases)."""
-        evidence = self._evidence(before, after, [before, after])
-        quiet_rules = {"foreign_gpu_process": GPU_RULES["foreign_gpu_process"]}
-        quiet_rules["cpu_load"] = HOST_RULES["cpu_load"]
-        _, tags, _ = apply_rules(evidence, quiet_rules)
-        busy = [tag.phrase for tag in tags]
-        if after.gpu and (after.gpu.utilisation or 0) >= 100 * TOUCHED:
-            busy.append(f"GPU occupé à {percent(after.gpu.utilisation / 100)}")
-        return tuple(busy)
+    def _is_steadily_capped(self, looks: list[Snapshot]) -> bool:
+        """Is the power limit in force at every look, the SM clock staying where it was?"""
+        return bool(looks) and all(
+            look.gpu
+            and (look.gpu.reasons or 0) & POWER_CAP
+            and look.gpu.sm_mhz
+            and look.gpu.sm_mhz > (1 - SLOWER) * self._best["sm_mhz"]
+            for look in looks
+        )
 
     def _observation(self, block: int, evidence: Evidence, origin_s: float) -> Observation:
         gpu, who = evidence.after.gpu, (evidence.own, evidence.listed)
         rules = (GPU_RULES | HOST_RULES) if self.device.type == "cuda" else HOST_RULES
-        values, tags, unseen = apply_rules(evidence, rules)
+        read = Reader()
+        values, tags, unseen = apply_rules(evidence, rules, read)
         foreign = foreign_shares(gpu, *who) if gpu else {}
         return Observation(
             block=block,
@@ -195,11 +181,13 @@ class Watch:
             power_w=gpu and gpu.power_w,
             foreign_sm=values.get("foreign_gpu_process"),
             foreign_pids=tuple(sorted(foreign)),
-            idle_foreigners=idle_foreigners(gpu, *who) if gpu else 0,
+            idle_foreigners=idle_foreigners(gpu, *who, self._ours) if gpu else 0,
             look_ms=1e3 * (evidence.after.end_s - evidence.after.start_s),
             values=values,
             tags=tags,
             unseen=unseen,
+            failed=evidence.before.failed | evidence.after.failed | read.failed,
+            steady_power_cap=evidence.steady_power_cap,
         )
 
 
@@ -249,6 +237,8 @@ def describe(observations: Sequence[Observation], run: int) -> list[str]:
     idle = max((o.idle_foreigners for o in observations), default=0)
     if idle:
         told.append(f"{idle} autre(s) processus présent(s) sur le GPU sans calcul, run {run}")
+    if any(o.steady_power_cap for o in observations):
+        told.append(STEADY_POWER_CAP)
     return told
 
 

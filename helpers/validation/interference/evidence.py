@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from helpers.environment.facts import Reader
 from helpers.environment.readings import GpuReading, Snapshot
 
 
@@ -24,7 +25,6 @@ class Levels:
 
     sm_mhz: float | None = None
     memory_mhz: float | None = None
-    cpu_mhz: float | None = None
     gpu_block_ms: float | None = None  # median of the fastest block on the GPU clock
 
 
@@ -37,19 +37,20 @@ class Evidence:
     own: frozenset[int]  # our pids, in every namespace that we know of
     listed: frozenset[int]  # every pid that NVML has listed on this GPU during the run
     cpus: int
-    first: bool = False  # of its run
     gpu_ms: np.ndarray | None = None  # (samples of the block,) on the GPU clock
     levels: Levels = Levels()
     sampled: bool = True  # NVML gave a process's SM share at least once during the run
-    warmup_used: int | None = None
+    steady_power_cap: bool = False  # all through the run, the clock staying where it was
 
     @property
     def wall_s(self) -> float:
         return self.after.host.at_s - self.before.host.at_s
 
-    def rise(self, counter: str) -> float | None:
-        """Increase of a host counter over the block; None where it is not observable."""
-        before, after = getattr(self.before.host, counter), getattr(self.after.host, counter)
+    def rise(self, counter: str, of: str = "host") -> float | None:
+        """Increase of a counter over the block; None where it is not observable."""
+        before, after = (
+            getattr(getattr(look, of), counter, None) for look in (self.before, self.after)
+        )
         return None if before is None or after is None else after - before
 
 
@@ -59,9 +60,13 @@ Found = tuple[float, str] | None
 
 @dataclass(frozen=True)
 class Rule:
-    """Tag a block when `measure` reaches `limit`; `subject` names what may not be observable."""
+    """Tag a block when `measure` reaches `limit`.
+
+    `label`: how the reader's tables and figures call it; `subject`: what may not be observable.
+    """
 
     limit: float
+    label: str
     subject: str
     measure: Callable[[Evidence], Found]
 
@@ -83,19 +88,26 @@ def foreign_shares(
     return {pid: share for pid, share in shares.items() if pid not in own}
 
 
-def idle_foreigners(gpu: GpuReading, own: frozenset[int], listed: frozenset[int]) -> int:
-    """How many other processes hold a context on the GPU without using its SMs."""
+def idle_foreigners(
+    gpu: GpuReading, own: frozenset[int], listed: frozenset[int], ours: int = 1
+) -> int:
+    """How many other processes hold a context on the GPU without using its SMs.
+
+    Under pids of another namespace, `ours` of them are us: this process and who spawned it.
+    """
     if not gpu.processes:
         return 0
     others = gpu.processes - own - foreign_shares(gpu, own, listed).keys()
-    return max(0, len(others) - (not gpu.processes & own))  # unrecognised, one of them is us
+    return max(0, len(others) - (0 if gpu.processes & own else ours))
 
 
-def apply_rules(evidence: Evidence, rules: dict[str, Rule]) -> tuple[dict, tuple, tuple]:
+def apply_rules(
+    evidence: Evidence, rules: dict[str, Rule], read: Reader | None = None
+) -> tuple[dict, tuple, tuple]:
     """Apply rules to a block: ({code: value}, tags, subjects that are not observable)."""
-    values, tags, unseen = {}, [], []
+    values, tags, unseen, read = {}, [], [], read or Reader()
     for code, rule in rules.items():
-        found = rule.measure(evidence)
+        found = read(code, rule.measure, evidence)  # a reading of an unknown form ends no session
         if found is None:
             unseen.append(rule.subject)
             continue

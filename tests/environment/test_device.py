@@ -1,24 +1,23 @@
 """Which device is chosen, and what is said of a GPU that cannot be used: no GPU is needed here."""
 
-import contextlib
 import warnings
-from types import SimpleNamespace
 
+import nvml_fake
 import pynvml
 import pytest
 import torch
 
+from helpers.display.machine import check_environment, explain_gpu
 from helpers.environment import device as environment_device
 from helpers.environment import gpu as environment_gpu
-from helpers.environment.device import (
-    ENGLISH,
-    FRENCH,
-    DeviceError,
-    choose_device,
+from helpers.environment.device import DeviceError, choose_device
+from helpers.environment.gpu import (
+    collect_cuda,
+    collect_gpu,
     diagnose_gpu,
-    explain_gpu,
+    find_cuda_problem,
+    needed_driver,
 )
-from helpers.environment.gpu import collect_cuda, collect_gpu, find_cuda_problem
 
 H100 = {"name": "NVIDIA H100 80GB HBM3", "uuid": "GPU-1"}
 CPU = torch.device("cpu")
@@ -26,34 +25,56 @@ CPU = torch.device("cpu")
 
 def facts(**changes) -> dict:
     """What collect_cuda says on a healthy machine with one GPU, with changes."""
-    healthy = {
+    cuda = {
         "usable": True,
         "problem": None,
         "torch_cuda": "13.0",
+        "torch_hip": None,
         "torch_gpus": 1,
         "cudnn": "9.19.0",
         "driver": "580.95.05",
         "driver_cuda": "13.0",
+        "nvml": None,
+        "nvml_remedy": None,
         "gpus": [H100],
         "visible_devices": None,
+        **changes,
     }
-    return healthy | changes
+    needed = needed_driver(cuda["torch_cuda"])
+    return cuda | {"needed_driver": needed, "diagnosis": diagnose_gpu(cuda)}
 
 
-BROKEN = {"usable": False, "problem": "is_available() is False", "torch_gpus": 0}
-NO_GPU = facts(**BROKEN, gpus=[], driver=None, driver_cuda=None)
+SILENT = "torch.cuda.is_available() is False"
+NO_DRIVER = "RuntimeError: Found no NVIDIA driver on your system. Please check that …"
+ABSENT = "NVMLError_LibraryNotFound: NVML Shared Library Not Found"
+MISMATCH = "NVMLError_LibRmVersionMismatch: RM has detected an NVML/RM version mismatch."
+BROKEN = {"usable": False, "problem": SILENT, "torch_gpus": 0}
+NOTHING = {**BROKEN, "gpus": [], "driver": None, "driver_cuda": None}
+NO_GPU = facts(**NOTHING, nvml=ABSENT)
 OLD_DRIVER = facts(**BROKEN, driver="535.183.01", driver_cuda="12.2")
+DRIVER_FAILS = facts(**NOTHING, nvml=MISMATCH)
 DIAGNOSES = [
     ("usable", facts()),
-    ("usable", facts(gpus=[], driver=None)),  # NVML hidden, torch works
+    ("usable", facts(gpus=[], driver=None, nvml=ABSENT)),  # NVML hidden, torch works
+    ("usable", facts(torch_cuda=None, torch_hip="6.4")),
     ("none", NO_GPU),
+    ("none", facts(**NOTHING)),  # a driver, and no GPU in the machine
+    ("none", facts(**NOTHING | {"problem": NO_DRIVER}, nvml=ABSENT)),
+    ("none", facts(**NOTHING, nvml="ModuleNotFoundError: No module named 'pynvml'")),
+    ("broken", DRIVER_FAILS),
+    ("broken", facts(**NOTHING, nvml=MISMATCH, torch_cuda=None)),
+    ("broken", facts(**NOTHING, nvml="NVMLError_DriverNotLoaded: Driver Not Loaded")),
+    ("broken", facts(**NOTHING, nvml="NVMLError_Unknown: Unknown Error")),
+    ("broken", facts(**NOTHING | {"problem": "CUDA initialization: … Error 803"}, nvml=ABSENT)),
+    ("rocm_build", facts(**BROKEN, torch_cuda=None, torch_hip="6.4")),
+    ("rocm_build", facts(**NOTHING, nvml=ABSENT, torch_cuda=None, torch_hip="6.4")),
     ("cpu_build", facts(**BROKEN, torch_cuda=None)),
     ("old_driver", OLD_DRIVER),
     ("old_driver", facts(**BROKEN, driver="580.65.05")),
     ("unusable", facts(**BROKEN, driver="580.65.06")),
     ("old_driver", facts(**BROKEN, torch_cuda="12.8", driver="470.82.01", driver_cuda="11.4")),
     ("unusable", facts(**BROKEN, torch_cuda="12.8", driver="525.60.13")),
-    ("old_driver", OLD_DRIVER | {"visible_devices": ""}),
+    ("old_driver", facts(**BROKEN, driver="535.183.01", visible_devices="")),
     ("hidden", facts(**BROKEN, visible_devices="")),
     ("unusable", facts(usable=False, problem="no kernel image", visible_devices="0")),
     ("unusable", facts(**BROKEN, torch_cuda="99.0")),  # a CUDA version not known yet
@@ -62,23 +83,42 @@ DIAGNOSES = [
 
 
 @pytest.mark.parametrize(("expected", "cuda"), DIAGNOSES)
-def test_diagnosis_and_both_sentences(expected, cuda):
-    assert diagnose_gpu(cuda) == expected
-    sentences = [explain_gpu(cuda, FRENCH)]
-    if expected != "usable":
-        sentences.append(explain_gpu(cuda, ENGLISH))
-    assert all("None" not in sentence and "{" not in sentence for sentence in sentences)
+def test_diagnosis_and_its_sentence(expected, cuda):
+    assert cuda["diagnosis"] == expected
+    assert not {"None", "{"} & set(explain_gpu(cuda).split())
+    assert MISMATCH in explain_gpu(cuda) or cuda["nvml"] != MISMATCH
+    assert "6.4" in explain_gpu(cuda) or expected != "rocm_build"
 
 
-def test_old_driver_names_the_driver_needed_and_what_to_install_instead():
-    for language in (FRENCH, ENGLISH):
-        text = explain_gpu(OLD_DRIVER, language)
-        for part in (H100["name"], "535.183.01", "580.65.06", "CUDA 13.0", "CUDA 12.x"):
-            assert part in text
+CHECKED = [
+    (facts(), None, [True]),
+    (NO_GPU, None, [True]),
+    (DRIVER_FAILS, None, [False, False]),
+    (OLD_DRIVER, None, [False]),
+    (facts(gpus=[], driver=None, nvml=ABSENT), None, [True, False]),
+    (facts(nvml_remedy="`pip uninstall pynvml`"), None, [True, False]),
+    (facts(), "MIG instance", [True, True]),
+    (facts(), "parent GPU of a MIG instance", [True, True]),
+]
 
 
-def test_a_machine_without_gpu_gets_a_plain_banner():
-    assert "tout est mesuré sur le CPU" in explain_gpu(NO_GPU, FRENCH)
+@pytest.mark.parametrize(("cuda", "scope", "ok"), CHECKED)
+def test_checks_of_the_gpu_and_of_nvml(cuda, scope, ok):
+    """The driver's and torch's own words, and not OK where something that should work does not."""
+    record = {
+        "cuda": cuda,
+        "gpu": {"nvml_reads": scope},
+        "cpu": {"torch_threads": 2, "quota_cpus": None},
+        "software": {"torch": "2.14.1", "optimize": 0},
+        "compile": {"usable": True, "reason": ""},
+        "other_code": None,
+    }
+    checks = [check for check in check_environment(record) if check.name in ("GPU", "NVML")]
+    assert [check.ok for check in checks] == ok
+    assert all(MISMATCH in check.detail for check in checks if cuda is DRIVER_FAILS)
+    assert all("MIG" in check.detail for check in checks if scope and check.name == "NVML")
+    built = {check.name: check.detail for check in check_environment(record)}["PyTorch ≥ 2.0"]
+    assert "CUDA 13.0" in built
 
 
 @pytest.fixture
@@ -105,22 +145,23 @@ def test_usable_gpu(seen, requested, expected):
     assert (H100["name"] in choice.reason) == (requested != "cpu")
 
 
-@pytest.mark.parametrize("cuda", [NO_GPU, OLD_DRIVER])
+@pytest.mark.parametrize("cuda", [NO_GPU, OLD_DRIVER, DRIVER_FAILS])
 def test_auto_without_usable_gpu_takes_the_cpu_and_says_why(seen, cuda):
     seen(cuda)
     choice = choose_device("auto")
     assert choice.device == CPU
-    assert explain_gpu(cuda, FRENCH) in choice.reason
+    assert explain_gpu(cuda) in choice.reason
 
 
 @pytest.mark.parametrize("requested", ["cuda", "cuda:3"])
-@pytest.mark.parametrize("cuda", [NO_GPU, OLD_DRIVER])
+@pytest.mark.parametrize("cuda", [NO_GPU, OLD_DRIVER, DRIVER_FAILS])
 def test_explicit_gpu_that_cannot_be_had_is_an_error(seen, requested, cuda):
     seen(cuda)
     with pytest.raises(DeviceError) as caught:
         choose_device(requested)
     assert f"device='{requested}' cannot be had" in str(caught.value)
-    assert explain_gpu(cuda, ENGLISH) in str(caught.value)
+    for fact in (cuda["problem"], cuda["nvml"], cuda["driver"]):
+        assert fact is None or fact in str(caught.value)
 
 
 def test_other_accelerators_are_refused():
@@ -168,92 +209,72 @@ def test_gpu_index_out_of_range_says_what_there_is(monkeypatch):
     assert "2 GPU(s), cuda:0 to cuda:1" in find_cuda_problem(torch.device("cuda:2"))
 
 
-def test_without_nvml_nothing_is_seen(monkeypatch):
-    def absent():
-        raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
+def test_torchs_words_are_found_again_on_a_second_call(monkeypatch):
+    """torch warns once in a process; the cell may be run twice."""
 
-    monkeypatch.setattr(pynvml, "nvmlInit", absent)
-    cuda = collect_cuda()
-    assert (cuda["driver"], cuda["driver_cuda"], cuda["gpus"]) == (None, None, [])
+    def no_device():
+        raise RuntimeError("Unexpected error from cudaGetDeviceCount(). Error 803: mismatch")
 
-
-@pytest.fixture
-def two_gpus(monkeypatch):
-    """NVML that lists GPU-a then GPU-b; a handle is the GPU's UUID."""
-
-    def by_uuid(uuid):
-        if uuid not in ("GPU-a", "GPU-b"):
-            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
-        return uuid
-
-    def not_supported(*args):
-        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
-
-    answers = {
-        "nvmlInit": lambda: None,
-        "nvmlShutdown": lambda: None,
-        "nvmlSystemGetDriverVersion": lambda: "580.95.05",
-        "nvmlSystemGetCudaDriverVersion_v2": lambda: 13010,
-        "nvmlDeviceGetCount": lambda: 2,
-        "nvmlDeviceGetHandleByIndex": lambda index: ("GPU-a", "GPU-b")[index],
-        "nvmlDeviceGetHandleByUUID": by_uuid,
-        "nvmlDeviceGetHandleByPciBusId": lambda bus: {"00000000:41:00.0": "GPU-b"}[bus],
-        "nvmlDeviceGetName": lambda handle: f"name of {handle}",
-        "nvmlDeviceGetUUID": lambda handle: handle,
-        "nvmlDeviceGetClockInfo": lambda handle, kind: {"GPU-a": 345, "GPU-b": 1980}[handle],
-        "nvmlDeviceGetMaxClockInfo": lambda handle, kind: 1980,
-        "nvmlDeviceGetEnforcedPowerLimit": lambda handle: 700_000,
-        "nvmlDeviceGetTemperature": lambda handle, kind: 54,
-        "nvmlDeviceGetEccMode": lambda handle: [1, 1],
-        "nvmlDeviceGetPersistenceMode": not_supported,
-    }
-    for name, answer in answers.items():
-        monkeypatch.setattr(pynvml, name, answer)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "init", no_device)
+    assert "Error 803" in find_cuda_problem(None)
+    assert collect_cuda()["diagnosis"] == "broken"
 
 
-def pretend_gpu(monkeypatch, **properties) -> torch.device:
-    seen = {
-        "name": "NVIDIA H100",
-        "major": 9,
-        "minor": 0,
-        "total_memory": 80 * 2**30,
-        "multi_processor_count": 132,
-    }
-    told = SimpleNamespace(**seen | properties)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: told)
-    return torch.device("cuda", 0)
+def gpu_of(monkeypatch, **properties) -> dict:
+    answers = nvml_fake.install(monkeypatch, **properties)
+    answers["nvmlDeviceGetPersistenceMode"] = pynvml.NVMLError_NotSupported
+    return collect_gpu(torch.device("cuda", 0))
 
 
-def test_driver_and_gpus_as_nvml_sees_them(two_gpus):
+def test_driver_and_gpus_as_nvml_sees_them(monkeypatch):
+    nvml_fake.install(monkeypatch)
     cuda = collect_cuda()
     assert (cuda["driver"], cuda["driver_cuda"]) == ("580.95.05", "13.1")
     assert [gpu["uuid"] for gpu in cuda["gpus"]] == ["GPU-a", "GPU-b"]
 
 
-def test_gpu_is_matched_by_uuid_not_by_index(two_gpus, monkeypatch):
+def test_gpu_is_matched_by_uuid_not_by_index(monkeypatch):
     # CUDA_VISIBLE_DEVICES=1 makes NVML's second GPU torch's cuda:0
-    gpu = collect_gpu(pretend_gpu(monkeypatch, uuid="b"))
+    gpu = gpu_of(monkeypatch)
     assert gpu["uuid"] == "GPU-b"
     assert gpu["sm_clock_mhz"] == 1980
     assert (gpu["power_limit_w"], gpu["ecc"], gpu["memory_gib"]) == (700.0, True, 80.0)
     assert gpu["compute_capability"] == "9.0"
+    assert gpu["persistence_mode"] is None  # NVML refuses
 
 
-def test_gpu_is_matched_by_bus_where_torch_has_no_uuid(two_gpus, monkeypatch):
-    bus = {"pci_domain_id": 0, "pci_bus_id": 0x41, "pci_device_id": 0}
-    gpu = collect_gpu(pretend_gpu(monkeypatch, **bus))
-    assert gpu["uuid"] is None
-    assert gpu["sm_clock_mhz"] == 1980
+def test_gpu_that_nvml_knows_by_its_bus_alone(monkeypatch):
+    assert gpu_of(monkeypatch, uuid="z")["sm_clock_mhz"] == 1980
 
 
-def test_gpu_unknown_to_nvml_gets_no_other_gpus_readings(two_gpus, monkeypatch):
-    gpu = collect_gpu(pretend_gpu(monkeypatch, uuid="z"))
+def test_gpu_unknown_to_nvml_gets_no_other_gpus_readings(monkeypatch):
+    gpu = gpu_of(monkeypatch, uuid="z", pci_bus_id=0x99)
     assert gpu["name"] == "NVIDIA H100"
     assert gpu["sm_clock_mhz"] is None
 
 
-def test_reading_that_nvml_refuses_is_none(two_gpus, monkeypatch):
-    assert collect_gpu(pretend_gpu(monkeypatch, uuid="a"))["persistence_mode"] is None
+MIG_CASES = {  # torch's UUID, CUDA_VISIBLE_DEVICES, UUIDs that NVML knows, MIG mode, what is read
+    "by torch's UUID": ("m", None, {"MIG-m"}, 1, "MIG instance"),
+    "by the variable": ("b", "MIG-m", {"MIG-m", "GPU-b"}, 1, "MIG instance"),
+    "the parent by UUID": ("b", None, {"GPU-b"}, 1, "parent GPU of a MIG instance"),
+    "the parent by bus": ("m", "MIG-m", set(), 1, "parent GPU of a MIG instance"),
+    "no MIG": ("b", "GPU-b", {"GPU-b"}, 0, None),
+}
+
+
+@pytest.mark.parametrize("case", MIG_CASES)
+def test_a_mig_instance_is_read_itself_or_as_its_parent_and_it_is_said(case, monkeypatch):
+    uuid, visible, known, mode, expected = MIG_CASES[case]
+    answers = nvml_fake.install(monkeypatch, uuid=uuid)
+    answers["nvmlDeviceGetHandleByUUID"] = lambda name: {name: name for name in known}[name]
+    answers["nvmlDeviceGetMigMode"] = [mode, mode]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    gpu = collect_gpu(torch.device("cuda", 0))
+    assert gpu["nvml_reads"] == expected
+    assert gpu["sm_clock_mhz"] == 1980
 
 
 def test_no_gpu_to_describe_on_the_cpu():
@@ -287,12 +308,3 @@ def test_real_gpu_is_chosen_and_is_one_that_nvml_lists():
 def test_real_gpu_index_out_of_range_is_an_error():
     with pytest.raises(DeviceError, match=r"there is no cuda:99"):
         choose_device("cuda:99")
-
-
-def test_nvml_is_closed_after_an_error(two_gpus, monkeypatch):
-    closed = []
-    monkeypatch.setattr(pynvml, "nvmlShutdown", lambda: closed.append(True))
-    with contextlib.suppress(ZeroDivisionError), environment_gpu.nvml() as ready:
-        assert ready
-        raise ZeroDivisionError
-    assert closed == [True]

@@ -1,0 +1,204 @@
+"""Only the measurement may end a session: a side reading that raises leaves a complete record."""
+
+import importlib
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import nvml_fake
+import pytest
+import torch
+
+from helpers import environment
+from helpers.bench_latency import benchmark_latency
+from helpers.display.machine import cost_sentence
+from helpers.environment import (
+    CompileCheck,
+    DeviceChoice,
+    check_environment,
+    collect_environment,
+    facts,
+    gpu,
+    nvml,
+    readings,
+)
+from helpers.environment import cost as cost_module
+from helpers.environment.cost import session_cost
+from helpers.environment.gpu import collect_cuda
+from helpers.validation.interference import Watch, describe, not_observable
+
+GPU = torch.device("cuda", 0)
+ERRORS = (RuntimeError, AttributeError, OSError)
+
+
+def fails(owner, name):
+    """A side reading that is broken by replacing `name` of `owner`."""
+
+    def inject(monkeypatch, answers, error):
+        def broken(*args, **options):
+            raise error("injected")
+
+        monkeypatch.setattr(owner, name, broken)
+
+    return inject
+
+
+def nvml_fails(name):
+    def inject(monkeypatch, answers, error):
+        answers[name] = error
+
+    return inject
+
+
+def unreadable(beginning):
+    """Files whose path begins so cannot be read."""
+
+    def inject(monkeypatch, answers, error):
+        real = Path.read_text
+
+        def read_text(path, *args, **options):
+            if str(path).startswith(beginning):
+                raise error("injected")
+            return real(path, *args, **options)
+
+        monkeypatch.setattr(Path, "read_text", read_text)
+
+    return inject
+
+
+with pytest.MonkeyPatch.context() as patch:
+    QUERIES = list(nvml_fake.install(patch))
+SIDES = {
+    **{name: nvml_fails(name) for name in QUERIES},
+    "/proc/stat": unreadable("/proc/stat"),
+    "/proc/self/status": unreadable("/proc/"),
+    "/proc/cpuinfo": unreadable("/proc/cpuinfo"),
+    "cgroup": unreadable("/proc/self/cgroup"),
+    "cpufreq": fails(facts, "_governors"),
+    "/sys": unreadable("/sys"),
+    "psutil.Process": fails(readings.psutil, "Process"),
+    "psutil.cpu_times": fails(readings.psutil, "cpu_times"),
+    "psutil.cpu_count": fails(readings.psutil, "cpu_count"),
+    "psutil.virtual_memory": fails(readings.psutil, "virtual_memory"),
+    "resource": fails(readings.resource, "getrusage"),
+    "affinity": fails(facts.os, "sched_getaffinity"),
+    "git": fails(facts.subprocess, "run"),
+    "os-release": fails(facts.platform, "freedesktop_os_release"),
+    "package versions": fails(facts.metadata, "version"),
+    "matmul precision": fails(torch, "get_float32_matmul_precision"),
+    "other code": fails(environment, "find_other_code"),
+    "compile check": fails(environment, "check_compile_once"),
+    "cudnn": fails(torch.backends.cudnn, "version"),
+    "device count": fails(torch.cuda, "device_count"),
+    "GPU handle": fails(gpu, "find_gpu"),
+    "peak GPU memory": fails(cost_module.torch.cuda, "max_memory_allocated"),
+}
+
+
+def shape_of(record):
+    """The keys of a record at every level."""
+    if isinstance(record, dict):
+        return {k: shape_of(v) for k, v in record.items() if k not in ("unreadable", "failed")}
+    return None
+
+
+def session():
+    """The record, the look and the cost of a session on a GPU that only NVML's stand-in has."""
+    record = collect_environment(DeviceChoice(GPU, "GPU", collect_cuda()))
+    watch = Watch(GPU)
+    watch.look()
+    watch.look()
+    seen = watch.observations()
+    assert len(seen) == 1
+    assert len(describe(seen, 1)) + len(not_observable(seen)) >= 1
+    cost = session_cost()
+    assert cost_sentence(cost)
+    assert environment.environment_table(record).map(bool).all(axis=None)
+    assert all(check.detail for check in check_environment(record))
+    return {"record": record, "look": asdict(seen[0]), "cost": cost}
+
+
+@pytest.fixture
+def answers(monkeypatch):
+    monkeypatch.setattr(environment, "check_compile_once", lambda device: CompileCheck(True, ""))
+    monkeypatch.setenv("J1_GIT_COMMIT", "")
+    return nvml_fake.install(monkeypatch)
+
+
+@pytest.mark.parametrize("error", ERRORS)
+@pytest.mark.parametrize("side", SIDES)
+def test_a_side_reading_that_raises_leaves_a_complete_record(side, error, answers, monkeypatch):
+    """Issue 16 A: any exception, any side reading; its words are kept where something is lost."""
+    whole = session()
+    SIDES[side](monkeypatch, answers, error)
+    found = session()
+    text = json.dumps(found, default=float, allow_nan=False)
+    for part in ("record", "cost"):
+        assert shape_of(found[part]) | {"gpu": None} == shape_of(whole[part]) | {"gpu": None}
+    covered = {  # another reading stands in, or the value itself says that nothing was seen
+        "nvmlDeviceGetHandleByUUID",
+        "nvmlDeviceGetHandleByPciBusId",
+        "nvmlDeviceGetMigMode",
+        "nvmlDeviceGetGraphicsRunningProcesses",
+        "nvmlDeviceGetCurrentClocksEventReasons",
+        "nvmlDeviceGetCurrentClocksThrottleReasons",
+        "peak GPU memory",
+    }
+    assert "injected" in text or side in covered
+
+
+@pytest.mark.parametrize("error", [*ERRORS, SyntaxError, ImportError])
+def test_a_pynvml_that_cannot_be_imported_is_named_with_what_to_type(error, answers, monkeypatch):
+    """An old `pynvml` package in front of nvidia-ml-py."""
+
+    class Broken:
+        def find_spec(self, name, *_):
+            if name == "pynvml":
+                raise error("old package")
+
+    monkeypatch.delitem(sys.modules, "pynvml")
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    try:
+        importlib.reload(nvml)
+        record = session()["record"]
+    finally:
+        monkeypatch.undo()
+        importlib.reload(nvml)
+    assert "old package" in record["cuda"]["nvml"]
+    (check,) = [check for check in check_environment(record) if check.name == "NVML"]
+    assert not check.ok
+    assert "pip uninstall pynvml" in check.detail
+    assert "pip install nvidia-ml-py==" in check.detail
+
+
+def test_an_old_pynvml_is_read_as_far_as_it_goes(answers, monkeypatch):
+    """It lacks newer names, answers in bytes, and is a package rather than a module."""
+    monkeypatch.setattr(nvml.pynvml, "__path__", [], raising=False)
+    monkeypatch.delattr(nvml.pynvml, "nvmlDeviceGetCurrentClocksEventReasons")
+    monkeypatch.delattr(nvml.pynvml, "nvmlDeviceGetProcessUtilization")
+    answers["nvmlSystemGetDriverVersion"] = b"580.95.05"
+    found = session()
+    assert found["record"]["cuda"]["driver"] == "580.95.05"
+    assert found["record"]["gpu"]["sm_clock_mhz"] == found["look"]["sm_mhz"] == 1980
+    assert "processus du GPU" in found["look"]["unseen"]
+    assert not {c.name: c.ok for c in check_environment(found["record"])}["NVML"]
+
+
+def test_a_run_is_measured_to_its_end_while_nothing_beside_it_can_be_read(answers, monkeypatch):
+    for name, inject in SIDES.items():
+        if name not in ("package versions", "affinity"):
+            inject(monkeypatch, answers, RuntimeError)
+    watch = Watch("cpu")
+    images = [torch.zeros(1, 8)]
+    result = benchmark_latency(torch.nn.Linear(8, 3), images, 5, 250, between_blocks=watch.look)
+    seen = watch.observations(result)
+    assert result.host.n == 250
+    assert len(seen) == 3
+    assert all(block.tags == () and block.failed for block in seen)
+
+
+def test_an_interruption_is_not_swallowed(answers, monkeypatch):
+    SIDES["psutil.cpu_times"](monkeypatch, answers, KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        Watch("cpu")
