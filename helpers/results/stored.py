@@ -23,15 +23,22 @@ LARGEST_SAMPLES = 512 * 2**20  # bytes, unpacked: 30 million iterations on both 
 FEWEST_SAMPLES = 20  # the smallest n whose p95 is not the maximum, as in the parameters
 COMPARISON = "comparaison.md"  # written by the notebook's annex
 SECTIONS = ("software", "cuda", "cpu")  # of environment.json; "gpu" is null where there is none
+TEXTS = {  # what reports and campaigns quote of each section
+    "gpu": ("name", "uuid"),
+    "software": ("python", "torch", "torchvision"),
+    "cuda": ("torch_cuda", "driver", "cudnn"),
+    "cpu": ("model",),
+    "git": ("commit",),
+}
 
 
 @dataclass(frozen=True)
 class StoredSession:
     """A complete session: its rows (one per run), the verdict, the machine, the files beside them.
 
-    `environment` has the objects SECTIONS and `git`, empty where it is not written, and `gpu`, an
-    object with its `name` or None. `parameters`: the notebook's, {} in older sessions, but for
-    `train_epochs`, always there. `comparison`: the annex's table in Markdown, or "".
+    `environment` has each section of TEXTS with these texts, None where they are not written, and
+    None for `gpu` where there is none. `parameters`: the notebook's, as far as an older session
+    wrote them down; `train_epochs` is always there. `comparison`: the annex's table, or "".
     `files`: names of what lies in the folder, hidden files apart.
     """
 
@@ -141,16 +148,15 @@ def _environment(path: Path) -> dict[str, Any]:
     environment = read_json(path)
     sections = {name: _field(path, environment, name, dict) for name in SECTIONS}
     sections["git"] = _field(path, environment, "git", dict, default={})
-    gpu = sections["gpu"] = _field(path, environment, "gpu", dict | None)
-    for where, section, names in (
-        ("gpu", gpu or {}, ("name", "uuid")),
-        ("software", sections["software"], ("torch", "torchvision", "python")),
-        ("cuda", sections["cuda"], ("torch_cuda", "driver", "cudnn")),
-        ("cpu", sections["cpu"], ("model",)),
-        ("git", sections["git"], ("commit",)),
-    ):
-        for name in names:
-            _field(path, section, name, str | None, default=None, where=f"{where}.")
+    sections["gpu"] = _field(path, environment, "gpu", dict | None)
+    for section, names in TEXTS.items():
+        if (found := sections[section]) is not None:
+            told = {
+                n: _field(path, found, n, str | None, f"{section}.", default=None) for n in names
+            }
+            sections[section] = found | told
+    if sections["gpu"] and sections["gpu"]["name"] is None:
+        raise ResultsError(f"{path}: gpu.name: str is needed, it is missing")
     return environment | sections
 
 
