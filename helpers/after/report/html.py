@@ -11,6 +11,7 @@ from pathlib import Path
 
 import bleach
 import nbformat
+from jinja2 import pass_context
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
@@ -29,12 +30,9 @@ _RELATIVE_LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?:|#|attachment:)[^)]+
 class _Exporter(HTMLExporter):
     """HTMLExporter whose Markdown keeps only harmless elements."""
 
+    @pass_context
     def markdown2html(self, context, source: str) -> str:
         return _harmless(super().markdown2html(context, source))
-
-    def default_filters(self):
-        for name, made in super().default_filters():
-            yield (name, self.markdown2html if name == "markdown2html" else made)
 
 
 def _harmless(markup: str) -> str:

@@ -34,6 +34,7 @@ FLAG_LABELS = {
     "uncalibrated": "horloge hors tolérance",
     "not_calibrated": "non étalonnée",
 }
+_BREAKS = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029]+")
 _MARKUP = re.compile(r"[\\`*\[\]|~$#!@]|(?<![^\W_])_|_(?![^\W_])|:(?=//)")
 
 
@@ -67,7 +68,7 @@ def session_markdown(session: StoredSession) -> str:
 
 def escaped(text: str) -> str:
     """One line of text that neither Markdown nor HTML takes for markup."""
-    line = html.escape(" ".join(str(text).split()), quote=False)
+    line = html.escape(_BREAKS.sub(" ", str(text)).strip(" "), quote=False)
     return _MARKUP.sub(lambda found: f"&#{ord(found[0])};", line)
 
 
