@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -236,6 +237,16 @@ def test_a_locale_that_cannot_write_it_ends_nothing(session):
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True)
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"ACCEPT\xc9 ? tout va bien" in done.stdout
+
+
+def test_a_closed_pipe_ends_nothing(session):
+    """Case 11: `make benchmark | head -1`."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "helpers.after.report", session.folder]
+    done = subprocess.run(command, cwd=ROOT, stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 SCRIPT = "<img src=x onerror=document.title='owned'><script>document.title='owned'</script>"

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_results import SAMPLES, row
+from result_rows import SAMPLES, row
 
 from helpers.results import COLUMNS, PUBLISHED, csv_text, open_session, read_results
 from helpers.results.table import FORMULA_STARTS, KINDS, check_row

@@ -8,8 +8,8 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from result_rows import SAMPLES, row, snapshot
 from sessions import check_whole, start
-from test_results import SAMPLES, row, snapshot
 
 from helpers.results import PUBLISHED, ResultsError, load_samples, open_session, read_results
 

@@ -6,6 +6,7 @@ python -m helpers.after.report markdown SESSION   writes report.md there: for an
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -65,6 +66,10 @@ def main() -> None:
     given = parser.parse_args()
     try:
         session = read_session(given.folder)
-        print(session_text(session) if given.form == "text" else write_report(session, given.form))
+        told = session_text(session) if given.form == "text" else write_report(session, given.form)
     except ResultsError as error:
         sys.exit(f"error: {error}")
+    try:
+        print(told, flush=True)
+    except OSError:  # whoever reads it has closed the pipe; Python must not flush it again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
