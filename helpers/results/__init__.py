@@ -10,8 +10,6 @@ import json
 import os
 import re
 import secrets
-import zipfile
-import zlib
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,16 +18,20 @@ import numpy as np
 import pandas as pd
 
 from helpers.results.files import ResultsError, explained, locked, write_file
-from helpers.results.table import COLUMNS, RowError, check_row, from_csv, to_csv, to_frame
+from helpers.results.stored import StoredSession, load_samples, read_results, read_session
+from helpers.results.table import COLUMNS, RowError, check_row, csv_text, to_frame
 
 __all__ = [
     "COLUMNS",
     "PUBLISHED",
     "ResultsError",
     "Session",
+    "StoredSession",
+    "csv_text",
     "load_samples",
     "open_session",
     "read_results",
+    "read_session",
 ]
 
 PUBLISHED = "results_j1_validation.csv"
@@ -67,8 +69,8 @@ def open_session(results_dir: str | Path, name: str = "") -> "Session":
         if taken:
             raise ResultsError(
                 f"session {name!r} already holds results in {folder / name} "
-                f"({', '.join(sorted(taken)[:3])}): choose another name with `-p session NAME`, "
-                "or leave it out"
+                f"({', '.join(sorted(taken)[:3])}): choose another name (`make benchmark "
+                "SESSION=NAME`, or `-p session NAME` with papermill), or leave it out"
             )
         return Session(folder / name)
 
@@ -140,7 +142,7 @@ class Session:
         path = self.folder / f"run_{len(self._rows) + 1}.npz"
         write_file(path, _packed(samples))
         rows = [*self._rows, checked]
-        write_file(self.folder / "results.csv", to_csv(rows).encode())
+        write_file(self.folder / "results.csv", csv_text(rows).encode())
         self._rows = rows
         return path
 
@@ -188,40 +190,13 @@ class Session:
             _check_published(published)
             # In this order: what is published always comes from a session marked complete.
             self._write_state(state=COMPLETE, finished=self._state["finished"] or _now())
-            return write_file(published, to_csv(self._rows).encode())
+            return write_file(published, csv_text(self._rows).encode())
 
     def _write_state(self, **changes: str) -> None:
         state = {**self._state, **changes}
         text = json.dumps(state, indent=2)
         write_file(self.folder / "session.json", f"{text}\n".encode())
         self._state = state  # only now, so that what cannot be written is not believed either
-
-
-def read_results(path: str | Path) -> pd.DataFrame:
-    """Read a results CSV: str, int64, float64 (NaN where empty) and, for timestamps, datetimes.
-
-    An empty text stays "". Every row is checked as when it was written.
-
-    Raises
-    ------
-    ResultsError
-        If the file cannot be read or does not hold results.
-    """
-    with explained(Path(path), "read"):
-        content = Path(path).read_bytes()
-    try:
-        return to_frame(from_csv(content.decode("utf-8-sig")))  # a spreadsheet adds a mark
-    except (RowError, UnicodeDecodeError) as error:
-        raise ResultsError(f"{path} does not hold results of this project: {error}") from None
-
-
-def load_samples(path: str | Path) -> dict[str, np.ndarray]:
-    """Raw samples of one run by name, as `Session.add_run` was given them; unpickles nothing."""
-    try:
-        with explained(Path(path), "read"), np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ResultsError(f"{path} holds no samples: {error}") from None
 
 
 def _check_name(what: str, name: str, reserved: str = "") -> None:

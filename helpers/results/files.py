@@ -1,32 +1,18 @@
-"""Files of results: written in one step, under a lock, with one message when that fails.
+"""Files of results: written whole or not at all, read only where they are regular and bounded."""
 
-A file is written beside its name, synced and renamed: whoever reads it, at any moment, finds the
-old one or the new one, whole.
-"""
-
-import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import filelock
 
 LOCK = ".results.lock"
 LOCK_TIMEOUT_S = 60.0
-
-_ELSEWHERE = "choose another folder with `-p results_dir FOLDER`"
-_REMEDIES = {
-    errno.ENOSPC: "free some disk space and run this cell again",
-    errno.EDQUOT: "free some disk space and run this cell again",
-    errno.EACCES: f"make it writable, or {_ELSEWHERE}",
-    errno.EPERM: f"make it writable, or {_ELSEWHERE}",
-    errno.EROFS: _ELSEWHERE,
-    errno.EEXIST: f"a file stands where a folder is needed: move it away, or {_ELSEWHERE}",
-    errno.ENOTDIR: f"a file stands where a folder is needed: move it away, or {_ELSEWHERE}",
-    errno.EISDIR: "a file is needed there: move the folder away",
-}
+LARGEST_FILE = 128 * 2**20  # bytes; a session of an H100's day takes less than 1 % of it
+ELSEWHERE = "`make benchmark RESULTS=FOLDER`, or `-p results_dir FOLDER` with papermill"
 
 
 class ResultsError(RuntimeError):
@@ -34,7 +20,7 @@ class ResultsError(RuntimeError):
 
 
 def write_file(path: Path, content: bytes) -> Path:
-    """Replace `path` in one step: temporary file in its folder, fsync, rename, fsync the folder."""
+    """Replace `path` in one step: whoever reads it finds the old file or the new one, whole."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     with explained(path):
         try:
@@ -44,22 +30,56 @@ def write_file(path: Path, content: bytes) -> Path:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
         finally:
-            temporary.unlink(missing_ok=True)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # else a power failure may forget the rename
-        finally:
-            os.close(folder)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
     return path
 
 
+def sync_folder(folder: Path) -> None:
+    """Make a rename outlive a power failure, on file systems that can: it has happened already."""
+    with suppress(OSError):
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+
+
+def read_file(path: str | Path, most: int = LARGEST_FILE) -> bytes:
+    """Read a regular file of at most `most` bytes; a FIFO is refused, never waited for.
+
+    Raises
+    ------
+    ResultsError
+        It cannot be read, is no regular file, or is larger.
+    """
+    with explained(path, "read"):
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise ResultsError(f"cannot read {path}: it is no regular file; move it away")
+        content = None
+        if status.st_size <= most:
+            with open(path, "rb", opener=_without_waiting) as file:
+                content = file.read(most + 1)
+    if content is None or len(content) > most:
+        raise ResultsError(f"cannot read {path}: it is larger than {most:,} bytes")
+    return content
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 @contextmanager
-def explained(path: Path, action: str = "write") -> Iterator[None]:
-    """Turn an error of the file system into one message with a remedy."""
+def explained(path: str | Path, action: str = "write") -> Iterator[None]:
+    """Turn an error of the file system into one that names the file and a remedy."""
     try:
         yield
     except OSError as error:
-        remedy = _REMEDIES.get(error.errno, "check the path and the disk")
+        remedy = "is it there, and yours to read?"
+        if action == "write":
+            remedy = f"free space, make it writable, or choose another folder ({ELSEWHERE})"
         raise ResultsError(
             f"cannot {action} {path}: {error.strerror or error}; {remedy}"
         ) from error

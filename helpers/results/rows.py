@@ -6,21 +6,9 @@ from typing import Any
 import numpy as np
 
 from helpers.bench_latency import LatencyResult
-from helpers.validation.causes import interval
 from helpers.parameters import Parameters
 from helpers.validation import CONTRADICTED, deciding_clock
-
-# How a reader's tables call what a run or its calibration says against its figures.
-FLAG_LABELS = {
-    "unsteady_warmup": "échauffement non stabilisé",
-    "conditions_not_met": "conditions non tenues",
-    "gpu_clock_unavailable": "horloge GPU absente",
-    "retried_batches": "lots repris",
-    "gpu_clock_contradicted": "horloge GPU contredite par les noyaux",
-    "gpu_clock_unproven": "horloge GPU non recoupée",
-    "uncalibrated": "horloge hors tolérance",
-    "not_calibrated": "non étalonnée",
-}
+from helpers.validation.causes import interval
 
 
 def run_row(

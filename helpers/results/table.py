@@ -1,8 +1,7 @@
-"""The rows of the results: their columns and types, what a valid row is, and their CSV form.
+"""The rows of the results: columns and types, what a valid row is, and the one CSV form.
 
-The CSV is UTF-8 with commas, dot decimals and one line per row. Numbers are written so that
-reading them gives the same ones, and a figure that does not exist is an empty cell. A text that a
-spreadsheet would take for a formula gets an apostrophe in front, which reading takes away again.
+UTF-8, commas, dot decimals, one line a row. Numbers are read back the same, a figure that does not
+exist is an empty cell, and no cell begins as a spreadsheet's formula does.
 """
 
 import csv
@@ -10,6 +9,7 @@ import io
 import math
 import operator
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -17,51 +17,22 @@ import numpy as np
 import pandas as pd
 
 TEXT, INTEGER, FIGURE, OPTIONAL, TIME = "text", "integer", "figure", "optional figure", "time"
-
-# The columns in order; figures are latencies in ms, but for accuracy, a fraction in [0, 1].
-KINDS: dict[str, str] = {
-    "variant": TEXT,
-    "accuracy": OPTIONAL,
-    "lat_mean": FIGURE,
-    "lat_p95": FIGURE,
-    "timestamp": TIME,
-    "run": INTEGER,
-    "clock": TEXT,
-    "lat_std": FIGURE,
-    "lat_min": FIGURE,
-    "lat_max": FIGURE,
-    "lat_p50": FIGURE,
-    "lat_p95_low": OPTIONAL,
-    "lat_p95_high": OPTIONAL,
-    "host_mean": OPTIONAL,
-    "host_p95": OPTIONAL,
-    "gpu_mean": OPTIONAL,
-    "gpu_p95": OPTIONAL,
-    "precision": TEXT,
-    "batch_size": INTEGER,
-    "input_shape": TEXT,
-    "warmup_iters": INTEGER,
-    "warmup_used": INTEGER,
-    "measure_iters": INTEGER,
-    "schedule": TEXT,
-    "retried_batches": INTEGER,
-    "device": TEXT,
-    "gpu_name": TEXT,
-    "torch_version": TEXT,
-    "cuda_version": TEXT,
-    "dataset": TEXT,
-    "eval_images": INTEGER,
-    "session": TEXT,
-    "flags": TEXT,
+KINDS: dict[str, str] = {  # in the order of the CSV; figures in ms, accuracy in [0, 1]
+    **{"variant": TEXT, "accuracy": OPTIONAL, "lat_mean": FIGURE, "lat_p95": FIGURE},
+    **{"timestamp": TIME, "run": INTEGER, "clock": TEXT},
+    **dict.fromkeys(("lat_std", "lat_min", "lat_max", "lat_p50"), FIGURE),
+    **dict.fromkeys(("lat_p95_low", "lat_p95_high", "host_mean", "host_p95"), OPTIONAL),
+    **{"gpu_mean": OPTIONAL, "gpu_p95": OPTIONAL, "precision": TEXT, "batch_size": INTEGER},
+    **{"input_shape": TEXT, "warmup_iters": INTEGER, "warmup_used": INTEGER},
+    **{"measure_iters": INTEGER, "schedule": TEXT, "retried_batches": INTEGER},
+    **dict.fromkeys(("device", "gpu_name", "torch_version", "cuda_version", "dataset"), TEXT),
+    **{"eval_images": INTEGER, "session": TEXT, "flags": TEXT},
 }
 COLUMNS: tuple[str, ...] = tuple(KINDS)
 CHOICES = {"clock": ("gpu", "host"), "dataset": ("cifar10", "synthetic")}
 FORMULA_STARTS = ("=", "+", "-", "@")
-LONGEST_TEXT = 32_000  # a spreadsheet's cell holds 32,767 characters
-LARGEST_INTEGER = 2**63 - 1  # int64, the type of a DataFrame's integer column
-
 _DTYPES = {TEXT: "str", INTEGER: "int64", FIGURE: "float64", OPTIONAL: "float64", TIME: "object"}
-_HEADER = ",".join(COLUMNS)
+_AT_LEAST_ONE = ("run", "batch_size", "measure_iters")
 _BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")  # control characters and line separators
 
 
@@ -69,101 +40,97 @@ class RowError(ValueError):
     """A row of results lacks a column or holds a value that cannot be right."""
 
 
-def check_row(row: dict[str, Any]) -> dict[str, Any]:
+def check_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return a row as it will be read back: plain str, int, float or None, and datetime.
-
-    Texts are kept on one line (control characters become a space); None is the same as "" there.
-    A NaN in an optional figure is the same as None. A timestamp is a datetime or ISO 8601 text.
 
     Raises
     ------
     RowError
         One line that names the column, the value given and what is allowed.
     """
-    missing = ", ".join(name for name in COLUMNS if name not in row) or "none"
-    unknown = ", ".join(str(name) for name in row if name not in KINDS) or "none"
-    if len(row) != len(COLUMNS) or missing != "none":
-        raise RowError(f"the row's columns are wrong: missing {missing}; unknown {unknown}")
-    checked = {name: _CHECKS[kind](name, row[name]) for name, kind in KINDS.items()}
+    _check_columns(row)
+    checked = {}
+    for name, kind in KINDS.items():
+        try:
+            checked[name] = _CHECKS[kind](name, row[name])
+        except (TypeError, ValueError, OverflowError) as error:
+            given = f"{repr(row[name])[:80]} ({type(row[name]).__name__})"
+            raise RowError(f"column {name}: got {given}, allowed: {error}") from None
     _check_consistency(checked)
     return checked
 
 
-def _check_text(name: str, value: Any) -> str:
-    if value is not None and not isinstance(value, str):
-        raise _refusal(name, value, "text ('' where there is none)")
+def _check_columns(names: Iterable[str]) -> None:
+    names = list(names)
+    missing = ", ".join(name for name in COLUMNS if name not in names)
+    unknown = ", ".join(repr(name)[:80] for name in names if name not in KINDS)
+    doubled = ", ".join(sorted({str(name) for name in names if names.count(name) > 1}))
+    told = {"missing": missing, "unknown": unknown, "there twice": doubled}
+    if any(told.values()):
+        wrong = "; ".join(f"{what}: {which}" for what, which in told.items() if which)
+        raise RowError(f"its columns are not the {len(COLUMNS)} of the results: {wrong}")
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str | None):
+        raise TypeError("text ('' where there is none)")
     # A process or device name is not ours: what UTF-8 cannot encode becomes a question mark.
     text = _BREAKS.sub(" ", value or "").encode("utf-8", "replace").decode("utf-8")
-    if len(text) > LONGEST_TEXT:
-        raise _refusal(name, value, f"at most {LONGEST_TEXT} characters, not {len(text)}")
+    if len(text) > 32_000:
+        raise ValueError("at most 32000 characters, which a spreadsheet's cell holds")
     if name == "variant" and not text.strip():
-        raise _refusal(name, value, "a name that is not empty")
-    if name in CHOICES and text not in CHOICES[name]:
-        raise _refusal(name, value, "one of " + ", ".join(map(repr, CHOICES[name])))
+        raise ValueError("a name that is not empty")
+    if text not in CHOICES.get(name, (text,)):
+        raise ValueError("one of " + ", ".join(map(repr, CHOICES[name])))
     return text
 
 
-def _check_integer(name: str, value: Any) -> int:
-    try:
-        number = None if isinstance(value, (bool, np.bool_)) else operator.index(value)
-    except TypeError:
-        number = None
-    least = 1 if name in ("run", "batch_size", "measure_iters") else 0
-    if number is None or not least <= number <= LARGEST_INTEGER:
-        raise _refusal(name, value, f"an integer >= {least}")
-    return number
+def _integer(name: str, value: Any) -> int:
+    least = int(name in _AT_LEAST_ONE)
+    number = value if hasattr(value, "__index__") and not isinstance(value, bool | np.bool_) else -1
+    if not least <= operator.index(number) < 2**63:
+        raise ValueError(f"an integer >= {least}")
+    return operator.index(number)
 
 
-def _check_figure(name: str, value: Any) -> float:
-    number = _check_optional(name, value)
-    if number is None:
-        raise _refusal(name, value, "a finite number of milliseconds")
-    return number
-
-
-def _check_optional(name: str, value: Any) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, (bool, np.bool_)) or not isinstance(
-        value, (int, float, np.integer, np.floating)
-    ):
-        raise _refusal(name, value, "a number, or None where the figure does not exist")
-    number = float(value)
-    if math.isnan(number):
+def _optional(name: str, value: Any) -> float | None:
+    if not isinstance(value, int | float | np.integer | np.floating | None) or value is True:
+        raise TypeError("a number, or None where the figure does not exist")
+    if value is None or math.isnan(value):
         return None
     most = 1.0 if name == "accuracy" else math.inf
-    if not 0 <= number <= most or math.isinf(number):
-        allowed = "a fraction in [0, 1]" if name == "accuracy" else "milliseconds, finite and >= 0"
-        raise _refusal(name, value, allowed)
+    if isinstance(value, bool) or not 0 <= value <= most or math.isinf(value):
+        raise ValueError("a fraction in [0, 1]" if name == "accuracy" else "finite ms >= 0")
+    return float(value)
+
+
+def _figure(name: str, value: Any) -> float:
+    number = _optional(name, value)
+    if number is None:
+        raise ValueError("a finite number of milliseconds")
     return number
 
 
-def _check_time(name: str, value: Any) -> datetime:
+def _time(name: str, value: Any) -> datetime:
     allowed = "ISO 8601 with a time zone, such as '2026-11-24T21:40:00+01:00'"
     try:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else value
-        has_zone = isinstance(moment, datetime) and moment.utcoffset() is not None
+        if isinstance(moment, datetime) and moment.utcoffset() is not None:
+            return datetime.fromisoformat(moment.isoformat())  # a fixed offset, as in the CSV
     except ValueError:  # not ISO 8601, or pandas' NaT
-        has_zone = False
-    if not has_zone:
-        raise _refusal(name, value, allowed)
-    return datetime.fromisoformat(moment.isoformat())  # a fixed offset, which is what a CSV keeps
+        pass
+    raise ValueError(allowed)
 
 
-_CHECKS = {
-    TEXT: _check_text,
-    INTEGER: _check_integer,
-    FIGURE: _check_figure,
-    OPTIONAL: _check_optional,
-    TIME: _check_time,
-}
+_CHECKS = {TEXT: _text, INTEGER: _integer, FIGURE: _figure, OPTIONAL: _optional, TIME: _time}
 
 
 def _check_consistency(row: dict[str, Any]) -> None:
     """Refuse figures that contradict each other: a slip in building the row, not a measurement."""
+    ordered = ("lat_min", "lat_p50", "lat_p95", "lat_max")
     if not row["lat_min"] <= row["lat_p50"] <= row["lat_p95"] <= row["lat_max"]:
-        figures = ", ".join(f"{n}={row[n]}" for n in ("lat_min", "lat_p50", "lat_p95", "lat_max"))
-        raise RowError(f"lat_min <= lat_p50 <= lat_p95 <= lat_max does not hold: {figures}")
+        figures = ", ".join(f"{name}={row[name]}" for name in ordered)
+        raise RowError(f"{' <= '.join(ordered)} does not hold: {figures}")
     low, high = row["lat_p95_low"], row["lat_p95_high"]
     if (low is None) != (high is None) or (low is not None and low > high):
         raise RowError(f"lat_p95_low={low} and lat_p95_high={high} are no interval")
@@ -176,59 +143,21 @@ def _check_consistency(row: dict[str, Any]) -> None:
             )
 
 
-def _refusal(name: str, value: Any, allowed: str) -> RowError:
-    given = f"{_short(value)} ({type(value).__name__})"
-    return RowError(f"column {name}: got {given}, allowed: {allowed}")
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:79] + "…"
-
-
 def to_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     """Checked rows as a DataFrame: str, int64, float64 (NaN where empty), datetime objects."""
-    return pd.DataFrame(
-        {
-            name: pd.Series([row[name] for row in rows], dtype=_DTYPES[kind])
-            for name, kind in KINDS.items()
-        }
-    )
+    columns = {name: [row[name] for row in rows] for name in COLUMNS}
+    return pd.DataFrame({n: pd.Series(columns[n], dtype=_DTYPES[k]) for n, k in KINDS.items()})
 
 
-def to_csv(rows: list[dict[str, Any]]) -> str:
-    """Checked rows as the text of the CSV."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows([_to_cell(row[name]) for name in COLUMNS] for row in rows)
-    return text.getvalue()
+def csv_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] = COLUMNS) -> str:
+    """Rows as the text of a CSV: the only writer, whatever the columns.
 
-
-def from_csv(text: str) -> list[dict[str, Any]]:
-    """Rows from the text of a CSV, checked as if they were new.
-
-    Raises
-    ------
-    RowError
-        If the header is another one or a row is not valid; the message names the row.
+    None and NaN are empty, times ISO 8601, and a text that a spreadsheet would take for a formula
+    gets an apostrophe in front, which reading takes away again.
     """
-    try:
-        header, *lines = csv.reader(io.StringIO(text, newline=""), strict=True) if text else [[]]
-    except csv.Error as error:
-        raise RowError(f"no CSV ({error})") from None
-    if tuple(header) != COLUMNS:
-        raise RowError(f"its first line is {_short(','.join(header))}, not {_short(_HEADER)}")
-    rows = []
-    for number, cells in enumerate(lines, start=1):
-        try:
-            if len(cells) != len(COLUMNS):
-                raise RowError(f"{len(cells)} cells instead of {len(COLUMNS)}")
-            named = zip(COLUMNS, cells, strict=True)
-            rows.append(check_row({name: _from_cell(name, cell) for name, cell in named}))
-        except RowError as error:
-            raise RowError(f"row {number}: {error}") from None
-    return rows
+    cells = [[_to_cell(row[name]) for name in columns] for row in rows]
+    table = pd.DataFrame(cells, columns=list(columns), dtype="object")
+    return table.to_csv(index=False, lineterminator="\n")
 
 
 def _to_cell(value: Any) -> str:
@@ -237,7 +166,35 @@ def _to_cell(value: Any) -> str:
         return f"'{value}" if risky else value
     if isinstance(value, datetime):
         return value.isoformat()
-    return "" if value is None else repr(value)
+    empty = value is None or (isinstance(value, float) and math.isnan(value))
+    return "" if empty else repr(value.item() if isinstance(value, np.generic) else value)
+
+
+def from_csv(text: str) -> list[dict[str, Any]]:
+    """Rows of the results from a CSV, by the names of its columns, checked as if they were new.
+
+    Read with `csv`: pandas fills a line that is too short, without a word.
+
+    Raises
+    ------
+    RowError
+        A column lacks or is unknown, or a row is not valid; the message names it.
+    """
+    try:
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        lines = list(reader)  # without the empty ones
+    except csv.Error as error:
+        raise RowError(f"no CSV ({error})") from None
+    _check_columns(reader.fieldnames or ())
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            if None in line or None in line.values():
+                raise RowError(f"it has more or fewer cells than the {len(COLUMNS)} columns")
+            rows.append(check_row({name: _from_cell(name, line[name]) for name in COLUMNS}))
+        except RowError as error:
+            raise RowError(f"row {number}: {error}") from None
+    return rows
 
 
 def _from_cell(name: str, cell: str) -> Any:

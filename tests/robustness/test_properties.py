@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from test_results import row
+from result_rows import row
 
 from helpers.parameters import ParameterError, validate
 from helpers.results import ResultsError, load_samples, open_session

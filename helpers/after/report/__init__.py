@@ -6,21 +6,21 @@ python -m helpers.after.report markdown SESSION   writes report.md there: for an
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
-from helpers.after.report.session import FinishedSession, read_session
-from helpers.results import PUBLISHED, ResultsError
+from helpers.results import PUBLISHED, ResultsError, StoredSession, read_session
 from helpers.results.files import write_file
 
 SHOWN = ["variant", "run", "clock", "lat_mean", "lat_p95", "host_p95", "gpu_p95", "accuracy"]
 SHOWN += ["flags"]
 
 
-def session_text(session: FinishedSession) -> str:
+def session_text(session: StoredSession) -> str:
     """The table of runs, the verdict and where the files are, as plain text."""
     table = session.rows[SHOWN]
-    return "\n".join(
+    text = "\n".join(
         [
             f"Session {session.name}, jeu de données {session.dataset}, latences en ms",
             table.to_string(index=False, float_format="%.4f", decimal=",", na_rep="-"),
@@ -31,9 +31,13 @@ def session_text(session: FinishedSession) -> str:
             f"CSV publié : {session.folder.parent / PUBLISHED}",
         ]
     )
+    # A terminal obeys control characters, and these texts may come from anywhere.
+    return "".join(
+        c if c == "\n" or c.isprintable() or c == "\N{NO-BREAK SPACE}" else "?" for c in text
+    )
 
 
-def write_report(session: FinishedSession, form: str) -> Path:
+def write_report(session: StoredSession, form: str) -> Path:
     """Write report.html or report.md into the session's folder; returns its path.
 
     Raises
@@ -41,10 +45,8 @@ def write_report(session: FinishedSession, form: str) -> Path:
     ResultsError
         For "html", there is no executed notebook in the folder; or it cannot be written to.
     """
-    if form == "html":
-        from helpers.after.report.html import (
-            session_html,  # nbconvert and torch take seconds to import
-        )
+    if form == "html":  # nbconvert takes seconds to import, and torch as long for the Markdown
+        from helpers.after.report.html import session_html
 
         return write_file(session.folder / "report.html", session_html(session).encode())
     from helpers.after.report.markdown import session_markdown
@@ -54,6 +56,8 @@ def write_report(session: FinishedSession, form: str) -> Path:
 
 def main() -> None:
     """Print, or write, the report of the session named on the command line."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # what a locale cannot write ends no command
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -62,6 +66,10 @@ def main() -> None:
     given = parser.parse_args()
     try:
         session = read_session(given.folder)
-        print(session_text(session) if given.form == "text" else write_report(session, given.form))
+        told = session_text(session) if given.form == "text" else write_report(session, given.form)
     except ResultsError as error:
         sys.exit(f"error: {error}")
+    try:
+        print(told, flush=True)
+    except OSError:  # whoever reads it has closed the pipe; Python must not flush it again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

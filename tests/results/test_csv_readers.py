@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_results import SAMPLES, row
+from result_rows import SAMPLES, row
 
-from helpers.results import COLUMNS, PUBLISHED, open_session, read_results
-from helpers.results.table import FORMULA_STARTS, KINDS, check_row, to_csv
+from helpers.results import COLUMNS, PUBLISHED, csv_text, open_session, read_results
+from helpers.results.table import FORMULA_STARTS, KINDS, check_row
 
 FIGURES = [name for name, kind in KINDS.items() if kind in ("figure", "optional figure")]
 TEXTS = [name for name, kind in KINDS.items() if kind == "text"]
@@ -86,7 +86,7 @@ def test_no_cell_of_a_hostile_row_is_a_formula(published):
     text=st.text(max_size=60) | st.text("=+-@'\t\r\n ,;\"|x", max_size=20),
 )
 def test_no_text_at_all_makes_a_formula(name, text):
-    lines = list(csv.reader(io.StringIO(to_csv([check_row(row(**{name: text}))]))))
+    lines = list(csv.reader(io.StringIO(csv_text([check_row(row(**{name: text}))]))))
     assert [len(line) for line in lines] == [len(COLUMNS)] * 2
     assert not lines[1][COLUMNS.index(name)].lstrip().startswith(FORMULA_STARTS)
 

@@ -69,8 +69,7 @@ def test_interrupted_in_a_forward(forward):
     assert switches(model) == before
 
 
-@pytest.mark.parametrize("schedule", ["consecutive", "interleaved"])
-def test_interrupted_between_and_within_runs(schedule):
+def test_interrupted_between_and_within_runs():
     model = interrupts_at(300)
     before, done = switches(model), []
     runs = validation_runs(
@@ -80,7 +79,6 @@ def test_interrupted_between_and_within_runs(schedule):
         warmup_iters=5,
         measure_iters=150,
         device=torch.device("cpu"),
-        schedule=schedule,
     )
     with pytest.raises(KeyboardInterrupt):
         done.extend(result for result in runs)
@@ -116,13 +114,8 @@ def at_any_moment(count: int, seed: int) -> int:
     return caught
 
 
-def test_interrupted_at_any_moment(tell):
-    tell(f"interrupted at {at_any_moment(15, seed=0)} random moments: every switch restored")
-
-
-@pytest.mark.slow
-def test_interrupted_at_very_many_moments(tell):
-    tell(f"interrupted at {at_any_moment(500, seed=1)} random moments: every switch restored")
+def test_interrupted_at_any_moment():
+    at_any_moment(15, seed=0)
 
 
 PREPARE = """

@@ -1,20 +1,13 @@
 """Results: what is written is read back the same, and nothing is lost, mixed or half-written."""
 
 import errno
-import io
 import json
 import math
 import os
-import random
-import re
-import signal
 import subprocess
 import sys
-import time
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from types import SimpleNamespace
-from zoneinfo import ZoneInfo
 
 import filelock
 import numpy as np
@@ -22,9 +15,9 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from result_rows import SAMPLES, row, snapshot, state_of
 
 from helpers.results import (
-    COLUMNS,
     PUBLISHED,
     ResultsError,
     load_samples,
@@ -33,76 +26,9 @@ from helpers.results import (
 )
 from helpers.results import files as results_files
 from helpers.results import table as results_table
-from helpers.results.table import KINDS, RowError, check_row, from_csv, to_csv, to_frame
+from helpers.results.table import KINDS, check_row, csv_text, from_csv, to_frame
 
-ROOT = Path(__file__).parents[1]
-SAMPLES = {"host_ms": np.array([2.0, 2.5, 1.75]), "warmup_ms": np.array([900.0, 2.0])}
-
-
-def row(session="s", **changes):
-    values = {
-        "variant": "resnet18",
-        "accuracy": 0.0981,
-        "lat_mean": 1.3072,
-        "lat_p95": 1.31,
-        "timestamp": "2026-11-24T21:40:00.123456+01:00",
-        "run": 1,
-        "clock": "gpu",
-        "lat_std": 0.01,
-        "lat_min": 1.29,
-        "lat_max": 1.4,
-        "lat_p50": 1.306,
-        "lat_p95_low": None,
-        "lat_p95_high": None,
-        "host_mean": 1.9,
-        "host_p95": 1.0 / 3.0,
-        "gpu_mean": 1.3072,
-        "gpu_p95": 1.31,
-        "precision": "fp32",
-        "batch_size": 1,
-        "input_shape": "1x3x32x32",
-        "warmup_iters": 50,
-        "warmup_used": 75,
-        "measure_iters": 500,
-        "schedule": "consecutive",
-        "retried_batches": 0,
-        "device": "cuda:0",
-        "gpu_name": "NVIDIA H100 80GB HBM3",
-        "torch_version": "2.14.1+cu130",
-        "cuda_version": "13.0",
-        "dataset": "cifar10",
-        "eval_images": 10000,
-        "session": session,
-        "flags": "",
-    }
-    return values | changes
-
-
-def snapshot(folder):
-    """Every file under a folder, hidden ones too, but for the lock: {relative path: bytes}."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file() and path.name != results_files.LOCK
-    }
-
-
-def state_of(folder):
-    return json.loads((folder / "session.json").read_text())["state"]
-
-
-def test_columns_come_in_the_order_of_the_design():
-    expected = (
-        *("variant", "accuracy", "lat_mean", "lat_p95", "timestamp"),
-        *("run", "clock", "lat_std", "lat_min", "lat_max", "lat_p50", "lat_p95_low"),
-        *("lat_p95_high", "host_mean", "host_p95", "gpu_mean", "gpu_p95", "precision"),
-        *("batch_size", "input_shape", "warmup_iters", "warmup_used", "measure_iters"),
-        *("schedule", "retried_batches", "device", "gpu_name", "torch_version"),
-        *("cuda_version", "dataset", "eval_images", "session", "flags"),
-    )
-    assert expected == COLUMNS
-    assert PUBLISHED == "results_j1_validation.csv"
-
+ROOT = Path(__file__).parents[2]
 
 # A session from beginning to end
 
@@ -126,29 +52,6 @@ def test_session_keeps_each_run_and_publishes_when_complete(tmp_path):
     for name, values in SAMPLES.items():
         np.testing.assert_array_equal(loaded[name], values)
     assert not [name for name in snapshot(tmp_path) if name.endswith(".tmp")]
-
-
-def test_session_json_tells_who_measures_since_when(tmp_path):
-    session = open_session(tmp_path, "s")
-    text = (session.folder / "session.json").read_text()
-    state = json.loads(text)
-    assert text == json.dumps(state, indent=2) + "\n"  # for whoever opens it
-    assert state["schema"] == 1
-    assert state["session"] == "s"
-    assert state["pid"] == os.getpid()
-    assert datetime.fromisoformat(state["started"]).utcoffset() is not None
-    assert state["finished"] is None
-    session.add_run(row(), SAMPLES)
-    session.complete()
-    state = json.loads((session.folder / "session.json").read_text())
-    assert datetime.fromisoformat(state["finished"]).utcoffset() is not None
-
-
-def test_default_names_begin_with_the_time_and_are_unique(tmp_path):
-    names = [open_session(tmp_path).name for _ in range(5)]
-    assert len(set(names)) == 5
-    assert all(datetime.strptime(name[:19], "%Y-%m-%dT%H-%M-%S") for name in names)
-    assert all(re.fullmatch(r"-[0-9a-f]{6}", name[19:]) for name in names)
 
 
 def test_a_complete_session_takes_no_more_runs_but_may_be_published_again(tmp_path):
@@ -207,28 +110,6 @@ def test_bad_session_names_are_refused(tmp_path, name):
     assert not (tmp_path / "results").exists()
 
 
-def test_a_refused_name_is_told_what_is_allowed(tmp_path):
-    allowed = (
-        "is not allowed: at most 100 letters, digits, '.', '_' and '-', "
-        "beginning with a letter or a digit"
-    )
-    with pytest.raises(ResultsError) as caught:
-        open_session(tmp_path, "a b")
-    assert str(caught.value) == f"session name 'a b' {allowed}, and not {PUBLISHED!r}"
-    with pytest.raises(ResultsError) as caught:
-        open_session(tmp_path, "s").save_figure(None, "a b")
-    assert str(caught.value) == f"figure name 'a b' {allowed}"
-
-
-def test_names_that_are_no_text_are_refused(tmp_path):
-    with pytest.raises(ResultsError, match="session name 7 is not allowed"):
-        open_session(tmp_path, 7)
-
-
-def test_the_longest_name_is_accepted(tmp_path):
-    assert open_session(tmp_path, "x" * 100).folder.is_dir()
-
-
 def test_session_folder_may_hold_the_notebook_papermill_writes(tmp_path):
     folder = tmp_path / "s"
     (folder / ".ipynb_checkpoints").mkdir(parents=True)
@@ -248,18 +129,6 @@ def test_session_that_holds_results_is_refused(tmp_path, content):
     assert snapshot(tmp_path) == {f"s/{content}": b"mine"}
 
 
-def test_a_session_with_many_results_names_three_of_them(tmp_path):
-    (tmp_path / "s").mkdir()
-    for name in ("run_2.npz", "run_1.npz", "results.csv", "session.json"):
-        (tmp_path / "s" / name).touch()
-    with pytest.raises(ResultsError) as caught:
-        open_session(tmp_path, "s")
-    assert str(caught.value) == (
-        f"session 's' already holds results in {tmp_path / 's'} (results.csv, run_1.npz, "
-        "run_2.npz): choose another name with `-p session NAME`, or leave it out"
-    )
-
-
 def test_unfinished_session_is_not_published_and_the_next_one_starts(tmp_path):
     killed = open_session(tmp_path, "killed")
     killed.add_run(row("killed"), SAMPLES)
@@ -270,48 +139,6 @@ def test_unfinished_session_is_not_published_and_the_next_one_starts(tmp_path):
     assert list(read_results(tmp_path / PUBLISHED)["session"]) == ["next"]
     assert state_of(killed.folder) == "running"
     assert not list(tmp_path.glob(".*.tmp"))
-
-
-def test_file_where_the_results_folder_should_be(tmp_path):
-    (tmp_path / "results").write_text("mine")
-    with pytest.raises(ResultsError, match="results: File exists; a file stands where a folder"):
-        open_session(tmp_path / "results", "s")
-    with pytest.raises(ResultsError, match="Not a directory; a file stands where a folder"):
-        open_session(tmp_path / "results" / "inner", "s")
-    assert (tmp_path / "results").read_text() == "mine"
-
-
-def test_file_where_the_session_folder_should_be(tmp_path):
-    (tmp_path / "s").write_text("mine")
-    reason = rf"^cannot write {tmp_path / 's'}: File exists; a file stands where a folder is needed"
-    with pytest.raises(ResultsError, match=reason):
-        open_session(tmp_path, "s")
-    assert (tmp_path / "s").read_text() == "mine"
-
-
-GARBAGE = {
-    "other columns": b"a,b\n1,2\n",
-    "empty": b"",
-    "binary": bytes(range(256)) * 4,
-    "not UTF-8": ",".join(COLUMNS).encode() + b"\n\xff\n",
-    "truncated": to_csv([check_row(row()), check_row(row(run=2))]).encode()[:-20],
-    "a column less": ",".join(COLUMNS[:-1]).encode() + b"\n",
-    "another order": ",".join(reversed(COLUMNS)).encode() + b"\n",
-    "an open quote": ",".join(COLUMNS).encode() + b'\n"resnet18,0.1\n',
-    "a text for a number": to_csv([check_row(row())]).replace("1.3072", "fast").encode(),
-}
-
-
-@pytest.mark.parametrize("content", GARBAGE.values(), ids=GARBAGE.keys())
-def test_published_file_that_is_no_results_is_never_replaced(tmp_path, content):
-    (tmp_path / PUBLISHED).write_bytes(content)
-    with pytest.raises(
-        ResultsError, match=rf"{PUBLISHED} does not hold .*: move it away"
-    ) as caught:
-        open_session(tmp_path, "s")
-    assert str(caught.value).count("\n") == 0
-    assert len(str(caught.value)) < 600
-    assert snapshot(tmp_path) == {PUBLISHED: content}
 
 
 def test_published_file_spoilt_during_the_session_is_never_replaced(tmp_path):
@@ -327,66 +154,7 @@ def test_published_file_spoilt_during_the_session_is_never_replaced(tmp_path):
     assert len(read_results(tmp_path / PUBLISHED)) == 1
 
 
-def test_folder_where_the_published_file_should_be(tmp_path):
-    (tmp_path / PUBLISHED).mkdir()
-    with pytest.raises(ResultsError, match=rf"cannot read .*{PUBLISHED}: Is a directory.*move"):
-        open_session(tmp_path, "s")
-    assert not (tmp_path / "s").exists()
-
-
-def test_header_alone_is_a_valid_file(tmp_path):
-    (tmp_path / PUBLISHED).write_text(",".join(COLUMNS) + "\n")
-    assert read_results(tmp_path / PUBLISHED).empty
-    open_session(tmp_path, "s")
-
-
-def test_missing_file_is_named(tmp_path):
-    with pytest.raises(ResultsError, match=r"cannot read .*nothing\.csv: No such file"):
-        read_results(tmp_path / "nothing.csv")
-
-
 # What the machine does
-
-
-@pytest.mark.parametrize(
-    ("code", "remedy"),
-    [
-        (errno.ENOSPC, "free some disk space"),
-        (errno.EDQUOT, "free some disk space"),
-        (errno.EACCES, "make it writable"),
-        (errno.EPERM, "make it writable"),
-        (errno.EISDIR, "move the folder away"),
-        (errno.EROFS, "-p results_dir"),
-        (errno.EIO, "disk"),
-    ],
-)
-def test_write_error_is_one_message_and_leaves_everything_as_it_was(
-    tmp_path, monkeypatch, code, remedy
-):
-    session = open_session(tmp_path, "s")
-    session.add_run(row(), SAMPLES)
-    session.complete()
-    session = open_session(tmp_path, "t")
-    session.add_run(row("t"), SAMPLES)
-    before = snapshot(tmp_path)
-
-    def fail(*_):
-        raise OSError(code, os.strerror(code))
-
-    with monkeypatch.context() as broken:
-        broken.setattr(os, "fsync", fail)
-        for action in (
-            lambda: session.add_run(row("t", run=2), SAMPLES),
-            lambda: session.save_environment({"gpu": None}),
-            lambda: session.complete(),
-            lambda: open_session(tmp_path, "u"),
-        ):
-            with pytest.raises(ResultsError, match=f"cannot write .*{os.strerror(code)}.*{remedy}"):
-                action()
-        assert snapshot(tmp_path) == before
-    session.add_run(row("t", run=2), SAMPLES)
-    session.complete()
-    assert list(read_results(tmp_path / PUBLISHED)["run"]) == [1, 2]
 
 
 def test_publication_that_failed_can_be_repeated(tmp_path, monkeypatch):
@@ -408,26 +176,6 @@ def test_publication_that_failed_can_be_repeated(tmp_path, monkeypatch):
     assert len(read_results(tmp_path / PUBLISHED)) == 1
 
 
-def test_an_error_without_a_number_is_told_in_its_own_words():
-    reason = "^cannot write x: odd; check the path and the disk$"
-    with pytest.raises(ResultsError, match=reason), results_files.explained(Path("x")):
-        raise OSError("odd")
-
-
-def test_an_error_under_the_lock_leaves_it_free(tmp_path):
-    with pytest.raises(ValueError, match="odd"), results_files.locked(tmp_path):
-        raise ValueError("odd")
-    lock = filelock.FileLock(tmp_path / results_files.LOCK)
-    lock.acquire(timeout=0)
-    lock.release()
-
-
-def test_lock_that_cannot_be_had_is_said(tmp_path):
-    (tmp_path / results_files.LOCK).mkdir()
-    with pytest.raises(ResultsError, match=rf"cannot write .*{results_files.LOCK}: Is a directory"):
-        open_session(tmp_path, "s")
-
-
 def test_lock_held_for_too_long_is_said(tmp_path, monkeypatch):
     session = open_session(tmp_path, "s")
     session.add_run(row(), SAMPLES)
@@ -443,7 +191,8 @@ def test_lock_held_for_too_long_is_said(tmp_path, monkeypatch):
 WRITER = """
 import sys
 from helpers.results import open_session
-from tests.test_results import SAMPLES, row
+sys.path.insert(0, "tests")
+from result_rows import SAMPLES, row
 folder, rounds, runs = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 for _ in range(rounds):
     session = open_session(folder)
@@ -458,7 +207,8 @@ KILLED = """
 import itertools, os, signal, sys
 from pathlib import Path
 from helpers.results import PUBLISHED, open_session, read_results
-from tests.test_results import SAMPLES, row, state_of
+sys.path.insert(0, "tests")
+from result_rows import SAMPLES, row, state_of
 
 def measure(folder):
     session = open_session(folder, "second")
@@ -521,34 +271,6 @@ def test_killed_at_every_sync_and_rename(tmp_path):
     assert int(output.split()[0]) >= 7 * 3  # 7 files, each: sync, rename, sync of the folder
 
 
-def check_after_kill(folder, output):
-    """What a killed writer announced is there; what is there is whole."""
-    announced = [line.split() for line in output.splitlines() if len(line.split()) == 2]
-    for name, step in announced:
-        if step != "complete":
-            assert int(step) in read_results(folder / name / "results.csv")["run"].tolist()
-            load_samples(folder / name / f"run_{step}.npz")
-    if (folder / PUBLISHED).exists():
-        published = read_results(folder / PUBLISHED)
-        assert len(set(published["session"])) == 1
-        assert state_of(folder / published["session"][0]) == "complete"
-        assert published["run"].tolist() == [1, 2, 3]
-    else:
-        assert not [name for name, step in announced if step == "complete"]
-
-
-@pytest.mark.slow
-def test_killed_at_random_moments(tmp_path):
-    chance = random.Random(0)
-    for _ in range(40):
-        process = python(WRITER, tmp_path, 1000, 3)
-        first = process.stdout.readline()
-        time.sleep(chance.uniform(0, 0.2))
-        process.send_signal(signal.SIGKILL)
-        check_after_kill(tmp_path, first + process.communicate()[0])
-    open_session(tmp_path, "after")
-
-
 def test_two_sessions_at_once_lose_and_mix_nothing(tmp_path):
     processes = [python(WRITER, tmp_path, 10, 3) for _ in range(2)]
     outputs = [process.communicate(timeout=120)[0] for process in processes]
@@ -574,7 +296,7 @@ def test_two_sessions_at_once_lose_and_mix_nothing(tmp_path):
         ({"lat_mean": math.nan}, "lat_mean: got nan .* a finite number"),
         ({"lat_mean": None}, "lat_mean: got None"),
         ({"lat_p95": math.inf}, "lat_p95: got inf .* finite"),
-        ({"lat_std": -0.1}, "lat_std: got -0.1 .*, allowed: milliseconds, finite and >= 0$"),
+        ({"lat_std": -0.1}, "lat_std: got -0.1 .*, allowed: finite ms >= 0$"),
         (
             {"lat_std": "0.1"},
             "lat_std: got '0.1' .str., allowed: a number, or None where the figure does not exist$",
@@ -609,13 +331,8 @@ def test_two_sessions_at_once_lose_and_mix_nothing(tmp_path):
         ({"variant": 18}, "variant: got 18 .int., allowed: text"),
         ({"input_shape": (1, 3, 32, 32)}, "input_shape: .*tuple"),
         ({"flags": math.nan}, "flags: got nan"),
-        (
-            {"flags": "x" * 32_001},
-            "flags: got 'x{78}… .str., allowed: at most 32000 characters, not 32001$",
-        ),
+        ({"flags": "x" * 32_001}, "flags: got .* allowed: at most 32000 characters"),
         ({"clock": "wall"}, "clock: got 'wall' .* one of 'gpu', 'host'"),
-        ({"clock": "y" * 78}, "clock: got 'y{78}' "),  # 80 characters with the quotes
-        ({"clock": "y" * 79}, "clock: got 'y{78}… "),
         ({"dataset": "mnist"}, "dataset: got 'mnist' .* 'cifar10', 'synthetic'"),
         (
             {"lat_min": 2.0},
@@ -642,36 +359,6 @@ def test_rows_that_cannot_be_right_are_refused(tmp_path, changes, message):
     assert len(session.rows) == 1
 
 
-def test_missing_and_unknown_columns_are_named():
-    given = row()
-    del given["lat_p95"], given["flags"]
-    with pytest.raises(RowError, match="missing lat_p95, flags; unknown none"):
-        check_row(given)
-    with pytest.raises(RowError, match=r"missing lat_p95, flags; unknown p95, p99$"):
-        check_row(given | {"p95": 1.0, "p99": 1.0})
-    with pytest.raises(RowError, match="missing none; unknown extra"):
-        check_row(row() | {"extra": 1})
-
-
-def test_limits_of_a_row_are_accepted():
-    checked = check_row(
-        row(accuracy=1, lat_std=0, lat_p95_low=1.3, lat_p95_high=1.3, run=2**63 - 1)
-        | {"flags": "x" * 32_000, "retried_batches": 0, "eval_images": 0, "warmup_used": 0}
-    )
-    assert checked["accuracy"] == 1.0
-    assert isinstance(checked["accuracy"], float)
-    assert check_row(row(accuracy=0))["accuracy"] == 0.0
-    same = dict.fromkeys(("lat_min", "lat_p50", "lat_p95", "lat_max", "gpu_p95"), 1.3)
-    assert check_row(row() | same)["lat_p50"] == 1.3
-
-
-def test_numbers_of_numpy_become_plain_ones():
-    checked = check_row(row(run=np.int32(3), lat_std=np.float32(0.5), accuracy=np.nan))
-    assert (checked["run"], type(checked["run"])) == (3, int)
-    assert (checked["lat_std"], type(checked["lat_std"])) == (0.5, float)
-    assert checked["accuracy"] is None
-
-
 def test_row_of_another_session_and_a_run_given_twice_are_refused(tmp_path):
     session = open_session(tmp_path, "s")
     session.add_run(row(), SAMPLES)
@@ -690,7 +377,7 @@ def test_row_of_another_session_and_a_run_given_twice_are_refused(tmp_path):
 def test_what_does_not_exist_is_an_empty_cell_not_zero():
     host = {"clock": "host", "lat_mean": 1.9, "lat_p95": 1.31, "host_p95": 1.31}
     empty = {"gpu_mean": None, "gpu_p95": None, "accuracy": None, "gpu_name": None}
-    text = to_csv([check_row(row() | host | empty)])
+    text = csv_text([check_row(row() | host | empty)])
     cells = dict(zip(*(line.split(",") for line in text.splitlines()), strict=True))
     assert [cells[name] for name in (*empty, "lat_p95_low", "flags")] == [""] * 6
     frame = to_frame(from_csv(text))
@@ -698,107 +385,15 @@ def test_what_does_not_exist_is_an_empty_cell_not_zero():
     assert frame["gpu_name"][0] == frame["flags"][0] == ""
 
 
-def test_types_of_the_table():
-    for frame in (to_frame([]), to_frame([check_row(row())])):
-        assert tuple(frame.columns) == COLUMNS
-        for name, kind in KINDS.items():
-            if kind == results_table.INTEGER:
-                assert frame[name].dtype == np.int64
-            elif kind in (results_table.FIGURE, results_table.OPTIONAL):
-                assert frame[name].dtype == np.float64
-            elif kind == results_table.TEXT:
-                assert pd.api.types.is_string_dtype(frame[name])
-            else:
-                assert frame[name].dtype == object
-    moment = frame["timestamp"][0]
-    assert moment == datetime(2026, 11, 24, 21, 40, 0, 123456, timezone(timedelta(hours=1)))
-    assert moment.utcoffset() == timedelta(hours=1)
-
-
-@pytest.mark.parametrize(
-    "moment",
-    [
-        datetime(2026, 11, 24, 21, 40, tzinfo=UTC),
-        datetime(2026, 7, 24, 21, 40, tzinfo=ZoneInfo("Europe/Paris")),
-        datetime(2026, 10, 25, 2, 30, fold=1, tzinfo=ZoneInfo("Europe/Paris")),
-        pd.Timestamp("2026-11-24T21:40:00.5+05:45"),
-    ],
-)
-def test_time_zones_survive(moment):
-    (back,) = from_csv(to_csv([check_row(row(timestamp=moment))]))
-    assert back["timestamp"].timestamp() == moment.timestamp()
-    assert back["timestamp"].utcoffset() == moment.utcoffset()
-
-
 # The file as other programs see it
-
-
-def test_plain_pandas_and_csv_read_it(tmp_path):
-    session = open_session(tmp_path, "s")
-    session.add_run(row(gpu_name='Card "é", big', accuracy=None), SAMPLES)
-    frame = pd.read_csv(session.complete())
-    assert tuple(frame.columns) == COLUMNS
-    assert frame["lat_mean"][0] == 1.3072
-    assert frame["gpu_name"][0] == 'Card "é", big'
-    assert frame["accuracy"].isna().all()
-    assert pd.to_datetime(frame["timestamp"]).dt.tz is not None
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "  =1", "'=1", "=cmd|' /C calc'!A0"],
-)
-def test_no_cell_begins_like_a_formula(text):
-    checked = check_row(row(variant=text, flags=text, gpu_name=text))
-    written = to_csv([checked])
-    cells = pd.read_csv(io.StringIO(written), dtype=str, keep_default_na=False)
-    for name in ("variant", "flags", "gpu_name"):
-        assert cells[name][0].lstrip()[0] not in "=+-@\t\r"
-    assert from_csv(written) == [checked]
 
 
 @pytest.mark.parametrize(
     "text", ["NA", "nan", "None", "007", "1e3", "True", " padded ", "'", "''x", 'a"b,c;d', "é 🚀"]
 )
 def test_texts_stay_the_texts_they_were(text):
-    (back,) = from_csv(to_csv([check_row(row(variant=text, flags=text))]))
+    (back,) = from_csv(csv_text([check_row(row(variant=text, flags=text))]))
     assert back["variant"] == back["flags"] == text
-
-
-def test_texts_stay_on_one_line_of_utf8():
-    checked = check_row(row(flags="two\r\nlines\x00\u2028and\ttabs \ud800"))
-    assert checked["flags"] == "two lines and tabs ?"
-    assert to_csv([checked]).count("\n") == 2
-
-
-def test_every_control_character_becomes_a_space():
-    breaks = [*range(0x00, 0x20), *range(0x7F, 0xA0), 0x2028, 0x2029]
-    for code in breaks:
-        assert check_row(row(flags=f"a{chr(code)}b"))["flags"] == "a b", hex(code)
-    for code in (0x7E, 0xA0, 0x2027, 0x202A):
-        assert check_row(row(flags=f"a{chr(code)}b"))["flags"] == f"a{chr(code)}b", hex(code)
-
-
-@pytest.mark.parametrize("end", ["\r\n", "\r"])
-def test_file_saved_again_with_other_line_ends_is_read(tmp_path, end):
-    path = tmp_path / "again.csv"
-    path.write_bytes(to_csv([check_row(row())]).replace("\n", end).encode())
-    assert read_results(path)["lat_p95"][0] == 1.31
-
-
-def test_a_file_that_is_refused_is_told_where_and_why():
-    written = to_csv([check_row(row()), check_row(row(run=2))])
-    header, first, second = written.splitlines()
-    wanted = repr(",".join(COLUMNS))[:79] + "…"
-    second_row = re.escape("row 2: column lat_mean: got 'fast' (str), allowed: a number")
-    for text, reason in (
-        ("a,b\n1,2\n", f"^its first line is 'a,b', not {re.escape(wanted)}$"),
-        (f"{header}\n{first}\n{second.replace('1.3072', 'fast', 1)}\n", f"^{second_row}"),
-        (f"{header}\n1,2,3\n", "^row 1: 3 cells instead of 33$"),
-        (written.replace("resnet18", '"resnet18"x'), r"^no CSV \(.*expected after.*\)$"),
-    ):
-        with pytest.raises(RowError, match=reason):
-            from_csv(text)
 
 
 latencies = st.floats(0, 1e9, allow_nan=False)
@@ -838,7 +433,7 @@ def valid_rows(draw):
 def test_rows_are_read_back_as_they_were(rows):
     checked = [check_row(given_row) for given_row in rows]
     assert [check_row(kept) for kept in checked] == checked
-    back = from_csv(to_csv(checked))
+    back = from_csv(csv_text(checked))
     assert back == checked
     pd.testing.assert_frame_equal(to_frame(back), to_frame(checked))
     for given_row, kept in zip(rows, back, strict=True):
@@ -850,13 +445,6 @@ def test_rows_are_read_back_as_they_were(rows):
                 assert kept[name].utcoffset() == given_row[name].utcoffset()
             elif kind != results_table.TEXT:
                 assert kept[name] == given_row[name]
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.text(max_size=200) | st.text("',=\"\n\r\t-+@x", max_size=40))
-def test_any_other_text_is_refused_as_a_file(text):
-    with pytest.raises(RowError):
-        from_csv(text)
 
 
 # Samples, JSON, figures
@@ -889,42 +477,6 @@ def test_samples_of_every_kind_come_back(tmp_path):
         assert loaded[name].dtype == values.dtype
 
 
-def test_samples_are_never_unpickled(tmp_path):
-    path = tmp_path / "run_1.npz"
-    np.savez(path, host_ms=np.array([{"code": 1}], dtype=object))
-    with pytest.raises(ResultsError, match=r"run_1\.npz holds no samples"):
-        load_samples(path)
-
-
-@pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04 cut off"])
-def test_files_that_hold_no_samples(tmp_path, content):
-    path = tmp_path / "run_1.npz"
-    path.write_bytes(content)
-    with pytest.raises(ResultsError, match=r"run_1\.npz holds no samples"):
-        load_samples(path)
-
-
-def test_truncated_and_spoilt_samples_are_refused(tmp_path):
-    session = open_session(tmp_path, "s")
-    path = session.add_run(row(), {"host_ms": np.random.default_rng(0).random(2000)})
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ResultsError, match="holds no samples"):
-        load_samples(path)
-    path.write_bytes(whole[:4000] + bytes(200) + whole[4200:])
-    with pytest.raises(ResultsError, match="holds no samples"):
-        load_samples(path)
-    with pytest.raises(ResultsError, match=r"cannot read .*No such file"):
-        load_samples(tmp_path / "run_9.npz")
-
-
-def test_array_alone_is_no_samples_file(tmp_path):
-    with open(tmp_path / "run_1.npz", "wb") as file:
-        np.save(file, np.zeros(3))
-    with pytest.raises(ResultsError, match="holds no samples"):
-        load_samples(tmp_path / "run_1.npz")
-
-
 def test_environment_and_json_are_readable_utf8(tmp_path):
     session = open_session(tmp_path, "s")
     environment = {"gpu": None, "cpu": {"model": "é"}, "cores": [1, 2]}
@@ -945,24 +497,6 @@ def test_json_that_cannot_be_written(tmp_path, content):
     assert not (session.folder / "verdict.json").exists()
 
 
-@pytest.mark.parametrize("name", ["../up", "session", "", "a/b"])
-def test_names_of_files_stay_in_the_session(tmp_path, name):
-    session = open_session(tmp_path, "s")
-    with pytest.raises(ResultsError, match=r"file name .* is not allowed"):
-        session.save_json(name, {})
-    if name != "session":
-        with pytest.raises(ResultsError, match=r"figure name .* is not allowed"):
-            session.save_figure(None, name)
-    assert state_of(session.folder) == "running"
-
-
-def test_a_text_is_kept_as_given(tmp_path):
-    session = open_session(tmp_path, "s")
-    path = session.save_text("comparaison.md", "| é |\n")
-    assert path == session.folder / "comparaison.md"
-    assert path.read_text(encoding="utf-8") == "| é |\n"
-
-
 @pytest.mark.parametrize("name", ["../up.md", "session.json", "results.csv", ".md", "a/b.html"])
 def test_a_text_never_takes_another_files_place(tmp_path, name):
     session = open_session(tmp_path, "s")
@@ -970,18 +504,6 @@ def test_a_text_never_takes_another_files_place(tmp_path, name):
     with pytest.raises(ResultsError, match=r"text name .* is not allowed"):
         session.save_text(name, "")
     assert (session.folder / "session.json").read_bytes() == before
-
-
-def test_figure_is_saved_with_its_alt_text(tmp_path):
-    session = open_session(tmp_path, "s")
-
-    def savefig(file, format, metadata):
-        file.write(f"{format} {metadata['Description']}".encode())
-
-    figure = SimpleNamespace(savefig=savefig, get_label=lambda: "une courbe")
-    path = session.save_figure(figure, "latence")
-    assert path == session.folder / "latence.png"
-    assert path.read_bytes() == b"png une courbe"
 
 
 def test_files_have_the_permissions_of_ordinary_files(tmp_path):

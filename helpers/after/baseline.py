@@ -14,21 +14,16 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from helpers.after.baseline.stored import (
-    BaselineError,
-    Stored,
-    finished_session,
-    log_medians,
-    read_stored,
-)
-from helpers.annex.comparison import control_of
+from helpers.annex.comparison import CLOCKS, control_of
 from helpers.annex.comparison.stats import CONFIDENCE, SAME, SLOWER, side_of_one
 from helpers.annex.entries import COPIES, REFERENCE
 from helpers.display.french import number, percent
 from helpers.display.verdict import CLOCK_NAMES
+from helpers.results import ResultsError, StoredSession, read_session
 
+RESULTS = Path("results")  # where sessions are unless told otherwise
 # Standard deviation of the logarithm of a session's median latency: fresh processes on one GPU, and
-# sittings on two machines of one kind. Measured on H100 (results/reference_h100: 35 processes in
+# sittings on two machines of one kind. Measured on H100 (benchmarks/repeatability: 35 processes in
 # two sittings); two machines make a rough figure, and other hardware may do better or worse.
 SESSION_SD = {"gpu": {"same": 0.006, "other": 0.025}, "host": {"same": 0.11, "other": 0.11}}
 SESSION_KEYS = ("gpu_name", "torch_version", "cuda_version")
@@ -39,12 +34,16 @@ _SCHEDULES["randomised"] = "à tour de rôle"
 CONTROLS = (control_of(REFERENCE), *COPIES)  # the reference again: they judge a session, not two
 
 
+class BaselineError(RuntimeError):
+    """There is no session to compare with, or (strict) this one is slower or incomparable."""
+
+
 @dataclass(frozen=True)
 class Change:
     """One variant on one clock: this session's latency over the baseline's.
 
     `low`, `high`: 95 % interval, corrected for the number of changes on that clock, that allows for
-    `session_sd`. `runs`: of this session and of the baseline.
+    SESSION_SD. `runs`: of this session and of the baseline.
     """
 
     variant: str
@@ -72,48 +71,72 @@ class BaselineComparison:
     mismatches: tuple[str, ...]
 
 
-def check_baseline(folder: str | Path) -> None:
-    """Refuse, before anything is measured, a folder that is no finished session.
+def baseline_problem(folder: str | Path) -> str | None:
+    """Say why no session can be compared with the one in `folder`; None if one can.
 
-    Raises
-    ------
-    BaselineError
-        It is no folder of a session, or that session is not complete.
+    Everything that the comparison will need is read, every run's samples too.
     """
-    finished_session(Path(folder))
+    folder = Path(folder).expanduser()
+    if not folder.is_dir():
+        inside = RESULTS / folder
+        hint = f", did you mean '{inside}'?" if inside.is_dir() else ""
+        return f"{str(folder)!r}: there is no such folder{hint}; give a complete session's folder"
+    try:
+        session = read_session(folder)
+        for index in session.rows.index:
+            session.samples(index)
+    except ResultsError as error:
+        return f"{str(folder)!r}: {error}; give the folder of another complete session"
+    return None
+
+
+def check_baseline(folder: str | Path) -> None:
+    """Raise BaselineError, before anything is measured, where `baseline_problem` finds one."""
+    if problem := baseline_problem(folder):
+        raise BaselineError(f"baseline={problem}")
 
 
 def compare_baseline(folder: str | Path, baseline: str | Path) -> BaselineComparison:
-    """Compare the session in `folder`, complete or not, with the finished one in `baseline`.
-
-    Parameters
-    ----------
-    folder, baseline
-        Sessions' folders with results.csv, environment.json and the samples of each run, and where
-        they were written, parameters.json, which names the model.
+    """Compare the session in `folder` with the one in `baseline`, both complete.
 
     Raises
     ------
     BaselineError
-        One of them cannot be read, or the baseline is not finished.
+        One of them cannot be read: see `baseline_problem`.
     """
-    before = finished_session(Path(baseline))
-    now = read_stored(Path(folder))
+    check_baseline(baseline)
+    now, before = read_session(folder), read_session(Path(baseline).expanduser())
     mismatches = _session_mismatches(now, before)
     pairs = []
     if not mismatches:
-        variants = now.rows[~now.rows["variant"].isin(CONTROLS)]
-        for key, rows in variants.groupby(_ENTRY, sort=False):
-            stored = before.rows[(before.rows[_ENTRY] == list(key)).all(axis=1)]
+        theirs, ours = _rows(before), _rows(now)
+        for key, rows in ours[~ours["variant"].isin(CONTROLS)].groupby(_ENTRY, sort=False):
+            stored = theirs[(theirs[_ENTRY] == list(key)).all(axis=1)]
             named = _variant_mismatches(key, rows, stored)
             mismatches += named
             if not named:
-                pairs.append((key, log_medians(now, rows), log_medians(before, stored)))
-    same_gpu = now.gpu_uuid is not None and now.gpu_uuid == before.gpu_uuid
-    changes = [
-        change for clock in SESSION_SD for change in _changes(clock, pairs, same_gpu, mismatches)
-    ]
+                pairs.append((key, _log_medians(now, rows), _log_medians(before, stored)))
+    uuids = [(session.environment["gpu"] or {}).get("uuid") for session in (now, before)]
+    same_gpu = uuids[0] is not None and uuids[0] == uuids[1]
+    changes = [c for clock in SESSION_SD for c in _changes(clock, pairs, same_gpu, mismatches)]
     return BaselineComparison(now.name, before.name, same_gpu, tuple(changes), tuple(mismatches))
+
+
+def _rows(session: StoredSession) -> pd.DataFrame:
+    return session.rows.assign(device_type=session.rows["device"].str.partition(":")[0])
+
+
+def _log_medians(session: StoredSession, rows: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Logarithm of each run's median latency, by clock that all of these runs have."""
+    try:
+        runs = [session.samples(index) for index in rows.index]
+    except ResultsError as error:
+        raise BaselineError(f"session {session.name} cannot be compared: {error}") from None
+    return {
+        clock: np.log([np.median(run[f"{clock}_ms"]) for run in runs])
+        for clock in CLOCKS
+        if rows[f"{clock}_mean"].notna().all()
+    }
 
 
 def baseline_sentences(comparison: BaselineComparison) -> list[str]:
@@ -147,22 +170,13 @@ def _sentence(change: Change, baseline: str) -> str:
 def enforce_baseline(
     comparison: BaselineComparison, max_regression: float, strict: bool = True
 ) -> None:
-    """With `strict`, fail on a regression that is detected and larger than `max_regression`.
+    """With `strict`, raise BaselineError where nothing compares or a variant is too much slower.
 
     Parameters
     ----------
     max_regression
         A fraction: 0.05 allows variants to be 5 % slower.
-
-    Raises
-    ------
-    BaselineError
-        A variant is slower by more than that, or nothing could be compared.
-    ValueError
-        `max_regression` is negative or not finite.
     """
-    if not (math.isfinite(max_regression) and max_regression >= 0):
-        raise ValueError(f"max_regression={max_regression}: a fraction >= 0 is needed, 0.05 is 5 %")
     if not strict:
         return
     if not comparison.changes:
@@ -185,12 +199,13 @@ def enforce_baseline(
         )
 
 
-def _session_mismatches(now: Stored, before: Stored) -> list[str]:
+def _session_mismatches(now: StoredSession, before: StoredSession) -> list[str]:
     found = [
         _differ(key, now.rows[key].unique(), before.rows[key].unique()) for key in SESSION_KEYS
     ]
-    if None not in (now.model, before.model):  # older sessions did not write it down
-        found.append(_differ("model", [now.model], [before.model]))
+    models = [session.parameters.get("model") for session in (now, before)]
+    if None not in models:  # older sessions did not write it down
+        found.append(_differ("model", models[:1], models[1:]))
     return [told for told in found if told]
 
 
@@ -198,11 +213,8 @@ def _variant_mismatches(key, rows: pd.DataFrame, stored: pd.DataFrame) -> list[s
     name = _named(*key)
     if stored.empty:
         return [f"{name} : absent de la session de référence"]
-    found = [
-        _differ(column, rows[column].unique(), stored[column].unique(), name)
-        for column in VARIANT_KEYS
-    ]
-    return [told for told in found if told]
+    sides = [(column, rows[column].unique(), stored[column].unique()) for column in VARIANT_KEYS]
+    return [told for side in sides if (told := _differ(*side, name))]
 
 
 def _differ(what: str, now: Sequence, before: Sequence, name: str = "") -> str:
