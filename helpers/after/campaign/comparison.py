@@ -132,7 +132,7 @@ def _settings(table: pd.DataFrame) -> list[str]:
     sets = pd.DataFrame([json.loads(text) for text in table["parameters"]])
     sets = sets.drop(columns="variants", errors="ignore")  # what was asked for; the row has one
     sets = sets.assign(variant=table["variant"].array, schedule=table["schedule"].array)
-    varying = [name for name in sets if sets[name].astype(str).nunique() > 1]
+    varying = [name for name in sets if len(set(sets[name].astype(str))) > 1]
     return [", ".join(f"{name} = {row[name]}" for name in varying) for _, row in sets.iterrows()]
 
 

@@ -3,6 +3,7 @@
     campaign_<id>/<session>/      each as a single session leaves it, and campaign.json
     campaign_<id>/campaign.csv    one row per run: where and with what, then the session's columns
     campaign_<id>/failures.json   what could not be measured or read, and why
+    campaign_<id>/comparaison.*   do its devices differ? as a table and a figure
 
 What is being written has a name with a leading dot, which nothing here reads.
 """
@@ -19,6 +20,8 @@ from typing import Any
 
 import filelock
 
+from helpers.after.campaign.comparison import Device, compare, comparison_table
+from helpers.after.campaign.plot import plot_campaign
 from helpers.after.campaign.stored import ADDED, Facts, SessionError, Task, read_finished
 from helpers.results import COLUMNS, ResultsError
 from helpers.results.files import explained, write_file
@@ -102,16 +105,27 @@ def merged(
     return rows, damaged
 
 
-def write_table(campaign: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
-    """Write campaign.csv; its figures are those of the sessions' own CSV, digit for digit."""
-    return write_file(campaign / TABLE, csv_text(rows, (*ADDED, *COLUMNS)).encode())
+def write_tables(
+    campaign: Path, rows: list[dict[str, Any]], failures: Mapping[str, str]
+) -> list[Device]:
+    """Write failures.json ([] if none), campaign.csv and the comparison of the devices.
 
-
-def write_failures(campaign: Path, failures: Mapping[str, str]) -> Path:
-    """Write failures.json, [] if there are none; a session listed there is tried again."""
+    The figures of campaign.csv are those of the sessions' own CSV, digit for digit.
+    """
     listed = [{"session": name, "error": error} for name, error in sorted(failures.items())]
     text = json.dumps(listed, indent=2, ensure_ascii=False)
-    return write_file(campaign / FAILURES, f"{text}\n".encode("utf8", "replace"))
+    write_file(campaign / FAILURES, f"{text}\n".encode("utf8", "replace"))
+    if not rows:
+        return []
+    write_file(campaign / TABLE, csv_text(rows, (*ADDED, *COLUMNS)).encode())
+    devices, png = compare(rows), io.BytesIO()
+    table = comparison_table(devices).reset_index()
+    text = csv_text(table.to_dict("records"), list(table))
+    write_file(campaign / "comparaison.csv", text.encode())
+    figure = plot_campaign(devices)
+    figure.savefig(png, format="png", metadata={"Description": figure.get_label()})
+    write_file(campaign / "comparaison.png", png.getvalue())
+    return devices
 
 
 def csv_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:

@@ -75,4 +75,4 @@ def _draw_panel(axis: Axes, panel: list[Device]) -> None:
 
 def _plain(text: str) -> str:
     """A name that is not ours: a dollar sign would begin a formula of matplotlib's."""
-    return text[:120].replace("$", r"\$")
+    return text[:50].replace("$", r"\$")

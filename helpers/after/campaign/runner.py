@@ -8,7 +8,6 @@ others are measured. See `campaign.plan` for the plan, `campaign.merge` for what
 """
 
 import argparse
-import io
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,22 +17,13 @@ import pandas as pd
 from distributed import Client, as_completed
 
 from helpers.after.campaign.cluster import TLS, CampaignError, connected, run
-from helpers.after.campaign.comparison import Device, compare, comparison_table
-from helpers.after.campaign.merge import (
-    claimed,
-    csv_text,
-    land,
-    merged,
-    write_failures,
-    write_table,
-)
+from helpers.after.campaign.comparison import Device, comparison_table
+from helpers.after.campaign.merge import claimed, land, merged, write_tables
 from helpers.after.campaign.plan import Plan, PlanError, read_plan
-from helpers.after.campaign.plot import plot_campaign
 from helpers.after.campaign.session import NOTEBOOK
 from helpers.after.campaign.stored import first_lines
 from helpers.progress import bar
 from helpers.results import ResultsError
-from helpers.results.files import write_file
 
 __all__ = ["CampaignError", "Outcome", "PlanError", "run_campaign"]
 
@@ -99,8 +89,8 @@ def run_campaign(
         finally:  # also of a campaign that is stopped: what is there can be read
             sessions, damaged = merged(folder, [task for task, _ in tasks])
             rows = [row for own in sessions.values() for row in own]
-            devices, failures = compare(rows), damaged | failures
-            _write(folder, rows, devices, failures)
+            failures = damaged | failures
+            devices = write_tables(folder, rows, failures)
     return Outcome(folder, len(tasks), pd.DataFrame(rows), failures, devices)
 
 
@@ -134,18 +124,6 @@ def _measure(
                 failures[task.session] = first_lines(f"{type(error).__name__}: {error}")
             future.release()
             progress.update()
-
-
-def _write(folder: Path, rows: list[dict], devices: list[Device], failures: dict) -> None:
-    write_failures(folder, failures)
-    if rows:
-        write_table(folder, rows)
-        table = comparison_table(devices).reset_index()
-        text = csv_text(table.to_dict("records"), list(table))
-        write_file(folder / "comparaison.csv", text.encode())
-        figure, png = plot_campaign(devices), io.BytesIO()
-        figure.savefig(png, format="png", metadata={"Description": figure.get_label()})
-        write_file(folder / "comparaison.png", png.getvalue())
 
 
 def main() -> None:
