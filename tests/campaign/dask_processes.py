@@ -26,19 +26,28 @@ def free_port() -> int:
 class Cluster:
     """A scheduler and workers, of which any may be killed; `address` stays the same."""
 
-    def __init__(self, folder: Path, workers: int, environment: dict[str, str]):
-        self.folder, self.workers = folder, workers
-        self.address, self.killed = f"tcp://127.0.0.1:{free_port()}", 0
-        self.environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment}
+    def __init__(self, folder: Path, workers: int, tls: dict, environment: dict[str, str]):
+        self.folder, self.workers, self.killed = folder, workers, 0
+        self.protocol = "tls" if tls else "tcp"
+        self.address = f"{self.protocol}://127.0.0.1:{free_port()}"
+        self.tls = [
+            part for name, path in tls.items() for part in (f"--tls-{name.replace('_', '-')}", path)
+        ]
+        # A worker's death counts against all that it was given (README: existing clusters).
+        settings = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "100"}
+        path = {"PYTHONPATH": os.pathsep.join(sys.path)}
+        self.environment = {**os.environ, **path, **settings, **environment}
         self.processes: list[subprocess.Popen] = []
 
     def start(self) -> None:
         port = self.address.rpartition(":")[2]
-        self._spawn("scheduler", "--host", "127.0.0.1", "--port", port, *NO_PAGES)
+        self._spawn(
+            "scheduler", "--host", f"{self.protocol}://127.0.0.1", "--port", port, *NO_PAGES
+        )
         self._spawn(
             *("worker", self.address, "--nworkers", self.workers, "--nthreads", 1),
             *("--resources", "GPU=1", *NO_PAGES, "--memory-limit", 0),
-            *("--local-directory", self.folder, "--host", "127.0.0.1"),
+            *("--local-directory", self.folder, "--host", f"{self.protocol}://127.0.0.1"),
         )
 
     def kill_worker(self, chance: random.Random) -> bool:
@@ -64,8 +73,8 @@ class Cluster:
         time.sleep(2)
 
     def _spawn(self, *arguments) -> None:
-        command = [sys.executable, "-m", "dask", *map(str, arguments)]
-        with open(self.folder / f"{arguments[0]}.log", "a", encoding="utf-8") as log:
+        command = [sys.executable, "-m", "dask", *map(str, (*arguments, *self.tls))]
+        with open(self.folder / f"{arguments[0]}.log", "a") as log:
             process = subprocess.Popen(
                 command,
                 cwd=ROOT,
@@ -84,10 +93,10 @@ def _is_kernel(process: psutil.Process) -> bool:
 
 
 @contextmanager
-def cluster(folder: Path, workers: int, **environment):
+def cluster(folder: Path, workers: int, tls: dict | None = None, **environment):
     """A running cluster; whatever is left of it is killed at the end."""
     folder.mkdir()
-    started = Cluster(folder, workers, environment)
+    started = Cluster(folder, workers, tls or {}, environment)
     try:
         started.start()
         yield started

@@ -52,12 +52,19 @@ def write_session(results_dir, session: str, p95=(1.31, 1.32), env=None, **chang
 
 
 def measure(results_dir: str, session: str, seed: int) -> None:
-    """What the stand-in's cell does: fail for one seed, else take a moment, and say so in a log."""
+    """What the stand-in's cell does: fail for one seed, else take a moment, and say so in a log.
+
+    `torch_threads` carries OMP_NUM_THREADS as the kernel sees it, 0 where it is not set.
+    """
     if seed == FAILING_SEED:
         raise RuntimeError(f"no GPU likes seed {seed}")
     time.sleep(float(os.environ.get("STAND_IN_S", "0")))
     pinned = os.environ.get("CUDA_VISIBLE_DEVICES")
-    write_session(results_dir, session, env=environment(gpu=pinned and {"uuid": pinned}))
+    threads = int(os.environ.get("OMP_NUM_THREADS", "0"))
+    told = environment(
+        gpu=pinned and {"uuid": pinned}, cpu={"model": "a processor", "torch_threads": threads}
+    )
+    write_session(results_dir, session, env=told)
     if log := os.environ.get("STAND_IN_LOG"):
         with open(log, "a", encoding="utf-8") as file:
             file.write(f"{session}\n")

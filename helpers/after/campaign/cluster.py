@@ -1,48 +1,106 @@
-"""Where a campaign's sessions run: workers of this machine, or an existing Dask cluster."""
+"""Where a campaign's sessions run: workers of this machine, or an existing Dask cluster.
+
+On this machine everything is encrypted and authenticated with keys that exist in memory only:
+whoever reaches a Dask scheduler can have it run anything, as its owner.
+"""
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
-from distributed import Client, Nanny, Scheduler, SpecCluster
+import dask
+import psutil
+from distributed import Client, Nanny, Scheduler, Security, Semaphore, SpecCluster, get_worker
 
 from helpers.after.campaign.plan import Plan, PlanError
-from helpers.after.campaign.session import visible_gpus
+from helpers.after.campaign.session import machine, measure, visible_gpus
+from helpers.after.campaign.stored import Task
 
 QUIET = logging.CRITICAL  # what fails is listed at the end, once
-LOCAL = "127.0.0.1"  # who reaches a scheduler can have it run anything
+LOCAL = "127.0.0.1"
+SETTINGS = {
+    "distributed.nanny.pre-spawn-environ": {},  # a session must see what one alone would see
+    # Dask counts a worker's death against all that it was given, begun or not.
+    "distributed.scheduler.allowed-failures": 100,
+    "distributed.scheduler.worker-ttl": "2 minutes",
+}
+TLS = {"ca_file": "tls_ca_file", "cert": "tls_client_cert", "key": "tls_client_key"}
 
 
 class CampaignError(RuntimeError):
     """The campaign stopped before its end; what is finished is kept."""
 
 
+def run(task: Task, notebook: str, exclusive_host: bool) -> dict[str, bytes]:
+    """Measure a session on this worker; with `exclusive_host`, when no other one of the campaign
+    is being measured on this host. A worker that dies gives its turn back by not renewing it.
+
+    The scratch folder lies in the worker's, which Dask clears after a worker that was killed.
+    """
+    if get_worker().nanny:
+        _undo_settings_of_the_nanny()
+    alone = Semaphore(1, f"{task.campaign} on {machine()}") if exclusive_host else nullcontext()
+    with alone, tempfile.TemporaryDirectory(dir=get_worker().local_directory) as scratch:
+        return measure(task, notebook, Path(scratch))
+
+
+def _undo_settings_of_the_nanny() -> None:
+    """Give the kernel the variables that the nanny itself was started with.
+
+    An existing cluster's nannies set one thread for numerical libraries and another malloc.
+    """
+    before = psutil.Process(os.getppid()).environ()  # as of its start, whatever it set since
+    for name in dask.config.get("distributed.nanny.pre-spawn-environ"):
+        os.environ.pop(name, None)
+        if name in before:
+            os.environ[name] = before[name]
+
+
 @contextmanager
-def connected(scheduler: str | None, plan: Plan) -> Iterator[Client]:
+def connected(scheduler: str | None, plan: Plan, tls: Mapping[str, Path]) -> Iterator[Client]:
     """A client of an existing cluster, or of one on this machine for as long as it is used.
 
     Raises
     ------
     CampaignError
-        No scheduler answers at that address.
+        No scheduler answers at that address, or the files for TLS lack.
     PlanError
         The plan asks for what no worker of this machine will ever offer.
     """
     if scheduler is None:
-        with local_cluster(plan) as cluster, Client(cluster) as client:
+        with dask.config.set(SETTINGS), local_cluster(plan) as cluster, Client(cluster) as client:
             print(f"Tableau de bord de Dask : {client.dashboard_link}")
             yield client
         return
+    security = _security(scheduler, tls)
     try:
-        client = Client(scheduler)
+        client = Client(scheduler, security=security)
     except (OSError, ValueError) as error:
         raise CampaignError(f"no Dask scheduler answers at {scheduler!r}: {error}") from None
     with client:
         print(f"Tableau de bord de Dask : {client.dashboard_link}")
+        workers = client.scheduler_info(n_workers=-1)["workers"].values()
         for kind in plan.resources:
-            if not slots(client, kind):
+            if not any(_fits(worker["resources"], kind) for worker in workers):
                 print(f"Aucun worker n'offre encore {kind} (dask worker --resources) : attente.")
         yield client
+
+
+def _security(scheduler: str, tls: Mapping[str, Path]) -> Security:
+    """The three files given, else those of Dask's own configuration."""
+    for name, path in tls.items():
+        if not Path(path).is_file():
+            raise CampaignError(f"--tls-{name.replace('_', '-')}: {path} is no file")
+    security = Security(**{TLS[name]: str(path) for name, path in tls.items()})
+    secured = scheduler.startswith("tls://")
+    if secured and not all(getattr(security, name) for name in TLS.values()):
+        raise CampaignError(f"{scheduler} needs --tls-ca-file, --tls-cert and --tls-key")
+    if tls and not secured:
+        raise CampaignError(f"files for TLS are given, but {scheduler!r} is no tls:// address")
+    return security
 
 
 def local_cluster(plan: Plan) -> SpecCluster:
@@ -50,12 +108,13 @@ def local_cluster(plan: Plan) -> SpecCluster:
 
     Worker k offers GPU=1 and GPU<k>=1, so that a plan may ask for a certain one.
     """
-    gpus, workers = visible_gpus(), {}
+    gpus, security = visible_gpus(), Security.temporary()
+    common = {"host": LOCAL, "protocol": "tls://", "security": security}
+    workers = {}
     for index in range(max(1, len(gpus))):
-        pinned = {"CUDA_VISIBLE_DEVICES": gpus[index]} if gpus else {}
-        offered = {"GPU": 1, f"GPU{index}": 1}
-        options = {"nthreads": 1, "resources": offered, "env": pinned, "host": LOCAL}
-        options["silence_logs"] = QUIET
+        options = {"nthreads": 1, "memory_limit": 0, "silence_logs": QUIET, **common}
+        options["resources"] = {"GPU": 1, f"GPU{index}": 1}
+        options["env"] = {"CUDA_VISIBLE_DEVICES": gpus[index]} if gpus else {}
         workers[index] = {"cls": Nanny, "options": options}
     for kind in plan.resources:
         if not any(_fits(worker["options"]["resources"], kind) for worker in workers.values()):
@@ -63,26 +122,10 @@ def local_cluster(plan: Plan) -> SpecCluster:
                 f"resources: no worker of this machine offers {kind}: they offer GPU=1 and one of "
                 f"GPU0 to GPU{len(workers) - 1}; use --scheduler for others"
             )
-    scheduler = {"host": LOCAL, "dashboard_address": f"{LOCAL}:8787"}
-    scheduler = {"cls": Scheduler, "options": scheduler}
-    return SpecCluster(workers, scheduler, name="campaign", silence_logs=QUIET)
-
-
-def slots(client: Client, kind: dict[str, float]) -> int:
-    """How many sessions that need `kind` can be measured at once as of now: one per worker."""
-    try:
-        workers = client.scheduler_info()["workers"].values()
-    except OSError as error:
-        raise lost() from error
-    return sum(_fits(worker["resources"], kind) for worker in workers)
+    options = {**common, "dashboard_address": f"{LOCAL}:8787"}
+    scheduler = {"cls": Scheduler, "options": options}
+    return SpecCluster(workers, scheduler, name="campaign", silence_logs=QUIET, security=security)
 
 
 def _fits(offered: dict[str, float], kind: dict[str, float]) -> bool:
     return all(offered.get(name, 0) >= amount for name, amount in kind.items())
-
-
-def lost() -> CampaignError:
-    return CampaignError(
-        "the Dask scheduler was lost: start it and its workers again, then run the same command; "
-        "finished sessions are kept"
-    )

@@ -8,7 +8,7 @@ its runs' p95, and two devices are compared by Welch's t-test on the logarithms 
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -59,21 +59,18 @@ def compare(rows: list[dict[str, Any]]) -> list[Device]:
     table["threads"] = table["torch_threads"].where(table["clock"] == "host", 0)
     table["settings"] = _settings(table)
     table["name"] = [_device_name(row) for row in rows]
-    return [
-        device
-        for index, (_, group) in enumerate(table.groupby(list(PROTOCOL), dropna=False), start=1)
-        for device in _compared(index, group)
-    ]
+    groups = enumerate(table.groupby(list(PROTOCOL), dropna=False), start=1)
+    return [device for protocol, (_, group) in groups for device in _compared(protocol, group)]
 
 
 def _compared(protocol: int, group: pd.DataFrame) -> Iterator[Device]:
     devices = []
     for name, own in group.groupby("name"):
         sessions = own.sort_values("started_s").groupby("session", sort=False)
-        first = own.iloc[0]
-        facts = (protocol, first["settings"], first["clock"], name)
+        p95_ms = sessions["lat_p95"].median().to_numpy()
         shared = int(sessions["host_shared"].first().sum())
-        devices.append(Device(*facts, sessions["lat_p95"].median().to_numpy(), shared))
+        settings, clock = own.iloc[0][["settings", "clock"]]
+        devices.append(Device(protocol, settings, clock, name, p95_ms, shared))
     reference, *others = devices
     yield reference
     for device in others:
@@ -81,16 +78,15 @@ def _compared(protocol: int, group: pd.DataFrame) -> Iterator[Device]:
 
 
 def _against(reference: Device, device: Device, confidence: float) -> Device:
-    facts = (device.protocol, device.settings, device.clock, device.name, device.p95_ms)
     if min(reference.p95_ms.size, device.p95_ms.size) < MIN_SESSIONS:
         return device
     one, two = np.log(device.p95_ms), np.log(reference.p95_ms)
-    if np.ptp(one) == np.ptp(two) == 0:  # no spread: the t-test would divide by zero
-        return Device(*facts, device.shared, *[float(np.exp(one[0] - two[0]))] * 3)
-    test = stats.ttest_ind(one, two, equal_var=False)
-    bounds = test.confidence_interval(confidence)
-    ratios = np.exp([one.mean() - two.mean(), bounds.low, bounds.high])
-    return Device(*facts, device.shared, *map(float, ratios))
+    logs = [one.mean() - two.mean()] * 3
+    if np.ptp(one) or np.ptp(two):  # without any spread the t-test would divide by zero
+        bounds = stats.ttest_ind(one, two, equal_var=False).confidence_interval(confidence)
+        logs[1:] = bounds.low, bounds.high
+    ratio, low, high = map(float, np.exp(logs))
+    return replace(device, ratio=ratio, low=low, high=high)
 
 
 def comparison_table(devices: list[Device]) -> pd.DataFrame:
@@ -98,15 +94,15 @@ def comparison_table(devices: list[Device]) -> pd.DataFrame:
     rows = [
         {
             "Réglages": device.settings or "les mêmes partout",
-            "Horloge": CLOCKS[device.clock],
             "Appareil": device.name,
+            "Horloge": CLOCKS[device.clock],
             "Sessions": str(device.p95_ms.size),
             "dont à hôte partagé": str(device.shared),
             "p95 médian (ms)": number(float(np.median(device.p95_ms))),
-            "p95, étendue (ms)": " – ".join(
-                map(number, (device.p95_ms.min(), device.p95_ms.max()))
-            ),
-            "Rapport à la référence": _ratio(device),
+            "p95, étendue (ms)": f"{number(device.p95_ms.min())} – {number(device.p95_ms.max())}",
+            "Rapport à la référence": "–"
+            if device.ratio is None
+            else f"{number(device.ratio)} ({number(device.low)} – {number(device.high)})",
             "Verdict": verdict(device, devices),
         }
         for device in devices
@@ -131,19 +127,12 @@ def verdict(device: Device, devices: list[Device]) -> str:
     return f"{percent(abs(change))} {'plus lent' if change > 0 else 'plus rapide'}"
 
 
-def _ratio(device: Device) -> str:
-    if device.ratio is None:
-        return "–"
-    return f"{number(device.ratio)} ({number(device.low)} – {number(device.high)})"
-
-
 def _settings(table: pd.DataFrame) -> list[str]:
     """Of each row's variant, schedule and parameters, those that differ within the campaign."""
     sets = pd.DataFrame([json.loads(text) for text in table["parameters"]])
     sets = sets.drop(columns="variants", errors="ignore")  # what was asked for; the row has one
-    sets["variant"] = table["variant"].to_numpy()
-    sets["schedule"] = table["schedule"].to_numpy()
-    varying = [name for name in sets if sets[name].astype(str).ne(str(sets[name].iloc[0])).any()]
+    sets = sets.assign(variant=table["variant"].array, schedule=table["schedule"].array)
+    varying = [name for name in sets if len(set(sets[name].astype(str))) > 1]
     return [", ".join(f"{name} = {row[name]}" for name in varying) for _, row in sets.iterrows()]
 
 

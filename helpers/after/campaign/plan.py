@@ -14,63 +14,113 @@ of mappings, and each session is then measured once with each.
 import hashlib
 import itertools
 import json
-import re
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from helpers.after.campaign.session import NOTEBOOK, ROOT, Task, code_hash
-from helpers.parameters import ParameterError, validate
+from helpers.after.campaign.session import NOTEBOOK, code_hash
+from helpers.after.campaign.stored import Task
+from helpers.parameters import validate
 
-KEYS = ("parameters", "repetitions", "resources", "exclusive_host", "notebook")
 OURS = {
     "session": "a campaign names its sessions itself",
     "results_dir": "a campaign decides where its results go",
     "strict": "the campaign's table holds every session's verdict",
 }
-MOST_SESSIONS = 100_000
+MOST_SESSIONS, MOST_BYTES, MOST_DEPTH = 10_000, 100_000, 10
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,30}$")]
+Amount = Annotated[float, Field(gt=0, lt=1e6)]
 
 
 class PlanError(ValueError):
-    """The plan cannot be carried out; the message names the entry and the remedy."""
+    """The plan cannot be carried out; the message names the entry."""
+
+
+class Entries(BaseModel):
+    """What the file may say."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    parameters: list[dict[str, Any]] = Field([{}], min_length=1)
+    repetitions: int = Field(1, ge=1)
+    resources: list[dict[Name, Amount]] = Field([{"GPU": 1.0}], min_length=1)
+    exclusive_host: bool = False
+
+    @field_validator("parameters", "resources", mode="before")
+    @classmethod
+    def _listed(cls, given: Any) -> Any:
+        return [given] if isinstance(given, dict) else given
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked plan: `sets` are whole sets of the notebook's parameters, `resources` are per kind
-    of worker."""
+    """`sets` are whole sets of the notebook's parameters, `resources` are per kind of worker."""
 
-    sets: tuple[dict[str, Any], ...]
+    sets: list[dict[str, Any]]
     repetitions: int
-    resources: tuple[dict[str, float], ...]
+    resources: list[dict[str, float]]
     exclusive_host: bool
-    notebook: str
     code: str
 
     @property
     def id(self) -> str:
         """The same for the same content and the same measuring code, however it was written."""
-        content = {name: value for name, value in asdict(self).items() if name != "notebook"}
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+        content = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:12]
 
     def tasks(self) -> Iterator[tuple[Task, dict[str, float]]]:
         """Every session and the resources it needs; all sets once, then all again.
 
         So a drift over the campaign touches all sets alike.
         """
-        numbered = list(enumerate(self.sets, start=1))
+        own, numbered = self.id, list(enumerate(self.sets, start=1))
         for repetition in range(1, self.repetitions + 1):
             for (number, parameters), kind in itertools.product(numbered, self.resources):
                 where = "".join(f"-{name}" for name in sorted(kind) if name != "GPU")
-                name = f"s{number:04d}-r{repetition:04d}{where}"
-                task = Task(self.id, name, number, repetition, parameters, self.notebook, self.code)
-                yield task, kind
+                yield (
+                    Task(
+                        campaign=own,
+                        session=f"s{number:04d}-r{repetition:04d}{where}",
+                        set=number,
+                        repetition=repetition,
+                        parameters=parameters,
+                        code=self.code,
+                    ),
+                    kind,
+                )
 
 
-def read_plan(path: str | Path) -> Plan:
+class _Loader(yaml.SafeLoader):
+    """YAML without what grows or hides when it is read: aliases, merges, keys twice, depth."""
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> yaml.Node:
+        event = self.peek_event()
+        self.depth += 1
+        if isinstance(event, yaml.AliasEvent):
+            raise PlanError(f"line {event.start_mark.line + 1}: an alias (*name): write it out")
+        if self.depth > MOST_DEPTH:
+            raise PlanError(f"line {event.start_mark.line + 1}: nested too deeply")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict:
+        seen = set()
+        for key, _ in node.value:
+            if (str(key.value), key.tag) in seen or key.tag.endswith(":merge"):
+                raise PlanError(f"line {key.start_mark.line + 1}: {key.value!r} is there twice")
+            seen.add((str(key.value), key.tag))
+        return super().construct_mapping(node, deep)
+
+
+def read_plan(path: str | Path, notebook: str = NOTEBOOK) -> Plan:
     """Read and check a plan.
 
     Raises
@@ -78,103 +128,60 @@ def read_plan(path: str | Path) -> Plan:
     PlanError
         The file cannot be read, or an entry is wrong; nothing has been started.
     """
+    path = Path(path)
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise PlanError(f"{path} cannot be read as a plan: {error}") from None
-    try:
-        return make_plan(content)
-    except PlanError as error:
+        if not path.is_file() or path.stat().st_size > MOST_BYTES:
+            raise PlanError(f"no file of at most {MOST_BYTES:,} bytes")
+        return make_plan(yaml.load(path.read_text(encoding="utf8"), _Loader), notebook)
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise PlanError(f"{path}: {error}") from None
 
 
-def make_plan(content: Any) -> Plan:
+def make_plan(content: Any, notebook: str = NOTEBOOK) -> Plan:
     """Check a plan's content, as YAML gives it."""
-    if not isinstance(content, dict):
-        raise PlanError(f"got {_shown(content)}, a mapping with {', '.join(KEYS)} is needed")
-    for key in content:
-        if key not in KEYS:
-            raise PlanError(f"unknown entry {key!r}: the entries are {', '.join(KEYS)}")
-    repetitions, exclusive = content.get("repetitions", 1), content.get("exclusive_host", False)
-    if type(repetitions) is not int or repetitions < 1:
-        raise PlanError(f"repetitions: got {_shown(repetitions)}, an integer >= 1 is needed")
-    if type(exclusive) is not bool:
-        raise PlanError(f"exclusive_host: got {_shown(exclusive)}, true or false is needed")
-    resources = _resources(content.get("resources", {"GPU": 1}))
-    sets = _sets(content.get("parameters", {}))
-    count = len(sets) * len(resources) * repetitions
+    try:
+        given = Entries.model_validate(content)
+    except ValidationError as error:
+        raise PlanError("; ".join(map(_told, error.errors()))) from None
+    for number, kind in enumerate(given.resources, start=1):
+        if "GPU" not in kind or kind in given.resources[: number - 1]:
+            raise PlanError(
+                f"resources, entry {number}: GPU is missing (a GPU might then measure two at "
+                "once), or the same entry is there twice"
+            )
+    asked = [
+        {name: _values(name, value) for name, value in one.items()} for one in given.parameters
+    ]
+    crossed = sum(math.prod(map(len, one.values())) for one in asked)
+    count = crossed * len(given.resources) * given.repetitions
     if count > MOST_SESSIONS:
         raise PlanError(
             f"{count} sessions are planned, at most {MOST_SESSIONS}: make several plans"
         )
-    notebook = content.get("notebook", NOTEBOOK)
-    try:
-        code = code_hash(notebook)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise PlanError(f"notebook: {_shown(notebook)} is no notebook in {ROOT}: {error}") from None
-    return Plan(tuple(sets), repetitions, tuple(resources), exclusive, notebook, code)
-
-
-def _sets(given: Any) -> list[dict[str, Any]]:
-    sets, seen = [], {}
-    for where, mapping in _entries("parameters", given):
-        for name, value in mapping.items():
-            if name in OURS:
-                raise PlanError(f"{where}: {name!r} cannot be planned: {OURS[name]}")
-            if value == []:
-                raise PlanError(
-                    f"{where}: {name!r} is an empty list: give a value, or leave it out"
-                )
-        values = (value if isinstance(value, list) else [value] for value in mapping.values())
-        for crossing in itertools.product(*values):
-            chosen = dict(zip(mapping, crossing, strict=True))
+    sets: list[dict[str, Any]] = []
+    for number, one in enumerate(asked, start=1):
+        for crossing in itertools.product(*one.values()):
             try:
-                checked = asdict(validate(**{str(name): value for name, value in chosen.items()}))
-            except ParameterError as error:
-                raise PlanError(f"{where}: {error}") from None
-            parameters = {name: value for name, value in checked.items() if name not in OURS}
-            same = json.dumps(parameters)
-            if same in seen:
-                raise PlanError(
-                    f"{where}: {_shown(chosen)} is planned twice (first in {seen[same]}): use "
-                    "`repetitions` to measure it again"
-                )
-            seen[same] = where
-            sets.append(parameters)
-    return sets
+                checked = asdict(validate(**dict(zip(one, crossing, strict=True))))
+            except ValueError as error:
+                raise PlanError(f"parameters, entry {number}: {error}") from None
+            sets.append({name: value for name, value in checked.items() if name not in OURS})
+    seen: dict[str, int] = {}
+    for number, one in enumerate(sets, start=1):
+        first = seen.setdefault(json.dumps(one), number)
+        if first != number:
+            raise PlanError(f"set {number} is planned twice (see set {first}): use `repetitions`")
+    return Plan(sets, given.repetitions, given.resources, given.exclusive_host, code_hash(notebook))
 
 
-def _resources(given: Any) -> list[dict[str, float]]:
-    kinds = []
-    for where, mapping in _entries("resources", given):
-        for name, value in mapping.items():
-            if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,30}", name):
-                raise PlanError(f"{where}: {_shown(name)} is no name of a resource, such as GPU")
-            if type(value) not in (int, float) or not 0 < value < 1e6:
-                raise PlanError(f"{where}: {name}: got {_shown(value)}, a number > 0 is needed")
-        if "GPU" not in mapping:
-            raise PlanError(
-                f"{where}: GPU is missing: without `GPU: 1` a GPU may measure two at once"
-            )
-        if mapping in kinds:
-            raise PlanError(f"{where}: {_shown(mapping)} is there twice: use `repetitions`")
-        kinds.append(mapping)
-    return kinds
+def _values(name: str, value: Any) -> list:
+    if name in OURS:
+        raise PlanError(f"parameters: {name!r} cannot be planned: {OURS[name]}")
+    if value == []:
+        raise PlanError(f"parameters: {name!r} is an empty list: give a value, or leave it out")
+    return value if isinstance(value, list) else [value]
 
 
-def _entries(key: str, given: Any) -> list[tuple[str, dict]]:
-    """One mapping, or a list of mappings, each with the words that name it."""
-    entries = [(key, given)]
-    if isinstance(given, list):
-        entries = [(f"{key}, entry {number}", one) for number, one in enumerate(given, start=1)]
-    if not entries:
-        raise PlanError(f"{key}: the list is empty")
-    for where, mapping in entries:
-        if not isinstance(mapping, dict):
-            raise PlanError(f"{where}: got {_shown(mapping)}, a mapping `name: value` is needed")
-    return entries
-
-
-def _shown(value: Any) -> str:
-    text = f"{value!r} ({type(value).__name__})"
-    return text if len(text) <= 120 else f"{text[:119]}…"
+def _told(error: Any) -> str:
+    where = ", ".join(map(str, error["loc"])) or "plan"
+    return f"{where}: got {repr(error['input'])[:80]}: {error['msg']}"

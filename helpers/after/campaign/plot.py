@@ -63,10 +63,16 @@ def _draw_panel(axis: Axes, panel: list[Device]) -> None:
             **{"xycoords": axis.get_yaxis_transform(), "xytext": (4, 0), "va": "center"},
             **{"textcoords": "offset points", "fontsize": NOTE_SIZE, "color": GREY},
         )
-    axis.set_yticks(range(len(panel)), [f"{d.name}\nn = {d.p95_ms.size}" for d in panel])
+    names = [f"{_plain(device.name)}\nn = {device.p95_ms.size}" for device in panel]
+    axis.set_yticks(range(len(panel)), names)
     axis.set_ylim(len(panel) - 0.5, -0.5)
     axis.grid(axis="y", visible=False)
     axis.margins(x=0.08)
     axis.xaxis.set_major_formatter(DecimalComma(useOffset=False))
-    settings = panel[0].settings or "mêmes réglages partout"
+    settings = _plain(panel[0].settings) or "mêmes réglages partout"
     axis.set_title(f"{settings} (horloge {NAMES[panel[0].clock]})", fontweight="bold")
+
+
+def _plain(text: str) -> str:
+    """A name that is not ours: a dollar sign would begin a formula of matplotlib's."""
+    return text[:50].replace("$", r"\$")

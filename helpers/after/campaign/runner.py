@@ -8,38 +8,30 @@ others are measured. See `campaign.plan` for the plan, `campaign.merge` for what
 """
 
 import argparse
-import io
 import sys
-from collections import defaultdict, deque
-from concurrent.futures import CancelledError
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from distributed import Client, Future, wait
+from distributed import Client, as_completed
 
-from helpers.after.campaign.cluster import CampaignError, connected, lost, slots
-from helpers.after.campaign.comparison import Device, compare, comparison_table
-from helpers.after.campaign.merge import (
-    claimed,
-    is_finished,
-    land,
-    merged,
-    write_failures,
-    write_table,
-)
+from helpers.after.campaign.cluster import TLS, CampaignError, connected, run
+from helpers.after.campaign.comparison import Device, comparison_table
+from helpers.after.campaign.merge import claimed, land, merged, write_tables
 from helpers.after.campaign.plan import Plan, PlanError, read_plan
-from helpers.after.campaign.plot import plot_campaign
-from helpers.after.campaign.session import first_lines
-from helpers.after.campaign.worker import run
+from helpers.after.campaign.session import NOTEBOOK
+from helpers.after.campaign.stored import first_lines
 from helpers.progress import bar
 from helpers.results import ResultsError
-from helpers.results.files import write_file
 
 __all__ = ["CampaignError", "Outcome", "PlanError", "run_campaign"]
 
-RETRIES = 1  # of a session that failed; those of a worker that died are Dask's (allowed-failures)
-POLL_S = 5  # how soon a worker that joins is given work while no session ends
+RETRIES = 1  # of a session that failed; those of a worker that died are Dask's allowed-failures
+LOST = (
+    "the Dask scheduler was lost: start it and its workers again, then run the same command; "
+    "finished sessions are kept"
+)
 
 
 @dataclass(frozen=True)
@@ -58,15 +50,21 @@ class Outcome:
 
 
 def run_campaign(
-    plan_file: str | Path, scheduler: str | None = None, results_dir: str | Path = "results"
+    plan_file: str | Path,
+    scheduler: str | None = None,
+    results_dir: str | Path = "results",
+    tls: Mapping[str, Path] | None = None,
+    notebook: str = NOTEBOOK,
 ) -> Outcome:
     """Measure what the plan asks for and is not there yet.
 
     Parameters
     ----------
     scheduler
-        Address of a Dask scheduler, such as "tcp://host:8786"; by default a cluster on this
+        Address of a Dask scheduler, such as "tls://host:8786"; by default a cluster on this
         machine, one worker per GPU, or one where there is none.
+    tls
+        Paths of "ca_file", "cert" and "key", for a tls:// address.
 
     Raises
     ------
@@ -77,95 +75,55 @@ def run_campaign(
     ResultsError
         The results cannot be written, or another process runs the same campaign.
     """
-    plan = read_plan(plan_file)
+    plan = read_plan(plan_file, notebook)
     folder, tasks = Path(results_dir) / f"campaign_{plan.id}", list(plan.tasks())
-    names, failures = [task.session for task, _ in tasks], {}
+    failures: dict[str, str] = {}
     with claimed(folder):
-        missing = [one for one in tasks if not is_finished(folder / one[0].session)]
-        done = len(tasks) - len(missing)
-        print(f"Campagne {plan.id} : {len(tasks)} sessions, dont {done} déjà finies.")
+        there, _ = merged(folder, [task for task, _ in tasks])
+        missing = [one for one in tasks if one[0].session not in there]
+        print(f"Campagne {plan.id} : {len(tasks)} sessions, dont {len(there)} déjà finies.")
         try:
             if missing:
-                with connected(scheduler, plan) as client:
-                    _measure(client, plan, folder, missing, failures)
+                with connected(scheduler, plan, tls or {}) as client:
+                    _measure(client, plan, notebook, folder, missing, failures)
         finally:  # also of a campaign that is stopped: what is there can be read
-            rows = merged(folder, names)
-            devices = compare(rows)
-            _write(folder, rows, devices, failures)
+            sessions, damaged = merged(folder, [task for task, _ in tasks])
+            rows = [row for own in sessions.values() for row in own]
+            failures = damaged | failures
+            devices = write_tables(folder, rows, failures)
     return Outcome(folder, len(tasks), pd.DataFrame(rows), failures, devices)
 
 
-def _measure(client: Client, plan: Plan, folder: Path, missing: list, failures: dict) -> None:
-    """Have each missing session measured; land those that succeed, list those that fail.
-
-    As many are submitted as workers can measure at once: Dask counts a worker's death against all
-    that it was given, begun or not, and would give up those that waited there.
-    """
-    waiting, running = defaultdict(deque), {}
-    for task, kind in missing:
-        waiting[plan.resources.index(kind)].append(task)
-    with bar(total=len(missing), desc="sessions", unit="session") as progress:
-        while any(waiting.values()) or running:
-            _submit(client, plan, waiting, running)
-            ended = [(future, running.pop(future)[0]) for future in _ended(running)]
-            progress.set_postfix_str("" if ended or client.nthreads() else "aucun worker")
-            _submit(client, plan, waiting, running)  # before landing: no worker waits for the disk
-            for future, task in ended:
-                error = _landed(future, folder, task.session)
-                if error:
-                    failures[task.session] = error
-                future.release()
-                progress.update()
-
-
-def _landed(future: Future, folder: Path, session: str) -> str:
-    """Land what a worker sent; returns the first lines of its error where there is one."""
-    try:
-        files = future.result()
-    except CancelledError as error:
-        raise lost() from error
-    except Exception as error:  # the session's own, or Dask's where workers died again and again
-        return first_lines(f"{type(error).__name__}: {error}")
-    land(folder, session, files)
-    return ""
-
-
-def _submit(client: Client, plan: Plan, waiting: dict, running: dict[Future, tuple]) -> None:
-    for number, tasks in waiting.items():
-        given = sum(kind == number for _, kind in running.values())
-        free = max(1, slots(client, plan.resources[number])) - given if tasks else 0
-        for _ in range(min(free, len(tasks))):
-            task = tasks.popleft()
-            future = client.submit(
-                run,
-                task,
-                plan.exclusive_host,
-                key=f"{task.campaign}-{task.session}",
-                resources=plan.resources[number],
-                retries=RETRIES,
-                pure=False,
-            )
-            running[future] = (task, number)
-
-
-def _ended(running: dict[Future, tuple]) -> list[Future]:
-    try:
-        return list(wait(list(running), timeout=POLL_S, return_when="FIRST_COMPLETED").done)
-    except TimeoutError:
-        return []
-    except CancelledError as error:
-        raise lost() from error
-
-
-def _write(folder: Path, rows: list[dict], devices: list[Device], failures: dict) -> None:
-    write_failures(folder, failures)
-    if rows:
-        write_table(folder, rows)
-        table = comparison_table(devices).reset_index()
-        write_file(folder / "comparaison.csv", table.to_csv(index=False).encode())
-        figure, png = plot_campaign(devices), io.BytesIO()
-        figure.savefig(png, format="png", metadata={"Description": figure.get_label()})
-        write_file(folder / "comparaison.png", png.getvalue())
+def _measure(
+    client: Client, plan: Plan, notebook: str, folder: Path, missing: list, failures: dict
+) -> None:
+    """Have each missing session measured; land those that succeed, list those that fail."""
+    tasks = {
+        client.submit(
+            run,
+            task,
+            notebook,
+            plan.exclusive_host,
+            key=f"{task.campaign}-{task.session}",
+            resources=kind,
+            retries=RETRIES,
+            pure=False,
+        ): task
+        for task, kind in missing
+    }
+    with bar(total=len(tasks), desc="sessions", unit="session") as progress:
+        for future in as_completed(list(tasks)):
+            task = tasks.pop(future)
+            try:
+                land(folder, task, future.result())
+            except ResultsError:  # of this machine's disk
+                raise
+            except Exception as error:  # the session's, or KilledWorker: workers died again
+                if future.cancelled():
+                    raise CampaignError(LOST) from error
+                failures[task.session] = first_lines(f"{type(error).__name__}: {error}")
+            future.release()
+            progress.update()
 
 
 def main() -> None:
@@ -174,11 +132,15 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("plan", type=Path)
-    parser.add_argument("--scheduler", metavar="ADDRESS", help="such as tcp://host:8786")
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="such as tls://host:8786")
+    for name in TLS:
+        told = "PEM file, for a tls:// scheduler"
+        parser.add_argument(f"--tls-{name.replace('_', '-')}", type=Path, metavar="FILE", help=told)
     parser.add_argument("--results-dir", type=Path, default=Path("results"))
     given = parser.parse_args()
+    tls = {name: path for name in TLS if (path := getattr(given, f"tls_{name}"))}
     try:
-        outcome = run_campaign(given.plan, given.scheduler, given.results_dir)
+        outcome = run_campaign(given.plan, given.scheduler, given.results_dir, tls)
     except (PlanError, CampaignError, ResultsError) as error:
         sys.exit(f"error: {error}")
     print(comparison_table(outcome.devices).to_string())

@@ -1,47 +1,29 @@
-"""One session of a campaign, on the machine that measures: the notebook through papermill.
-
-Nothing here knows of Dask. The folder comes back as {name: bytes}; where it lands is
-`campaign_folder`'s affair.
-"""
+"""One session of a campaign, on the machine that measures: the notebook through papermill."""
 
 import hashlib
 import json
 import os
 import platform
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import papermill
 import pynvml
 from papermill.exceptions import PapermillExecutionError
 
-from helpers.after.report.session import read_session
-from helpers.results.files import ResultsError, write_file
+from helpers.after.campaign.stored import (
+    FACTS,
+    Facts,
+    SessionError,
+    Task,
+    first_lines,
+    read_finished,
+)
 
 ROOT = Path(__file__).resolve().parents[3]
 NOTEBOOK = "J1_benchmark.ipynb"
-FACTS = "campaign.json"  # who measured where and when, beside the session's own files
 START_TIMEOUT_S = 300  # of a kernel, on a machine where many start at once
 CELL_TIMEOUT_S = 7200  # a GPU that hangs must not hold its worker for ever
-ERROR_LINES = 3
-
-
-class SessionError(RuntimeError):
-    """A session could not be measured; the message is short enough to be listed."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a worker is asked to measure."""
-
-    campaign: str
-    session: str
-    set: int
-    repetition: int
-    parameters: dict  # of the notebook, all of them but session and results_dir
-    notebook: str  # path from the project's root, or absolute
-    code: str  # what `code_hash` must say on the worker
 
 
 def code_hash(notebook: str = NOTEBOOK) -> str:
@@ -54,7 +36,7 @@ def code_hash(notebook: str = NOTEBOOK) -> str:
     digest = hashlib.sha256(json.dumps(code).encode())
     for module in sorted((ROOT / "helpers").rglob("*.py")):
         name = module.relative_to(ROOT).as_posix()
-        if "campaign" not in name:
+        if not name.startswith("helpers/after/campaign/"):
             digest.update(b"\0%b\0%b" % (name.encode(), module.read_bytes()))
     return digest.hexdigest()
 
@@ -81,12 +63,12 @@ def visible_gpus() -> list[str]:
 def machine() -> str:
     """What containers of one host have in common, whatever their host names: its boot."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf8").strip()
     except OSError:
         return platform.node()
 
 
-def measure(task: Task, scratch: Path) -> dict[str, bytes]:
+def measure(task: Task, notebook: str, scratch: Path) -> dict[str, bytes]:
     """Execute the notebook in `scratch` and return the session's folder, file by file.
 
     Raises
@@ -95,13 +77,13 @@ def measure(task: Task, scratch: Path) -> dict[str, bytes]:
         The project on this machine is another one than the plan's, more than one GPU is visible,
         the notebook failed, or it left no complete session.
     """
-    _check_worker(task)
-    folder, name = scratch / task.session, Path(task.notebook).name
+    _check_worker(task, notebook)
+    folder, name = scratch / task.session, Path(notebook).name
     folder.mkdir()
     started = time.time()
     try:
         papermill.execute_notebook(
-            ROOT / task.notebook,
+            ROOT / notebook,
             folder / f".{name}",  # papermill rewrites it after each cell
             {**task.parameters, "session": task.session, "results_dir": str(scratch)},
             cwd=ROOT,
@@ -116,30 +98,22 @@ def measure(task: Task, scratch: Path) -> dict[str, bytes]:
         told = f"{type(error).__name__}: {error}"
         raise SessionError(f"on {platform.node()}: {first_lines(told)}") from None
     (folder / f".{name}").rename(folder / name)
-    try:
-        read_session(folder)
-    except ResultsError as error:
-        raise SessionError(f"on {platform.node()}: {first_lines(str(error))}") from None
-    facts = {
-        "campaign": task.campaign,
-        "session": task.session,
-        "set": task.set,
-        "repetition": task.repetition,
-        "parameters": task.parameters,
-        "code": task.code,
-        "host": platform.node(),
-        "machine": machine(),
-        "visible_gpus": visible_gpus(),
-        "started_s": started,
-        "finished_s": time.time(),
-    }
-    write_file(folder / FACTS, json.dumps(facts, indent=2).encode())
+    facts = Facts(
+        **task.model_dump(),
+        host=platform.node(),
+        machine=machine(),
+        visible_gpus=visible_gpus(),
+        started_s=started,
+        finished_s=time.time(),
+    )
+    (folder / FACTS).write_text(facts.model_dump_json(indent=2), encoding="utf8")
+    read_finished(folder, task)
     files = (path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
-def _check_worker(task: Task) -> None:
-    if code_hash(task.notebook) != task.code:
+def _check_worker(task: Task, notebook: str) -> None:
+    if code_hash(notebook) != task.code:
         raise SessionError(
             f"on {platform.node()}: the project in {ROOT} is not the one that the plan was read "
             "with: bring both to the same commit"
@@ -150,9 +124,3 @@ def _check_worker(task: Task) -> None:
             f"on {platform.node()}: this worker sees {len(gpus)} GPUs, and another worker may use "
             "the same: start one worker per GPU, each with its own CUDA_VISIBLE_DEVICES"
         )
-
-
-def first_lines(text: str) -> str:
-    """The first lines of an error that say something, on one line."""
-    lines = [line.strip() for line in text.splitlines() if line.strip(" -")]
-    return " | ".join(lines[:ERROR_LINES])[:500]

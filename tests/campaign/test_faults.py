@@ -13,9 +13,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from helpers.after.campaign.merge import FAILURES, TABLE, is_finished
+from helpers.after.campaign.merge import FAILURES, TABLE
 from helpers.after.campaign.plan import read_plan
-from helpers.after.campaign.session import ROOT
+from helpers.after.campaign.session import NOTEBOOK, ROOT
+from helpers.after.campaign.stored import FACTS
 from tests.campaign.dask_processes import cluster
 from tests.campaign.stand_in import FAILING_SEED, write_notebook
 
@@ -27,13 +28,24 @@ SMALL = {
 }
 
 
-def start_campaign(plan: Path, address: str, results: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "helpers.after.campaign", plan, "--scheduler", address]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+COMMAND = """
+import sys
+from functools import partial
+from helpers.after.campaign import runner
+runner.run_campaign = partial(runner.run_campaign, notebook=sys.argv.pop(1))
+runner.main()
+"""
+
+
+def start_campaign(plan: Path, notebook: str, address: str, results: Path) -> subprocess.Popen:
+    """`python -m helpers.after.campaign`, with this notebook."""
     return subprocess.Popen(
-        [*map(str, command), "--results-dir", str(results)],
+        [
+            *(sys.executable, "-c", COMMAND, notebook, str(plan)),
+            *("--scheduler", address, "--results-dir", str(results)),
+        ],
         cwd=ROOT,
-        env=environment,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -43,7 +55,7 @@ def start_campaign(plan: Path, address: str, results: Path) -> subprocess.Popen:
 def landed(results: Path) -> dict[str, float]:
     """The sessions that are there, and when they landed."""
     folders = [path for path in results.glob("campaign_*/s*") if path.is_dir()]
-    assert all(is_finished(folder) for folder in folders)  # no half one, at any moment
+    assert all((folder / FACTS).exists() for folder in folders)  # no half one, at any moment
     return {folder.name: (folder / "session.json").stat().st_mtime_ns for folder in folders}
 
 
@@ -57,14 +69,14 @@ def kill_until(campaign, results, running, chance, *, count, every_s, stop_at) -
             next_kill = time.monotonic() + chance.uniform(0.5, 1.5) * every_s
 
 
-def survive(tmp_path, plan: dict, failing: int, *, kills: int, every_s: float, **environment):
+def survive(tmp_path, plan, notebook, failing: int, *, kills: int, every_s: float, **environment):
     """A campaign whose workers are killed, whose scheduler dies half-way, and that goes on."""
     file, results = tmp_path / "plan.yml", tmp_path / "results"
     file.write_text(yaml.safe_dump(plan))
     chance, begun = random.Random(8), time.monotonic()
-    planned = len(list(read_plan(file).tasks()))
+    planned = len(list(read_plan(file, notebook).tasks()))
     with cluster(tmp_path / "dask", 4, **environment) as running:
-        first = start_campaign(file, running.address, results)
+        first = start_campaign(file, notebook, running.address, results)
         half = {"count": kills // 2, "every_s": every_s, "stop_at": planned // 2}
         kill_until(first, results, running, chance, **half)
         running.kill_all()  # the scheduler first
@@ -74,7 +86,7 @@ def survive(tmp_path, plan: dict, failing: int, *, kills: int, every_s: float, *
         before = landed(results)
         assert planned // 2 <= len(before) < planned - failing
         running.start()
-        second = start_campaign(file, running.address, results)
+        second = start_campaign(file, notebook, running.address, results)
         rest = {"count": kills - kills // 2, "every_s": every_s, "stop_at": planned + 1}
         kill_until(second, results, running, chance, **rest)
         said = second.communicate(timeout=300)
@@ -105,10 +117,10 @@ def test_killed_workers_and_a_killed_scheduler_with_a_stand_in(tmp_path):
     plan = {
         "parameters": {"seed": [0, 1, 2, 3, 4, FAILING_SEED]},
         "repetitions": 2,
-        "notebook": str(write_notebook(tmp_path / "stand_in.ipynb")),
     }
+    notebook = str(write_notebook(tmp_path / "stand_in.ipynb"))
     environment = {"STAND_IN_LOG": str(log), "STAND_IN_S": "0.5"}
-    _, failures = survive(tmp_path, plan, 2, kills=4, every_s=2, **environment)
+    _, failures = survive(tmp_path, plan, notebook, 2, kills=4, every_s=2, **environment)
     assert all("RuntimeError: no GPU likes seed 13" in one["error"] for one in failures)
     measured = Counter(log.read_text().split())
     assert len(measured) == 10  # at least once each; again only where a worker died meanwhile
@@ -119,5 +131,5 @@ def test_killed_workers_and_a_killed_scheduler_with_a_stand_in(tmp_path):
 def test_killed_workers_and_a_killed_scheduler_with_the_notebook_itself(tmp_path):
     sets = [{**SMALL, "seed": list(range(10))}, {**SMALL, "device": "cuda:7"}]
     plan = {"parameters": sets, "repetitions": 4}
-    _, failures = survive(tmp_path, plan, 4, kills=10, every_s=40, OMP_THREAD_LIMIT="1")
+    _, failures = survive(tmp_path, plan, NOTEBOOK, 4, kills=10, every_s=40, OMP_THREAD_LIMIT="1")
     assert all("DeviceError: device='cuda:7' cannot be had" in one["error"] for one in failures)

@@ -1,0 +1,175 @@
+"""Campaigns on Dask: embedded cluster and existing one, who may connect, what sessions see."""
+
+import json
+import os
+import socket
+import ssl
+from functools import partial
+
+import pytest
+import yaml
+
+from helpers.after.campaign.merge import FAILURES, TABLE
+from helpers.after.campaign.plan import PlanError, make_plan
+from tests.campaign.dask_processes import cluster, free_port
+from tests.campaign.stand_in import write_notebook
+
+pytest.importorskip("distributed", reason="needs Dask: run by `make test-campaign`")
+
+import dask
+from distributed import Client, Security
+
+from helpers.after.campaign import runner
+from helpers.after.campaign.cluster import connected
+
+TIMEOUTS = {"distributed.comm.timeouts.connect": "2s"}
+
+
+@pytest.fixture
+def run_plan(tmp_path):
+    notebook = str(write_notebook(tmp_path / "stand_in.ipynb"))
+
+    def run(scheduler=None, tls=None, **content):
+        file = tmp_path / "plan.yml"
+        file.write_text(yaml.safe_dump(content))
+        return runner.run_campaign(file, scheduler, tmp_path, tls, notebook)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    """The three files of somebody's TLS cluster, and those of somebody else's."""
+
+    def written(name):
+        folder, made = tmp_path_factory.mktemp(name), Security.temporary()
+        texts = {
+            "ca_file": made.tls_ca_file,
+            "cert": made.tls_client_cert,
+            "key": made.tls_client_key,
+        }
+        for file, text in texts.items():
+            (folder / file).write_text(text)
+        return {file: folder / file for file in texts}
+
+    return written("own"), written("others")
+
+
+def test_attack_A5_the_embedded_cluster_pins_a_worker_per_gpu_and_keeps_a_users_threads(
+    run_plan, monkeypatch, capsys
+):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b")  # the stand-in asks CUDA nothing
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # the user's own, and Dask's own value
+    kinds = [{"GPU": 1, "GPU0": 1}, {"GPU": 1, "GPU1": 1}]
+    plan = {"parameters": {"seed": [0, 1]}, "resources": kinds}
+    outcome = run_plan(**plan)
+    assert (outcome.finished, outcome.planned, outcome.failures) == (4, 4, {})
+    assert set(outcome.rows["torch_threads"]) == {1}  # OMP_NUM_THREADS in the kernel
+    seen = {
+        path.parent.name: json.loads(path.read_text())["visible_gpus"]
+        for path in outcome.folder.glob("s*/campaign.json")
+    }
+    assert seen == {
+        f"s000{number}-r0001-GPU{index}": [gpu]
+        for number in (1, 2)
+        for index, gpu in enumerate(("GPU-a", "GPU-b"))
+    }
+    names = {path.name for path in outcome.folder.iterdir()}
+    assert {TABLE, FAILURES, "comparaison.csv", "comparaison.png"} <= names
+    assert "Tableau de bord de Dask : http" in capsys.readouterr().out
+
+    def down(*_):
+        raise runner.CampaignError("no cluster today")
+
+    monkeypatch.setattr(runner, "connected", down)  # would be called to measure anything
+    assert run_plan(**plan).rows.equals(outcome.rows)
+    assert "4 sessions, dont 4 déjà finies" in capsys.readouterr().out
+    # attack A10: one damaged session is measured again, and told where that cannot be
+    (outcome.folder / "s0001-r0001-GPU0" / "results.csv").write_bytes(b"\xff")
+    with pytest.raises(runner.CampaignError, match="no cluster today"):
+        run_plan(**plan)
+    (failure,) = json.loads((outcome.folder / FAILURES).read_text())
+    assert failure["session"] == "s0001-r0001-GPU0"
+    assert (outcome.folder / TABLE).read_text().count("\n") == 1 + 3 * 2
+
+
+def test_attack_A6_nobody_else_connects_to_the_embedded_cluster(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    with dask.config.set(TIMEOUTS), connected(None, make_plan({}), {}) as client:
+        address = client.scheduler.address
+        (worker,) = client.scheduler_info()["workers"]
+        for target in (address, worker):  # one that checks nothing still has no certificate
+            assert target.startswith("tls://127.0.0.1")
+            host, port = target.removeprefix("tls://").split(":")
+            context = ssl.create_default_context()
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            with (
+                socket.create_connection((host, port), 5) as plain,
+                pytest.raises(ssl.SSLError, match=r"(?i)certificate.required|handshake.failure"),
+            ):
+                context.wrap_socket(plain).recv(1)
+        join = partial(Client, timeout=2, set_as_default=False)
+        with pytest.raises(OSError, match="TCP"):
+            join(address.replace("tls://", "tcp://"))
+        with pytest.raises(OSError, match="certificate does not match"):
+            join(address, security=Security.temporary())
+        join(address, security=client.security).close()  # the owner's own keys
+        seen = client.run(lambda: {name: os.environ.get(name) for name in ("OMP_NUM_THREADS",)})
+        assert list(seen.values()) == [{"OMP_NUM_THREADS": None}]  # attack A5: Dask sets nothing
+
+
+def test_attack_A7_a_tls_scheduler_is_used_with_its_three_files(run_plan, tmp_path, certificates):
+    own, others = certificates
+    plan = {"parameters": {"seed": [0]}}
+    threads = {"OMP_NUM_THREADS": "1"}  # attack A5: set by whoever started the workers
+    with cluster(tmp_path / "dask", 1, own, **threads) as running, dask.config.set(TIMEOUTS):
+        for tls in (others, {}, {"ca_file": own["ca_file"]}, {**own, "key": tmp_path / "no"}):
+            with pytest.raises(runner.CampaignError, match="tls"):
+                run_plan(running.address, tls, **plan)
+        outcome = run_plan(running.address, own, **plan)
+    assert (outcome.finished, outcome.failures) == (1, {})
+    assert set(outcome.rows["torch_threads"]) == {1}
+
+
+def test_sessions_that_share_a_host_say_so_or_take_turns(run_plan, tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    with cluster(tmp_path / "dask", 2, STAND_IN_S="1.5") as running:
+        outcomes = {
+            exclusive: run_plan(
+                running.address, parameters={"seed": [0, 1, 2, 3]}, exclusive_host=exclusive
+            )
+            for exclusive in (False, True)
+        }
+    assert outcomes[False].rows["host_shared"].any()
+    assert not outcomes[True].rows["host_shared"].any()
+    assert outcomes[True].finished == 4
+    assert set(outcomes[True].rows["torch_threads"]) == {0}  # attack A5: the nanny's 1 is undone
+
+
+def test_what_no_local_worker_offers_is_refused(run_plan, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(PlanError, match=r"no worker of this machine offers .*H100"):
+        run_plan(resources={"GPU": 1, "H100": 1})
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:{port}", "nothing://"])
+def test_a_scheduler_that_does_not_answer_is_named(run_plan, address):
+    address = address.format(port=free_port())
+    with (
+        dask.config.set(TIMEOUTS),
+        pytest.raises(runner.CampaignError, match="no Dask scheduler answers"),
+    ):
+        run_plan(address)
+
+
+def test_the_command_says_what_is_wrong(tmp_path, monkeypatch):
+    (tmp_path / "plan.yml").write_text("repetitions: 0")
+    arguments = ["campaign", str(tmp_path / "plan.yml"), "--results-dir", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", arguments)
+    with pytest.raises(SystemExit, match=r"error: .*plan.yml: repetitions: got 0"):
+        runner.main()
+    (tmp_path / "plan.yml").write_text("repetitions: 1")
+    monkeypatch.setattr("sys.argv", [*arguments, "--scheduler", "tls://127.0.0.1:1"])
+    with pytest.raises(SystemExit, match="needs --tls-ca-file, --tls-cert and --tls-key"):
+        runner.main()
