@@ -74,7 +74,7 @@ class Cluster:
 
     def _spawn(self, *arguments) -> None:
         command = [sys.executable, "-m", "dask", *map(str, (*arguments, *self.tls))]
-        with open(self.folder / f"{arguments[0]}.log", "a") as log:
+        with open(self.folder / f"{arguments[0]}.log", "a", encoding="utf-8") as log:
             process = subprocess.Popen(
                 command,
                 cwd=ROOT,

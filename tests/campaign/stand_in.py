@@ -62,7 +62,8 @@ def measure(results_dir: str, session: str, seed: int) -> None:
     pinned = os.environ.get("CUDA_VISIBLE_DEVICES")
     threads = int(os.environ.get("OMP_NUM_THREADS", "0"))
     told = environment(
-        gpu=pinned and {"uuid": pinned}, cpu={"model": "a processor", "torch_threads": threads}
+        gpu=pinned and {"name": "GPU", "uuid": pinned},
+        cpu={"model": "a processor", "torch_threads": threads},
     )
     write_session(results_dir, session, env=told)
     if log := os.environ.get("STAND_IN_LOG"):

@@ -88,13 +88,15 @@ def test_a_second_process_is_refused_and_leftovers_are_cleared(tmp_path):
 
 
 def test_the_table_holds_every_run_digit_for_digit(tmp_path, campaign):
-    gpu = environment(gpu={"uuid": "GPU-1"}, cuda={"driver": "580.1", "cudnn": "9.19"})
+    gpu = environment(
+        gpu={"name": "GPU", "uuid": "GPU-1"}, cuda={"driver": "580.1", "cudnn": "9.19"}
+    )
     land(campaign, task_of("s1"), files_of(tmp_path, "s1", (1 / 3, 1.5), gpu))
     land(campaign, task_of("s2"), files_of(tmp_path, "s2", (2.5,)))
     sessions, damaged = merged(campaign, map(task_of, ("s1", "s2", "s3")))  # s3 is not there yet
     write_tables(campaign, [row for own in sessions.values() for row in own], damaged)
     assert json.loads((campaign / FAILURES).read_text()) == []
-    with open(campaign / TABLE, newline="") as file:
+    with open(campaign / TABLE, encoding="utf-8", newline="") as file:
         header, *lines = csv.reader(file)
     assert tuple(header) == (*ADDED, *COLUMNS)
     rows = [dict(zip(header, line, strict=True)) for line in lines]
@@ -104,7 +106,7 @@ def test_the_table_holds_every_run_digit_for_digit(tmp_path, campaign):
         **{"host": "node1", "gpu_uuid": "GPU-1", "driver": "580.1"},
         **{"cudnn": "9.19", "commit": "abc"},
     }
-    with open(campaign / "s1" / "results.csv", newline="") as file:
+    with open(campaign / "s1" / "results.csv", encoding="utf-8", newline="") as file:
         own = next(csv.DictReader(file))
     assert {name: rows[0][name] for name in COLUMNS} == own
     assert float(own["lat_p95"]) == read_results(campaign / "s1/results.csv")["lat_p95"][0] == 1 / 3
@@ -166,7 +168,7 @@ def test_attack_A10_a_session_of_other_code_or_another_plan_is_not_finished(
 
 @pytest.mark.parametrize("name", ["=cmd|' /C calc'!A0", "@x", r"$\frac{$", "x" * 30_000, "$"])
 def test_attack_A12_no_name_of_a_device_is_a_formula(tmp_path, campaign, name):
-    gpu = environment(gpu={"uuid": "=x"}, git={"commit": "=x"})
+    gpu = environment(gpu={"name": "GPU", "uuid": "=x"}, git={"commit": "=x"})
     files = files_of(tmp_path, "s1", env=gpu, row={"gpu_name": name}, host=name)
     land(campaign, task_of("s1"), files)
     sessions, _ = merged(campaign, [task_of("s1")])

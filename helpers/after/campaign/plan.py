@@ -25,13 +25,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from helpers.after.campaign.session import NOTEBOOK, code_hash
 from helpers.after.campaign.stored import Task
-from helpers.parameters import validate
+from helpers.annex.variants.select import variants_problem
+from helpers.models import model_problem
+from helpers.parameters import checked
 
 OURS = {
     "session": "a campaign names its sessions itself",
     "results_dir": "a campaign decides where its results go",
     "strict": "the campaign's table holds every session's verdict",
 }
+NAMES = {"model": model_problem, "variants": variants_problem}
 MOST_SESSIONS, MOST_BYTES, MOST_DEPTH = 10_000, 100_000, 10
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,30}$")]
@@ -162,10 +165,10 @@ def make_plan(content: Any, notebook: str = NOTEBOOK) -> Plan:
     for number, one in enumerate(asked, start=1):
         for crossing in itertools.product(*one.values()):
             try:
-                checked = asdict(validate(**dict(zip(one, crossing, strict=True))))
+                found = asdict(checked(dict(zip(one, crossing, strict=True)), **NAMES))
             except ValueError as error:
                 raise PlanError(f"parameters, entry {number}: {error}") from None
-            sets.append({name: value for name, value in checked.items() if name not in OURS})
+            sets.append({name: value for name, value in found.items() if name not in OURS})
     seen: dict[str, int] = {}
     for number, one in enumerate(sets, start=1):
         first = seen.setdefault(json.dumps(one), number)
