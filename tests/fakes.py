@@ -28,6 +28,7 @@ def make_result(host_ms, gpu_ms=None, **changes) -> LatencyResult:
         "host": summarise(np.asarray(host_ms, dtype=float)),
         "gpu": None if gpu_ms is None else summarise(np.asarray(gpu_ms, dtype=float)),
         "gpu_unavailable": NO_GPU if gpu_ms is None else "",
+        "gpu_unavailable_why": "no CUDA GPU" if gpu_ms is None else "",
         "warmup_ms": np.full(50, 2.0),
         "warmup_used": 50,
         "steady": True,

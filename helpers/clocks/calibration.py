@@ -122,8 +122,10 @@ def calibrate(device: torch.device) -> CalibrationReceipt:
         return CalibrationReceipt(tuple(clocks), gpu_timer_ratio(spin), "")
     except Exception as error:  # no compiler, launches that wait, a GPU that is lost …
         blocking = os.environ.get("CUDA_LAUNCH_BLOCKING", "0") not in ("", "0")
-        variable = "CUDA_LAUNCH_BLOCKING is set; " if blocking else ""
-        return CalibrationReceipt(tuple(clocks), None, variable + first_line(error))
+        reason = first_line(error)
+        if blocking and "CUDA_LAUNCH_BLOCKING" not in reason:
+            reason = f"CUDA_LAUNCH_BLOCKING is set; {reason}"
+        return CalibrationReceipt(tuple(clocks), None, reason)
 
 
 class Spin:

@@ -1,5 +1,6 @@
 """The verdict of the day in French sentences: what was met, on which clock, and if not, why."""
 
+import os
 from collections.abc import Sequence
 
 from helpers import clocks
@@ -121,6 +122,7 @@ def verdict_sentences(
         for result in validation.results
         if result.gpu is None
     )
+    sentences += dict.fromkeys(filter(None, map(_conditions, validation.results)))
     reason = f" ({receipt.reason})" if receipt.reason else ""
     sentences.append(f"Étalonnage : {RECEIPTS[receipt.status]}{reason}.")
     sentences.append(_copies(profile, unseen))
@@ -135,6 +137,24 @@ def verdict_markdown(sentences: Sequence[str]) -> str:
     """Lay the verdict's sentences out: the headline as a title, the others as a list."""
     headline, *others = sentences
     return "\n".join([f"### {headline}", "", *(f"- {sentence}" for sentence in others)])
+
+
+def _conditions(result: LatencyResult) -> str:
+    """What was not as the precision requires during a run, "" if all was."""
+    seen = result.conditions
+    if seen.required_for(result.precision):
+        return ""
+    told = {
+        "TF32 permis dans les convolutions": seen.tf32_convolutions,
+        "TF32 permis dans les produits matriciels": seen.tf32_matmul,
+        "des modules hors du mode eval": seen.modules_in_eval != seen.modules,
+        "gradient calculé": seen.grad_enabled,
+        "ramasse-miettes actif": seen.gc_enabled,
+    }
+    found = ", ".join(name for name, raised in told.items() if raised) or "TF32 interdit"
+    forced = os.environ.get("NVIDIA_TF32_OVERRIDE")
+    why = f" ; NVIDIA_TF32_OVERRIDE={forced} l'impose" if forced is not None else ""
+    return f"ATTENTION, conditions de précision non tenues ({result.precision}) : {found}{why}."
 
 
 def no_gpu_clock(result: LatencyResult) -> str:

@@ -1,8 +1,9 @@
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from fakes import make_result
+from fakes import AS_REQUIRED, make_result
 
 from helpers import bench_latency, clocks
 from helpers.clocks.calibration import CalibrationReceipt
@@ -106,3 +107,13 @@ def test_strict_makes_a_missed_criterion_an_error():
     enforce(validation(clock="host"), strict=False)
     with pytest.raises(AcceptanceError, match=r"NON ACCEPTÉ.*strict"):
         enforce(validation(clock="host"), strict=True)
+
+
+def test_tf32_forced_from_outside_is_said(monkeypatch):
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    forced = replace(AS_REQUIRED, tf32_matmul=True)
+    results = [make_result(samples(2.0, i), samples(1.3, i), conditions=forced) for i in range(3)]
+    text = "\n".join(verdict_sentences(judge(results), RECEIPT, CLEAN))
+    assert "produits matriciels" in text
+    assert "NVIDIA_TF32_OVERRIDE=1" in text
+    assert "conditions" not in "\n".join(verdict_sentences(validation(), RECEIPT, CLEAN))
