@@ -161,7 +161,7 @@ def test_the_gpu_clock_decides_where_it_exists_and_the_host_stays_visible():
 
 
 def test_no_clock_stands_in_for_another_unseen():
-    results = [make_result(series(2.0), gpu_unavailable="waits inside") for _ in range(3)]
+    results = [make_result(series(2.0), gpu_unavailable_why="waits inside") for _ in range(3)]
     assert deciding_clock("auto", results) == "host"
     with pytest.raises(RuntimeError, match="waits inside"):
         judge(results, clock="gpu")
