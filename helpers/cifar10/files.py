@@ -61,7 +61,7 @@ def _read_sprites(folder: Path) -> tuple:
     sprites = []
     for name in [name for name in SPRITE_MD5 if name.endswith(".png")]:
         with Image.open(folder / name, formats=["PNG"]) as sprite:
-            sprites.append(np.asarray(sprite).reshape(-1, 32, 32, 3))
+            sprites.append(np.array(sprite).reshape(-1, 32, 32, 3))  # writable: torch warns else
     train, test = (json.loads((folder / f"{s}_lables.json").read_bytes()) for s in FINGERPRINT)
     return np.concatenate(sprites[:-1]), train, sprites[-1], test
 

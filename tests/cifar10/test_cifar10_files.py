@@ -55,6 +55,8 @@ def test_files_at_hand_are_used(fake, tmp_path, form, place):
     np.testing.assert_array_equal(data.test_labels, fake.labels[100:])
     assert (data.train_images.dtype, data.train_labels.dtype) == (np.uint8, np.int64)
     assert data.test_images.flags.c_contiguous
+    assert data.train_images.flags.writeable  # torch warns of others
+    assert data.test_images.flags.writeable
     assert sorted(tmp_path.rglob("*")) == before
 
 
