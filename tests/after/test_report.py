@@ -99,6 +99,8 @@ class Tags(HTMLParser):
 
 def test_runs_verdict_and_files_are_printed(session):
     text = session_text(session)
+    assert text.splitlines()[0] == session.sentences[0]
+    assert "gpu_p95" in text.splitlines()[-1 - len(session.rows)]  # the table comes last
     for expected in ("synthetic", "lat_p95", "ACCEPTÉ — tout va bien", "run_1.npz"):
         assert expected in text
     assert str(session.folder) in text

@@ -18,17 +18,17 @@ SHOWN += ["flags"]
 
 
 def session_text(session: StoredSession) -> str:
-    """The table of runs, the verdict and where the files are, as plain text."""
+    """The verdict, headline first, where the files are, and last the table of runs."""
     table = session.rows[SHOWN]
     text = "\n".join(
         [
-            f"Session {session.name}, jeu de données {session.dataset}, latences en ms",
-            table.to_string(index=False, float_format="%.4f", decimal=",", na_rep="-"),
-            "",
             *session.sentences,
             "",
             f"Fichiers dans {session.folder} : {', '.join(session.files)}",
             f"CSV publié : {session.folder.parent / PUBLISHED}",
+            "",
+            f"Session {session.name}, jeu de données {session.dataset}, latences en ms",
+            table.to_string(index=False, float_format="%.4f", decimal=",", na_rep="-"),
         ]
     )
     # A terminal obeys control characters, and these texts may come from anywhere.
