@@ -124,6 +124,17 @@ def test_a_fresh_process_that_ends_too_early_is_explained(monkeypatch):
     )
 
 
+def test_a_gpu_that_one_process_may_use_is_named(monkeypatch):
+    def busy(*_, **__):
+        raise torch.AcceleratorError(
+            "CUDA error: CUDA-capable device(s) is/are busy or unavailable"
+        )
+
+    monkeypatch.setattr(validation, "ProcessPoolExecutor", busy)
+    with pytest.raises(RuntimeError, match=r"exclusive compute mode.*isolation='none'"):
+        list(validation_runs(TinyNet(), BATCHES, device=CPU, **FRESH))
+
+
 def test_a_model_that_no_fresh_process_can_take_is_named():
     reason = r"cannot hand this model \(function\) to a fresh process: it is no nn\.Module\. Use"
     with pytest.raises(ValueError, match=reason):
