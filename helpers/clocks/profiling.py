@@ -50,7 +50,7 @@ def detached_profile(device: torch.device) -> Iterator[profile]:
     """Profile what is inside, then detach CUPTI, NVIDIA's tracing library, from the process.
 
     torch leaves it attached (https://github.com/pytorch/pytorch/issues/144455), and every later
-    launch pays for it, which `tests.gpu.profiler` measures. Told to tear down, Kineto does so in a
+    launch pays for it. Told to tear down, Kineto does so in a
     thread of its own, when some CUDA call returns: hence the calls at the end, before it is told
     otherwise.
     """

@@ -119,7 +119,7 @@ LAUGHS = "a: &a [x]\n" + "".join(
         ("repetitions: 1\nrepetitions: 2", "line 2: 'repetitions' is there twice"),
         ("parameters: {seed: 0, 'seed': 1}", "'seed' is there twice"),
         ("parameters: {<<: {seed: 1}, seed: 0}", "<<"),
-        ("notebook: /tmp/anything.ipynb", "notebook"),
+        ("notebook: elsewhere/anything.ipynb", "notebook"),
         ("#" * 200_000, "100,000 bytes"),
     ],
     ids=range(12),
