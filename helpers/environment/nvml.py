@@ -16,7 +16,6 @@ except Exception as error:  # absent, or an old package of that name that this P
 # Values of NVML's C interface, which never change; an old `pynvml` lacks some of their names.
 CLOCK_SM, CLOCK_MEMORY, TEMPERATURE_GPU = 1, 2, 0
 POLICY_POWER, POLICY_THERMAL = 0, 1
-NOT_INSTALLED = "NVMLError_LibraryNotFound"  # no NVIDIA driver at all: no fault of this machine
 MIG_INSTANCE, MIG_PARENT = "MIG instance", "parent GPU of a MIG instance"
 
 
@@ -31,9 +30,14 @@ def nvml_problem() -> str | None:
     return None
 
 
+def is_absent(problem: str) -> bool:
+    """Does `nvml_problem` say that there is no NVIDIA driver at all, which is no fault?"""
+    return problem.startswith("NVMLError_LibraryNotFound")
+
+
 def nvml_remedy() -> str | None:
-    """The two commands that help where `pynvml` is not nvidia-ml-py's; None where it is."""
-    # The old package is a folder, which hides the file of the same name.
+    """The commands that help where `pynvml` is an old package, not nvidia-ml-py's module."""
+    # The old one is a folder, which hides the file of the same name.
     if pynvml is not None and not hasattr(pynvml, "__path__"):
         return None
     version = attempt(metadata.version, "nvidia-ml-py")
@@ -59,8 +63,7 @@ def find_gpu(device: torch.device) -> tuple[Any, str | None]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0]
     uuids = [visible] if visible.startswith("MIG-") else []  # CUDA sees one MIG instance at most
     uuid = getattr(seen, "uuid", None)
-    uuids += [f"GPU-{uuid}", f"MIG-{uuid}"]
-    for name in uuids:
+    for name in (*uuids, f"GPU-{uuid}", f"MIG-{uuid}"):
         if handle := attempt(query, "nvmlDeviceGetHandleByUUID", name):
             break
     else:
@@ -72,8 +75,8 @@ def find_gpu(device: torch.device) -> tuple[Any, str | None]:
 
 
 def _by_bus(seen: Any) -> Any:
-    bus = (seen.pci_domain_id, seen.pci_bus_id, seen.pci_device_id)
-    return query("nvmlDeviceGetHandleByPciBusId", "{:08x}:{:02x}:{:02x}.0".format(*bus))
+    bus = f"{seen.pci_domain_id:08x}:{seen.pci_bus_id:02x}:{seen.pci_device_id:02x}.0"
+    return query("nvmlDeviceGetHandleByPciBusId", bus)
 
 
 def nvml_handle(device: torch.device) -> Any:
