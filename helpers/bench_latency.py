@@ -11,9 +11,7 @@ import torch
 from helpers.clocks import GpuClock, NotQueueableError, host_latencies
 from helpers.clocks.checks import (
     DISTINCT_INPUTS,
-    ModelError,
     check_count,
-    check_device,
     check_output,
     check_repeats,
     check_unchanged,
@@ -24,13 +22,12 @@ from helpers.clocks.checks import (
 from helpers.clocks.conditions import ConditionsSeen, measuring_conditions
 from helpers.clocks.warmup import Warmup, warm_up
 from helpers.environment.facts import first_line
-from helpers.stats import LatencySummary, percentile, summarise
+from helpers.stats import LatencySummary, summarise
 
 __all__ = [
     "DISTINCT_INPUTS",
     "Bench",
     "LatencyResult",
-    "ModelError",
     "Run",
     "benchmark_latency",
     "move_inputs",
@@ -143,7 +140,6 @@ def prepared(
     """Everything that comes before the first sample; yields a warm `Bench`, restores on exit."""
     check_count("warmup_iters", warmup_iters)
     device = torch.device(device) if device is not None else device_of(model)
-    check_device(model, device)
     inputs = move_inputs(dataloader, device)
     with measuring_conditions(model, precision) as seen:
         bench = Bench(model, inputs, device, precision, seen, clock)
@@ -255,7 +251,6 @@ class Run:
         if self._given_up is not None:
             gpu, unavailable, why = [], self._given_up.reason, str(self._given_up)
             rejected += [*(g.samples_ms for g in taken), self._given_up.taken_ms]
-        launches = np.concatenate([g.launch_ms for g in gpu]) if gpu else None
         return LatencyResult(
             host=summarise(np.concatenate(self._host)),
             gpu=summarise(np.concatenate([g.samples_ms for g in gpu])) if gpu else None,
@@ -267,7 +262,7 @@ class Run:
             retried_batches=sum(g.retried_batches for g in taken),
             rejected_gpu_ms=np.concatenate(rejected) if rejected else np.zeros(0),
             queued_forwards=bench.gpu_clock.batch if bench.gpu_clock else 0,
-            launch_ms=percentile(launches, 0.5) if launches is not None else None,
+            launch_ms=None,
             wall_s=self._wall,
             batch_size=bench.inputs[0].shape[0],
             input_shape=tuple(bench.inputs[0].shape),

@@ -54,7 +54,7 @@ def test_conditions_hold_inside_and_the_model_is_as_before():
     )
     result = benchmark_latency(model, loader(), 2, 20)
     assert set(seen) == {(False, False, False)}
-    assert result.conditions.as_required
+    assert result.conditions.required_for("fp32")
     assert model.training
 
 

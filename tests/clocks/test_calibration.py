@@ -5,7 +5,7 @@ import torch
 from helpers.clocks import calibration
 from helpers.clocks.calibration import CalibrationReceipt, calibrate, judge
 
-STEPS = ("Spin", "_calibrate_host_gpu", "_calibrate_gpu", "gpu_timer_ratio")
+STEPS = ("Spin", "calibrate_host", "calibrate_gpu", "gpu_timer_ratio")
 
 
 def points(read):
@@ -68,14 +68,12 @@ def test_a_cpu_gets_a_receipt_for_its_host_clock():
 @pytest.mark.parametrize(
     "error", [RuntimeError("no compiler"), OSError("CUDA_HOME"), AttributeError(), ImportError()]
 )
-@pytest.mark.parametrize(
-    "step", ["Spin", "_calibrate_host_gpu", "_calibrate_gpu", "gpu_timer_ratio"]
-)
+@pytest.mark.parametrize("step", STEPS)
 def test_whatever_fails_the_session_goes_on_uncalibrated(monkeypatch, error, step):
     for name in STEPS:
-        monkeypatch.setattr(calibration, name, lambda _: None)
+        monkeypatch.setattr(calibration, name, lambda *_: None)
 
-    def fails(_):
+    def fails(*_):
         raise error
 
     monkeypatch.setattr(calibration, step, fails)
@@ -111,7 +109,7 @@ class DelayedSpins:
     def forget(self):
         self.noted = []
 
-    def spin(self, duration_us):
+    def __call__(self, duration_us):
         self.launched += 1
         late = 2.0 if self.launched % self.every == 0 else 0.0
         self.noted.append(duration_us / 1e3 + late)
@@ -124,15 +122,14 @@ class DelayedSpins:
 @pytest.mark.parametrize("every", [3, 7, 10, 60])
 def test_a_display_refresh_spoils_no_calibration(monkeypatch, every):
     spins = DelayedSpins(every)
-    spins.device = torch.device("cpu")
 
     def latencies(call, inputs, iterations, device):
         if inputs == [None]:
             return np.full(iterations, 0.008)
-        return np.array([0.009 + spins.spin(inputs[0]) for _ in range(iterations)])
+        return np.array([0.009 + spins(inputs[0]) for _ in range(iterations)])
 
     monkeypatch.setattr(calibration, "host_latencies", latencies)
-    found = calibration._calibrate_host_gpu(spins)
+    found = calibration.calibrate_host(spins, torch.device("cpu"))
     assert found.within_limits
     assert found.intercept_ms == pytest.approx(0.009, abs=1e-4)
 

@@ -79,7 +79,7 @@ def test_modules_keep_their_own_mode():
     with measuring_conditions(model) as seen:
         assert not model.training
         assert (seen.modules, seen.modules_in_eval) == (3, 3)
-        assert seen.as_required
+        assert seen.required_for("fp32")
         assert seen.inference_mode
         assert not torch.is_grad_enabled()
     assert model.training
@@ -118,17 +118,12 @@ def test_a_disabled_gc_stays_disabled():
 def test_a_plain_function_has_no_modules():
     with measuring_conditions(lambda x: x) as seen:
         assert seen.modules == 0
-        assert seen.as_required
+        assert seen.required_for("fp32")
 
 
 def test_default_leaves_the_switches_as_found():
     with measuring_conditions(TinyNet(), "default") as seen:
         assert (seen.tf32_convolutions, seen.tf32_matmul) == (True, False)
-
-
-def test_unknown_precision_is_named():
-    with pytest.raises(ValueError, match="fp8"), measuring_conditions(TinyNet(), "fp8"):
-        pass
 
 
 @pytest.mark.parametrize(
@@ -141,4 +136,4 @@ def test_nvidias_own_variable_is_obeyed_over_torchs_switches(monkeypatch, overri
         monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", override)
     with measuring_conditions(TinyNet()) as conditions:
         assert (conditions.tf32_convolutions, conditions.tf32_matmul) == seen
-        assert conditions.as_required == met
+        assert conditions.required_for("fp32") == met

@@ -97,7 +97,7 @@ def test_a_run_in_a_fresh_process(monkeypatch):
     ((result, seen),) = validation_runs(model, BATCHES, device=CPU, **FRESH)
     assert result.host.n == 30
     assert len(seen) == 1
-    assert result.conditions.as_required
+    assert result.conditions.required_for("fp32")
     assert model.training
 
 
