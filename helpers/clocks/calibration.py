@@ -24,7 +24,7 @@ REPEATS = {10: 200, 30: 200, 100: 100, 300: 100, 1_000: 30, 3_000: 20, 10_000: 1
 # The host's clock also waits for the scheduler: below 0.1 ms it says nothing on a virtual machine.
 LIMITS = {"gpu": (0.001, 0.001), "host": (0.100, 0.010)}
 TIMER_SPINS_S = (0.3, 1.3)
-TIMER_LIMIT = 5e-4  # GPU timer against host clock over 1 s: half of the GPU clock's 0.1 %
+TIMER_LIMIT = 5e-4  # GPU timer against host clock: half of the GPU clock's 0.1 %
 
 
 @dataclass(frozen=True)
@@ -207,11 +207,10 @@ def smallest_step(readings_ms: np.ndarray) -> float | None:
 
 
 def gpu_timer_ratio(spin: Spin) -> float:
-    """GPU timer over host clock on long spins.
+    """GPU timer over host clock: events and the GPU's timer may share a time base, the host's not.
 
-    CUDA events and the GPU's timer may share a time base; the host's clock does not. The host may
-    wake up a millisecond late: what looks off the limit is measured twice more, and the median of
-    the three counts.
+    The host may wake up a millisecond late: what looks off the limit is measured twice more, and
+    the median of the three counts.
     """
     ratios = [_timer_ratio_once(spin)]
     if abs(ratios[0] - 1) > TIMER_LIMIT:
@@ -221,10 +220,9 @@ def gpu_timer_ratio(spin: Spin) -> float:
 
 def _timer_ratio_once(spin: Spin) -> float:
     """One short spin and one long: their difference cancels the launch overhead."""
-    readings = []
+    host, gpu = [], []
     for seconds in TIMER_SPINS_S:
         spin.forget()
-        host = host_latencies(spin, [int(seconds * 1e6)], 1, spin.device)[0]
-        readings.append((spin.median_ms(), host))
-    (gpu_a, host_a), (gpu_b, host_b) = readings
-    return (gpu_b - gpu_a) / (host_b - host_a)
+        host.append(host_latencies(spin, [int(seconds * 1e6)], 1, spin.device)[0])
+        gpu.append(spin.median_ms())
+    return (gpu[1] - gpu[0]) / (host[1] - host[0])

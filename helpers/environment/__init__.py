@@ -8,7 +8,7 @@ import torch
 from helpers.environment.compile import CompileCheck, check_compile_once
 from helpers.environment.facts import Check, Reader, collect_facts, cost
 from helpers.environment.gpu import collect_cuda, collect_gpu
-from helpers.environment.nvml import MIG_INSTANCE, is_absent
+from helpers.environment.nvml import MIG_INSTANCE, NO_DRIVER
 
 __all__ = ["Check", "DeviceError", "Machine", "cost", "look"]
 
@@ -107,7 +107,7 @@ def check(facts: dict) -> tuple[Check, ...]:
     ]
     if cuda["nvml_remedy"]:
         checks.append(Check("nvml_package", False, {"remedy": cuda["nvml_remedy"]}))
-    elif cuda["nvml"] and (cuda["torch_gpus"] or not is_absent(cuda["nvml"])):
+    elif cuda["nvml"] and (cuda["torch_gpus"] or NO_DRIVER not in cuda["nvml"]):
         checks.append(Check("nvml", False, {"why": cuda["nvml"]}))
     elif scope := gpu and gpu["nvml_reads"]:
         checks.append(Check("mig" if scope == MIG_INSTANCE else "mig_parent", True))

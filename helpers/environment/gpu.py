@@ -10,9 +10,9 @@ from helpers.environment.facts import Reader, first_line
 from helpers.environment.nvml import (
     CLOCK_MEMORY,
     CLOCK_SM,
+    NO_DRIVER,
     TEMPERATURE_GPU,
     find_gpu,
-    is_absent,
     nvml_problem,
     nvml_remedy,
     query,
@@ -80,7 +80,8 @@ def diagnose(cuda: dict) -> str:
         return "rocm_build"
     if not cuda["gpus"] and not cuda["torch_gpus"]:
         no_fault = any(words in cuda["problem"] for words in NO_GPU)
-        driver_fails = "NVMLError" in (cuda["nvml"] or "") and not is_absent(cuda["nvml"])
+        nvml = cuda["nvml"] or ""
+        driver_fails = "NVMLError" in nvml and NO_DRIVER not in nvml
         return "none" if no_fault and not driver_fails else "broken"
     if cuda["torch_cuda"] is None:
         return "cpu_build"

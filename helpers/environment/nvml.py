@@ -1,7 +1,6 @@
 """NVIDIA's management library, through nvidia-ml-py: opened here and nowhere else."""
 
 import os
-from importlib import metadata
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ except Exception as error:  # absent, or an old package of that name that this P
 # Values of NVML's C interface, which never change; an old `pynvml` lacks some of their names.
 CLOCK_SM, CLOCK_MEMORY, TEMPERATURE_GPU = 1, 2, 0
 POLICY_POWER, POLICY_THERMAL = 0, 1
+NO_DRIVER = "LibraryNotFound"  # none at all: no fault of this machine
 MIG_INSTANCE, MIG_PARENT = "MIG instance", "parent GPU of a MIG instance"
 
 
@@ -30,19 +30,11 @@ def nvml_problem() -> str | None:
     return None
 
 
-def is_absent(problem: str) -> bool:
-    """Does `nvml_problem` say that there is no NVIDIA driver at all, which is no fault?"""
-    return problem.startswith("NVMLError_LibraryNotFound")
-
-
 def nvml_remedy() -> str | None:
-    """The commands that help where `pynvml` is an old package, not nvidia-ml-py's module."""
-    # The old one is a folder, which hides the file of the same name.
-    if pynvml is not None and not hasattr(pynvml, "__path__"):
-        return None
-    version = attempt(metadata.version, "nvidia-ml-py")
-    pin = f"=={version}" if version else ""
-    return f"`pip uninstall pynvml`, then `pip install nvidia-ml-py{pin}`"
+    """What to type where `pynvml` is not nvidia-ml-py's module; None where it is."""
+    # An old package of that name is a folder, which hides the file.
+    right = pynvml is not None and not hasattr(pynvml, "__path__")
+    return None if right else "`pip uninstall pynvml`, then `pip install nvidia-ml-py`"
 
 
 def query(name: str, *args: Any) -> Any:

@@ -66,9 +66,6 @@ class Look:
     failed: dict[str, str]
 
 
-Snapshot = Look  # its name until validation reads `Look`
-
-
 @dataclass(frozen=True)
 class Process:
     """The process that measures: its pids, and how many CPUs the system counts.

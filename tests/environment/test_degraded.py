@@ -153,7 +153,7 @@ def test_a_pynvml_that_cannot_be_imported_is_named_with_what_to_type(error, answ
         monkeypatch.undo()
         importlib.reload(nvml)
     assert "old package" in found["record"]["cuda"]["nvml"]
-    assert any("pip install nvidia-ml-py==" in told for told in found["told"])
+    assert any("pip install nvidia-ml-py" in told for told in found["told"])
 
 
 def test_an_old_pynvml_is_read_as_far_as_it_goes(answers, monkeypatch):
