@@ -79,25 +79,40 @@ def reason(machine: Machine) -> str:
 
 def environment_table(machine: Machine) -> pd.DataFrame:
     """Show the machine's record in short, one row per subject."""
-    facts = machine.facts
+    facts, gpu = machine.facts, machine.facts["gpu"]
     software, cuda, cpu, system = (facts[name] for name in ("software", "cuda", "cpu", "system"))
     build = f"ROCm {cuda['torch_hip']}" if cuda["torch_hip"] else cuda["torch_cuda"]
     rows = {
         "Python": software["python"],
-        "PyTorch / torchvision": _join(software["torch"], software["torchvision"]),
-        "CUDA de PyTorch / cuDNN": _join(build, cuda["cudnn"]),
-        "Pilote NVIDIA (CUDA maximale)": _join(cuda["driver"], cuda["driver_cuda"]),
-        **_gpu_rows(facts["gpu"]),
+        "PyTorch / torchvision": (software["torch"], software["torchvision"]),
+        "CUDA de PyTorch / cuDNN": (build, cuda["cudnn"]),
+        "Pilote NVIDIA (CUDA maximale)": (cuda["driver"], cuda["driver_cuda"]),
+        "GPU": "non utilisé",
+    }
+    if gpu:
+        what = f"{gpu['name']}, capacité de calcul {gpu['compute_capability']}"
+        rows |= {
+            "GPU": f"{what}, {number(gpu['memory_gib'], 3)} Gio",
+            "Horloge SM / maximale (MHz)": (gpu["sm_clock_mhz"], gpu["sm_clock_max_mhz"]),
+            "Horloge mémoire / maximale (MHz)": (
+                gpu["memory_clock_mhz"],
+                gpu["memory_clock_max_mhz"],
+            ),
+            "Limite de puissance (W) / température (°C)": (
+                gpu["power_limit_w"],
+                gpu["temperature_c"],
+            ),
+            "ECC / mode persistant": (gpu["ecc"], gpu["persistence_mode"]),
+        }
+    cores = ("physical_cores", "logical_cores", "usable_cores")
+    tf32 = ("tf32_convolutions", "tf32_matmul")
+    rows |= {
         "CPU": cpu["model"],
-        "Cœurs physiques / logiques / utilisables": _join(
-            cpu["physical_cores"], cpu["logical_cores"], cpu["usable_cores"]
-        ),
+        "Cœurs physiques / logiques / utilisables": tuple(cpu[name] for name in cores),
         "Gouverneur de fréquence": cpu["governor"],
-        "Système / noyau": _join(system["os"], system["kernel"]),
+        "Système / noyau": (system["os"], system["kernel"]),
         "Virtualisation": _virtualisation(system),
-        "TF32 par défaut (convolutions / matmul)": _join(
-            facts["switches"]["tf32_convolutions"], facts["switches"]["tf32_matmul"]
-        ),
+        "TF32 par défaut (convolutions / matmul)": tuple(facts["switches"][name] for name in tf32),
         "Fils d'exécution de PyTorch": cpu["torch_threads"],
         "Commit git": _commit(facts["git"]),
     }
@@ -107,23 +122,6 @@ def environment_table(machine: Machine) -> pd.DataFrame:
         told = (f"{name}={value}" for name, value in facts["variables"].items())
         rows["Variables qui changent la mesure"] = ", ".join(told)
     return _table(rows)
-
-
-def _gpu_rows(gpu: dict | None) -> dict[str, Any]:
-    if gpu is None:
-        return {"GPU": "non utilisé"}
-    memory = number(gpu["memory_gib"], 3)
-    return {
-        "GPU": f"{gpu['name']}, capacité de calcul {gpu['compute_capability']}, {memory} Gio",
-        "Horloge SM / maximale (MHz)": _join(gpu["sm_clock_mhz"], gpu["sm_clock_max_mhz"]),
-        "Horloge mémoire / maximale (MHz)": _join(
-            gpu["memory_clock_mhz"], gpu["memory_clock_max_mhz"]
-        ),
-        "Limite de puissance (W) / température (°C)": _join(
-            gpu["power_limit_w"], gpu["temperature_c"]
-        ),
-        "ECC / mode persistant": _join(gpu["ecc"], gpu["persistence_mode"]),
-    }
 
 
 def fixed_conditions(session: Any) -> pd.DataFrame:
@@ -166,15 +164,12 @@ def _table(rows: dict[str, Any]) -> pd.DataFrame:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return " / ".join(map(_text, value)) if set(value) - {None} else NOT_VISIBLE
     if isinstance(value, bool):
         return "oui" if value else "non"
     text = number(value, 3) if isinstance(value, float) else str(value)
     return NOT_VISIBLE if value is None else text
-
-
-def _join(*values: Any) -> str:
-    seen = any(value is not None for value in values)
-    return " / ".join(map(_text, values)) if seen else NOT_VISIBLE
 
 
 def _virtualisation(system: dict) -> str:

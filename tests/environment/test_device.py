@@ -1,5 +1,6 @@
 """Which device is chosen, and what is said of a GPU that cannot be used: no GPU is needed here."""
 
+import re
 import warnings
 
 import nvml_fake
@@ -10,7 +11,6 @@ import torch
 from helpers import environment
 from helpers.display.machine import MACHINE_CHECKS, reason
 from helpers.environment import DeviceError, look
-from helpers.environment import gpu as environment_gpu
 from helpers.environment.compile import CompileCheck
 from helpers.environment.facts import Reader
 from helpers.environment.gpu import (
@@ -154,37 +154,34 @@ def test_other_accelerators_are_refused():
 # --- what torch and NVML tell
 
 
-def test_warning_of_torch_becomes_the_reason_and_is_not_shown(monkeypatch):
-    def too_old() -> bool:
-        warnings.warn("CUDA initialization: driver too old (found version 12020)", stacklevel=1)
-        return False
+def warns():
+    warnings.warn("CUDA initialization: driver too old (found version 12020)", stacklevel=1)
+    return False
 
-    monkeypatch.setattr(torch.cuda, "is_available", too_old)
+
+def mismatch():
+    raise RuntimeError("Unexpected error from cudaGetDeviceCount(). Error 803: mismatch\nmore")
+
+
+@pytest.mark.parametrize(
+    ("available", "words"),
+    [(warns, "driver too old"), (lambda: False, "Error 803: mismatch")],
+    ids=["torch's warning, not shown", "its words again on a second call"],
+)
+def test_why_torch_cannot_use_cuda(monkeypatch, available, words):
+    monkeypatch.setattr(torch.cuda, "is_available", available)
+    monkeypatch.setattr(torch.cuda, "init", mismatch)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert "driver too old" in find_cuda_problem(None)
+        assert words in find_cuda_problem(None)
+    assert collect_cuda()["diagnosis"] == "broken"
 
 
 def test_gpu_that_is_available_but_runs_no_kernel(monkeypatch):
-    def no_kernel(*args, **options):
-        raise RuntimeError("no kernel image is available for execution on the device\nSearch …")
-
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch, "arange", no_kernel)
+    monkeypatch.setattr(torch, "arange", lambda *_, **__: mismatch())
     assert find_cuda_problem(None) is None
-    assert "no kernel image" in find_cuda_problem(torch.device("cuda"))
-
-
-def test_torchs_words_are_found_again_on_a_second_call(monkeypatch):
-    """torch warns once in a process; the cell may be run twice."""
-
-    def no_device():
-        raise RuntimeError("Unexpected error from cudaGetDeviceCount(). Error 803: mismatch")
-
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.cuda, "init", no_device)
-    assert "Error 803" in find_cuda_problem(None)
-    assert collect_cuda()["diagnosis"] == "broken"
+    assert find_cuda_problem(torch.device("cuda")).endswith("Error 803: mismatch")
 
 
 def gpu_of(monkeypatch, **properties) -> dict:
@@ -197,6 +194,7 @@ def test_driver_and_gpus_as_nvml_sees_them(monkeypatch):
     nvml_fake.install(monkeypatch)
     cuda = collect_cuda()
     assert (cuda["driver"], cuda["driver_cuda"]) == ("580.95.05", "13.1")
+    assert re.fullmatch(r"9\.\d+\.\d+", cuda["cudnn"] or "9.24.0")
     assert [gpu["uuid"] for gpu in cuda["gpus"]] == ["GPU-a", "GPU-b"]
 
 
@@ -210,14 +208,11 @@ def test_gpu_is_matched_by_uuid_not_by_index(monkeypatch):
     assert gpu["persistence_mode"] is None  # NVML refuses
 
 
-def test_gpu_that_nvml_knows_by_its_bus_alone(monkeypatch):
-    assert gpu_of(monkeypatch, uuid="z")["sm_clock_mhz"] == 1980
-
-
-def test_gpu_unknown_to_nvml_gets_no_other_gpus_readings(monkeypatch):
-    gpu = gpu_of(monkeypatch, uuid="z", pci_bus_id=0x99)
+@pytest.mark.parametrize(("bus", "clock"), [(0x41, 1980), (0x99, None)])
+def test_gpu_unknown_by_uuid_is_found_by_its_bus_or_gets_no_readings(monkeypatch, bus, clock):
+    gpu = gpu_of(monkeypatch, uuid="z", pci_bus_id=bus)
     assert gpu["name"] == "NVIDIA H100"
-    assert gpu["sm_clock_mhz"] is None
+    assert gpu["sm_clock_mhz"] == clock
 
 
 MIG_CASES = {  # torch's UUID, CUDA_VISIBLE_DEVICES, UUIDs that NVML knows, MIG mode, what is read
@@ -241,12 +236,6 @@ def test_a_mig_instance_is_read_itself_or_as_its_parent_and_it_is_said(case, mon
     gpu = collect_gpu(torch.device("cuda", 0), Reader())
     assert gpu["nvml_reads"] == expected
     assert gpu["sm_clock_mhz"] == 1980
-
-
-@pytest.mark.parametrize(("encoded", "text"), [(91900, "9.19.0"), (92400, "9.24.0"), (None, None)])
-def test_cudnn_version_is_readable(monkeypatch, encoded, text):
-    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: encoded)
-    assert environment_gpu._cudnn_version() == text
 
 
 @pytest.mark.gpu

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -45,38 +44,10 @@ def test_first_line_says_something_and_is_short():
     assert len(first_line(RuntimeError("x" * 5000))) == 200
 
 
-READ = """
-seen = collect_facts(Reader())["switches"]
-print(seen["tf32_convolutions"], seen["tf32_matmul"], seen["cudnn.allow_tf32"])
-"""
-OLDER = [
-    ("", "True False True"),
-    ("torch.backends.cudnn.allow_tf32 = False", "False False False"),
-    ("torch.backends.cuda.matmul.allow_tf32 = True", "False True False"),
-]
-# The newer interface makes the older one unreadable; the truth must still be told.
-NEWER = [
-    ("torch.backends.cudnn.conv.fp32_precision = 'ieee'", "False False None"),
-    ("torch.backends.cuda.matmul.fp32_precision = 'tf32'", "False True None"),
-    ("torch.backends.cudnn.conv.fp32_precision = 'tf32'", "True True"),
-]
-
-
-@pytest.mark.parametrize("steps", [OLDER, NEWER], ids=["older", "newer"])
-def test_tf32_is_read_through_either_interface(steps):
-    """In a process of its own: mixing the interfaces cannot be undone."""
-    if steps is NEWER and not hasattr(torch.backends.cudnn, "conv"):
-        pytest.skip("this torch has only the older interface")
-    imports = "import torch\nfrom helpers.environment.facts import Reader, collect_facts\n"
-    code = imports + "".join(f"{setting}\n{READ}" for setting, _ in steps)
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
-    for line, (_, expected) in zip(done.stdout.splitlines(), steps, strict=True):
-        assert line.startswith(expected)
-
-
 @pytest.fixture
-def repository(tmp_path):
+def repository(tmp_path, monkeypatch):
+    monkeypatch.delenv("J1_GIT_COMMIT", raising=False)
+
     def git(*args):
         identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
         subprocess.run(["git", "-C", tmp_path, *identity, *args], check=True, capture_output=True)
@@ -96,43 +67,29 @@ def test_git_clean_then_dirty(repository):
     assert collect_git(repository) == clean | {"dirty": True}
 
 
-def test_a_copy_without_git_says_its_commit_by_variable(tmp_path, monkeypatch):
-    """Case 20: what git lacks, and the remedy."""
-    monkeypatch.delenv("J1_GIT_COMMIT", raising=False)
-    found = collect_git(tmp_path)
-    assert found["commit"] is None
-    assert "J1_GIT_COMMIT" in found["problem"]
-    monkeypatch.setenv("J1_GIT_COMMIT", "abc123")
-    assert collect_git(tmp_path) == {"commit": "abc123", "dirty": None, "problem": None}
-
-
-def test_dubious_ownership_keeps_gits_words_and_remedy(repository, monkeypatch):
-    """Case 20: a project that another user owns."""
-    monkeypatch.delenv("J1_GIT_COMMIT", raising=False)
-    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # git's own way of testing this
-    found = collect_git(repository)
-    assert found["commit"] is None
-    assert "dubious ownership" in found["problem"]
-    assert "git config --global --add safe.directory" in found["problem"]
-
-
-def test_a_commit_that_is_given_counts_more_than_an_old_git_folder(repository, monkeypatch):
-    monkeypatch.setenv("J1_GIT_COMMIT", "abc123")
-    assert collect_git(repository) == {"commit": "abc123", "dirty": None, "problem": None}
-
-
-def test_commit_of_a_folder_above_is_not_taken(repository, monkeypatch):
-    monkeypatch.delenv("J1_GIT_COMMIT", raising=False)
+@pytest.mark.parametrize(
+    ("folder", "variables", "words"),
+    [
+        # A folder above may be a repository of its own: its commit is not taken.
+        ("copy", {}, "J1_GIT_COMMIT"),
+        # git's own way of testing a project that another user owns
+        (".", {"GIT_TEST_ASSUME_DIFFERENT_OWNER": "1"}, "git config --global --add safe.directory"),
+        (".", {"PATH": "/nonexistent"}, "git"),
+    ],
+    ids=["a copy", "another owner", "no git"],
+)
+def test_why_the_commit_is_not_known_and_it_can_be_given(
+    repository, monkeypatch, folder, variables, words
+):
     (repository / "copy").mkdir()
-    assert collect_git(repository / "copy")["commit"] is None
-
-
-def test_git_not_installed(repository, monkeypatch):
-    monkeypatch.setenv("PATH", "/nonexistent")
-    monkeypatch.delenv("J1_GIT_COMMIT", raising=False)
-    found = collect_git(repository)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    found = collect_git(repository / folder)
     assert (found["commit"], found["dirty"]) == (None, None)
-    assert "git" in found["problem"]
+    assert words in found["problem"]
+    monkeypatch.setenv("J1_GIT_COMMIT", "abc123")
+    given = {"commit": "abc123", "dirty": None, "problem": None}
+    assert collect_git(repository / folder) == given
 
 
 QUOTAS = [
