@@ -168,9 +168,3 @@ def test_an_old_pynvml_is_read_as_far_as_it_goes(answers, monkeypatch):
     assert found["look"]["gpu"]["reasons"] == 4
     assert found["look"]["gpu"]["shares"] is None
     assert any("pip uninstall pynvml" in told for told in found["told"])
-
-
-def test_an_interruption_is_not_swallowed(answers, monkeypatch):
-    SIDES["psutil.cpu_times"](monkeypatch, answers, KeyboardInterrupt)
-    with pytest.raises(KeyboardInterrupt):
-        Looker("cpu")

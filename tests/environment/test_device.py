@@ -144,9 +144,6 @@ def test_without_a_usable_gpu_auto_takes_the_cpu_and_an_explicit_gpu_is_an_error
         look("cuda:3")
     for fact in (cuda["problem"], cuda["nvml"], cuda["driver"]):
         assert fact is None or fact in str(caught.value)
-
-
-def test_other_accelerators_are_refused():
     with pytest.raises(DeviceError, match="only the CPU and CUDA GPUs"):
         look("meta")
 
