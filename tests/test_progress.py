@@ -7,7 +7,7 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 from helpers import progress
-from helpers.progress import bar, someone_watches, track
+from helpers.environment.progress import bar, someone_watches, track
 
 
 @pytest.fixture

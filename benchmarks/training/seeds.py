@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from helpers.annex.training import Recipe, TrainingResult, train
-from helpers.cifar10 import Cifar10, load_cifar10, test_loader
+from helpers.cifar10 import Cifar10, load, test_loader
 from helpers.environment import choose_device, collect_environment
 from helpers.models.accuracy import measure_accuracy, score
 
@@ -100,7 +100,7 @@ def main() -> None:
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     start, choice = time.perf_counter(), choose_device("auto")
-    data = load_cifar10(args.data, "cifar10")
+    data = load(args.data, "cifar10")
     data = hold_out(data, args.hold_out) if args.hold_out else data
     batches = list(test_loader(data, 500))
     report = {"environment": collect_environment(choice), "runs": [], "data": data.fingerprint}

@@ -12,7 +12,8 @@ from helpers.annex.variants.guard import Admitted
 from helpers.display.french import number, percent, scientific
 from helpers.display.tables import markdown_table, markdown_text
 from helpers.display.verdict import CLOCK_NAMES, NO_GPU_CLOCK, disturbances
-from helpers.models.accuracy import Accuracy, compare_accuracy
+from helpers.annex.accuracy import compare_accuracy
+from helpers.models.accuracy import Accuracy
 from helpers.stats import percentile
 
 Accuracies = dict[str, Accuracy]  # by variant

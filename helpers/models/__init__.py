@@ -16,11 +16,18 @@ from torch import nn
 from torchvision import models
 from torchvision.models.resnet import BasicBlock, ResNet
 
+from helpers.models.accuracy import first_images, measure_accuracy
 from helpers.models.checkpoint import SUFFIXES, fill, read_weights
-from helpers.models.seeding import own_random_state, seed_generators
-from helpers.models.trial import ModelNameError, try_forward, users_code
+from helpers.models.trial import (
+    ModelNameError,
+    own_random_state,
+    seed_generators,
+    try_forward,
+    users_code,
+)
 
 __all__ = ["ModelNameError", "Origin", "build_model", "model_problem", "try_forward"]
+__all__ += ["first_images", "measure_accuracy"]
 
 ROOT = Path(__file__).parents[2]  # where the notebook lies
 OWN_FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
@@ -32,18 +39,15 @@ class Origin:
     """What `build_model` built; a module carries it as `built_from`."""
 
     architecture: str
-    weights: str = ""  # the file; "" for random weights
+    weights: str = "random weights"  # or the file
     guessed: bool = False  # from keys and shapes alone: pooling, strides, … may be others
     stripped: tuple[str, ...] = ()  # prefixes of the file's keys
     ignored: tuple[str, ...] = ()  # what else the file holds and was not read
 
     def __str__(self) -> str:
-        told = [f"{self.architecture}, {self.weights or 'random weights'}"]
+        told = [self.architecture, self.weights]
         if self.guessed:
-            told.append(
-                "a GUESS from the weights' names and shapes: another pooling or stride would fit "
-                f"them as well; to name it: NAME@{self.weights}"
-            )
+            told.append(f"a GUESS from names and shapes alone; to name it: NAME@{self.weights}")
         told += [f"stripped from the keys: {', '.join(self.stripped)}"] if self.stripped else []
         told += [f"not read: {', '.join(self.ignored)}"] if self.ignored else []
         return "; ".join(told)
@@ -53,13 +57,8 @@ def build_model(name: str = "resnet18", seed: int = 0, num_classes: int = 10) ->
     """Build a model on the CPU; see the module's docstring for what `name` may be.
 
     The same name and seed give the same random weights; the caller's random state is left as it
-    was. A user's function decides itself how many outputs its model has.
-
-    Raises
-    ------
-    ModelNameError
-        The name is unknown, the function failed or returned something else, or the file is
-        missing, damaged, or holds weights that fit no known model.
+    was. A user's function decides itself how many outputs its model has; what it raises is raised
+    here. Raises ModelNameError where nothing, or no model, is found under this name.
     """
     if problem := model_problem(name):
         raise ModelNameError(f"model: {problem}")
@@ -127,16 +126,10 @@ def _from_function(name: str) -> nn.Module:
         if folder not in sys.path:
             sys.path.append(folder)
     importlib.invalidate_caches()  # the file may be younger than the kernel
-    with users_code(f"model={name!r}: importing {module}"):
-        make = getattr(importlib.import_module(module), function, None)
-    if not callable(make):
-        raise ModelNameError(f"model={name!r}: module {module} has no function {function!r}")
-    with users_code(f"model={name!r}: {function}(), called without arguments,"):
-        network = make()
+    with users_code(f"model={name!r}"):
+        network = getattr(importlib.import_module(module), function)()
     if not isinstance(network, nn.Module):
-        raise ModelNameError(
-            f"model={name!r}: {function}() returned {type(network).__name__}, not a torch.nn.Module"
-        )
+        raise ModelNameError(f"model={name!r} returned {type(network)}, not a torch.nn.Module")
     return network
 
 
@@ -153,12 +146,12 @@ def _from_file(architecture: str, path: str, num_classes: int) -> nn.Module:
         network = _seeded(name, 0, num_classes)
         try:
             stripped = fill(network, tensors)
-        except ModelNameError as error:
-            problems.append(f"in {name}, {error}")
+        except RuntimeError as error:
+            problems.append(f"{name}: {str(error)[:600]}")
         else:
             network.built_from = Origin(name, path, not named, stripped, ignored)
             return network
     raise ModelNameError(
-        f"model={path!r}: the weights fit no model with {num_classes} classes that was tried "
-        f"({'. '.join(problems)}); name another one: model='NAME@{path}'"
+        f"model={path!r}: the weights fit no model with {num_classes} classes that was tried; name "
+        f"another one: model='NAME@{path}'\n" + "\n".join(problems)
     )

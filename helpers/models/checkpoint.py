@@ -5,7 +5,7 @@ prefixes that DataParallel, torch.compile and training frameworks put before the
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from safetensors import safe_open
@@ -33,27 +33,22 @@ class _Foreign:
 def read_weights(path: str) -> tuple[Mapping[str, torch.Tensor], str, tuple[str, ...]]:
     """Read (weights on the CPU, the model's name in the file or "", keys left unread).
 
-    Raises
-    ------
-    ModelNameError
-        The file is damaged, or holds no weights or more than one model's.
+    Raises ModelNameError where the file is damaged, or holds no weights or several models'.
     """
     try:
         stored = _read_safetensors(path) if path.endswith(".safetensors") else _read_torch(path)
     except Exception as error:  # damaged, or more than weights: torch raises many types
         line = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).partition("\n")[0]
-        raise ModelNameError(
-            f"model={path!r} cannot be read as weights ({type(error).__name__}: {line}): {SAVE}"
-        ) from error
+        raise ModelNameError(f"model={path!r} cannot be read as weights ({line}): {SAVE}") from error
     if _are_weights(stored):
         return stored, "", ()
     if not isinstance(stored, Mapping):
-        what = "a pickled object" if isinstance(stored, _Foreign) else type(stored).__name__
-        raise ModelNameError(f"model={path!r} holds {what}, not weights: {SAVE}")
+        raise ModelNameError(f"model={path!r} holds no weights, but {type(stored)}: {SAVE}")
     found = [key for key in WRAPPERS if _are_weights(stored.get(key))]
     if len(found) != 1:
-        what = f"several models' weights ({_some(found)})" if found else "no weights"
-        raise ModelNameError(f"model={path!r} holds {what}; its keys: {_some(stored)}. {SAVE}")
+        raise ModelNameError(
+            f"model={path!r} holds weights of {len(found)} models; its keys: {_some(stored)}. {SAVE}"
+        )
     name = next((stored[k] for k in ("model", "arch") if isinstance(stored.get(k), str)), "")
     foreign = tuple(str(key) for key, value in stored.items() if isinstance(value, _Foreign))
     return stored[found[0]], name, foreign
@@ -62,29 +57,13 @@ def read_weights(path: str) -> tuple[Mapping[str, torch.Tensor], str, tuple[str,
 def fill(network: nn.Module, tensors: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
     """Put weights into `network`; returns the prefixes that had to be stripped from their keys.
 
-    Raises
-    ------
-    ModelNameError
-        They do not fit; the message lists the keys that do not.
+    Raises RuntimeError, torch's own, with the keys and shapes that do not fit.
     """
-    wanted, stripped = network.state_dict(), ()
+    stripped: tuple[str, ...] = ()
     shorter = {PREFIXES.sub("", key): value for key, value in tensors.items()}
-    if wanted.keys() != tensors.keys() and len(shorter) == len(tensors):
+    if network.state_dict().keys() != tensors.keys() and len(shorter) == len(tensors):
         found = (prefix for key in tensors for prefix in PREFIXES.findall(key))
         tensors, stripped = shorter, tuple(dict.fromkeys(found))
-    shapes = (
-        f"{key} {tuple(tensors[key].shape)} instead of {tuple(value.shape)}"
-        for key, value in wanted.items()
-        if key in tensors and getattr(value, "shape", None) not in (None, tensors[key].shape)
-    )
-    lists = {
-        "missing keys": [key for key in wanted if key not in tensors],
-        "unknown keys": [key for key in tensors if key not in wanted],
-        "other shapes": list(shapes),
-    }
-    if any(lists.values()):
-        told = (f"{what}: {_some(names)}" for what, names in lists.items() if names)
-        raise ModelNameError("; ".join(told))
     network.load_state_dict(tensors)
     return stripped
 
@@ -105,9 +84,7 @@ def _read_torch(path: str):
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
-            if not unsafe:
-                raise
-            raise ValueError(f"beside weights it holds {_some(unsafe)}") from error
+            raise ValueError(f"{error}; beside weights: {_some(unsafe) or 'nothing'}") from error
 
 
 def _are_weights(stored) -> bool:
@@ -118,6 +95,5 @@ def _are_weights(stored) -> bool:
     )
 
 
-def _some(names: Iterable, limit: int = 4) -> str:
-    names = [str(name)[:120] for name in names]
-    return ", ".join(names[:limit]) + (f", … ({len(names)} in all)" if names[limit:] else "")
+def _some(names) -> str:
+    return ", ".join(str(name)[:120] for name in list(names)[:5])

@@ -1,4 +1,4 @@
-"""One forward before anything else: what cannot be measured is told at once, with a remedy."""
+"""What runs foreign code: with random numbers of its own, no way out, and one forward first."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from helpers.clocks.conditions import eval_mode
-from helpers.models.seeding import own_random_state
 
 OTHER_SIZES = (64, 96, 224, 299, 384)  # tried where the images' own size does not do
 
@@ -18,21 +17,32 @@ class ModelNameError(ValueError):
 
 @contextmanager
 def users_code(what: str) -> Iterator[None]:
-    """Name the user's code that raised; a sys.exit() in it would end the notebook as if all well.
-
-    Raises
-    ------
-    ModelNameError
-        For whatever it raised but KeyboardInterrupt, which is the reader's.
-    """
+    """Raise ModelNameError for a sys.exit(): it would end the notebook as if all were well."""
     try:
         yield
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        raise ModelNameError(
-            f"{what} raised {type(error).__name__}: {error or 'no message'}"
-        ) from error
+    except SystemExit as error:
+        raise ModelNameError(f"{what} raised SystemExit: {error}") from error
+
+
+@contextmanager
+def own_random_state() -> Iterator[None]:
+    """Give the CPU's generator, and those of GPUs in use, back as they are now."""
+    with torch.random.fork_rng(_gpus()):
+        yield
+
+
+def seed_generators(seed: int) -> None:
+    """Seed the generators that `own_random_state` gives back, and no others.
+
+    torch.manual_seed would also seed GPUs that are not in use yet, once they are.
+    """
+    torch.default_generator.manual_seed(seed)
+    if _gpus():
+        torch.cuda.manual_seed_all(seed)
+
+
+def _gpus() -> range:
+    return range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)
 
 
 def try_forward(network: nn.Module, shape: tuple[int, ...], device, training: bool = False) -> int:
@@ -46,46 +56,44 @@ def try_forward(network: nn.Module, shape: tuple[int, ...], device, training: bo
     Raises
     ------
     ModelNameError
-        It raised, or its output is no tensor of logits (N, classes); the message says what helps.
+        Its output is no tensor of logits (N, classes).
+    Exception
+        What the model itself raised, with a note that says what helps.
     """
-    mode = "in training mode" if training else "in eval mode"
-    where = f"the model, tried on images {tuple(shape)} {mode},"
     try:
-        with users_code(where):
-            logits = _forward(network, shape, device, training)
-    except ModelNameError as error:
-        raise ModelNameError(f"{error}{_remedy(network, shape, device, training)}") from error
+        logits = _forward(network, shape, device, training)
+    except Exception as error:
+        error.add_note(f"the model was tried on images {shape}{_remedy(network, shape, device)}")
+        raise
     if not isinstance(logits, torch.Tensor) or logits.dim() != 2 or len(logits) != shape[0]:
         got = tuple(getattr(logits, "shape", ())) or type(logits).__name__
         raise ModelNameError(
-            f"{where} returned {got}, not logits (N, classes): measure a Module whose forward "
+            f"the model returned {got}, not logits (N, classes): measure a Module whose forward "
             "returns the logits (`return self.model(x).logits`, or `[0]`, or what they are called)"
         )
     return logits.shape[1]
 
 
-def _forward(network: nn.Module, shape, device, training: bool):
+def _forward(network: nn.Module, shape, device, training: bool = False):
     with own_random_state(), torch.set_grad_enabled(training), ExitStack() as stack:
         network.to(device)
         if training:
             network.train()
         else:
             stack.enter_context(eval_mode(network))  # .eval() is refused by exported modules
+        stack.enter_context(users_code("the model"))
         return network(torch.rand(shape, device=device))
 
 
-def _remedy(network: nn.Module, shape, device, training: bool) -> str:
+def _remedy(network: nn.Module, shape, device) -> str:
     types = {p.dtype for p in network.parameters() if p.is_floating_point()} - {torch.float32}
     if types:
-        return (
-            f". Its weights are {types.pop()}, the images float32: call .float() on it; other "
-            "precisions are variants (fp16, bf16)"
-        )
+        return f", its weights are {types.pop()}: call .float(), or use variants (fp16, bf16)"
     for size in OTHER_SIZES:
-        with suppress(Exception, SystemExit):
-            _forward(network, (*shape[:2], size, size), device, training)
+        with suppress(Exception):
+            _forward(network, (*shape[:2], size, size), device)
             return (
-                f". It takes {size}x{size} images, these are {shape[2]}x{shape[3]}: resize inside "
-                f"(nn.Sequential(nn.Upsample(size={size}), model)), or use a model for small images"
+                f"; it takes {size}x{size}: resize inside (nn.Sequential(nn.Upsample(size={size}), "
+                "model)), or use a model for small images"
             )
     return ""
