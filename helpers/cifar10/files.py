@@ -105,7 +105,12 @@ def _check_file(path: Path, md5: str | None = None) -> None:
 
 def _batches(folder: Path) -> tuple:
     train, test = _Batches(folder, train=True), _Batches(folder, train=False)
-    return np.ascontiguousarray(train.data), train.targets, np.ascontiguousarray(test.data), test.targets
+    return (
+        np.ascontiguousarray(train.data),
+        train.targets,
+        np.ascontiguousarray(test.data),
+        test.targets,
+    )
 
 
 def _sprites(folder: Path) -> tuple:

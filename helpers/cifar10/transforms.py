@@ -47,9 +47,9 @@ def train_loader(data, batch_size: int = 128, seed: int = 0) -> DataLoader:
     return DataLoader(dataset, batch_size, shuffle=True, generator=generator)
 
 
-def test_loader(data, batch_size: int = 1) -> DataLoader:  # noqa: PT028, not a test
-    """Test batches (b, 3, 32, 32) float32 in official order; one image each for the benchmark."""
-    dataset = ImageDataset(data.test_images, data.test_labels, test_transform())
+def test_loader(data, batch_size: int = 1, limit: int | None = None) -> DataLoader:  # noqa: PT028
+    """Test batches (b, 3, 32, 32) float32 in official order; the first `limit` images only."""
+    dataset = ImageDataset(data.test_images[:limit], data.test_labels[:limit], test_transform())
     # Its own generator, though nothing is shuffled: a DataLoader without one draws from torch's
     # global generator each time it is iterated, and so changes what is drawn afterwards.
     return DataLoader(dataset, batch_size, generator=torch.Generator())

@@ -16,21 +16,14 @@ from torch import nn
 from torchvision import models
 from torchvision.models.resnet import BasicBlock, ResNet
 
-from helpers.models.accuracy import first_images, measure_accuracy
-from helpers.models.checkpoint import SUFFIXES, fill, read_weights
-from helpers.models.trial import (
-    ModelNameError,
-    own_random_state,
-    seed_generators,
-    try_forward,
-    users_code,
-)
+from helpers.models.accuracy import measure_accuracy as measure_accuracy
+from helpers.models.checkpoint import fill, read_weights
+from helpers.models.trial import ModelNameError, own_random_state, seed_generators, users_code
+from helpers.models.trial import try_forward as try_forward
 
-__all__ = ["ModelNameError", "Origin", "build_model", "model_problem", "try_forward"]
-__all__ += ["first_images", "measure_accuracy"]
-
+SUFFIXES = (".pt", ".pth", ".safetensors")
 ROOT = Path(__file__).parents[2]  # where the notebook lies
-OWN_FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
+OWN_FUNCTION = re.compile(r"[\w.]+:\w+")
 BARE_GUESSES = ("resnet18", "resnet18_cifar")  # what weights without a name are tried in
 
 
@@ -45,12 +38,10 @@ class Origin:
     ignored: tuple[str, ...] = ()  # what else the file holds and was not read
 
     def __str__(self) -> str:
-        told = [self.architecture, self.weights]
-        if self.guessed:
-            told.append(f"a GUESS from names and shapes alone; to name it: NAME@{self.weights}")
-        told += [f"stripped from the keys: {', '.join(self.stripped)}"] if self.stripped else []
-        told += [f"not read: {', '.join(self.ignored)}"] if self.ignored else []
-        return "; ".join(told)
+        guess = f"a GUESS from names and shapes alone; to name it: NAME@{self.weights}"
+        told = [self.architecture, self.weights] + [guess] * self.guessed
+        told += [f"stripped from the keys: {', '.join(self.stripped)}"] * bool(self.stripped)
+        return "; ".join([*told, *(f"not read: {name}" for name in self.ignored)])
 
 
 def build_model(name: str = "resnet18", seed: int = 0, num_classes: int = 10) -> nn.Module:
@@ -136,22 +127,17 @@ def _from_function(name: str) -> nn.Module:
 def _from_file(architecture: str, path: str, num_classes: int) -> nn.Module:
     tensors, inside, ignored = read_weights(path)
     # A file must not choose code to run: a function in it is not called, only one in `model`.
-    if not architecture and inside and inside not in _known():
-        raise ModelNameError(
-            f"model={path!r} says it holds the weights of {inside!r}, which is no torchvision "
-            f"classification model: name it, model='package.module:function@{path}'"
-        )
-    named, problems = architecture or inside, []
+    named, problems = architecture or (inside if inside in _known() else ""), []
     for name in (named,) if named else BARE_GUESSES:
         network = _seeded(name, 0, num_classes)
         try:
             stripped = fill(network, tensors)
         except RuntimeError as error:
-            problems.append(f"{name}: {str(error)[:600]}")
+            problems.append(str(error)[:600])
         else:
             network.built_from = Origin(name, path, not named, stripped, ignored)
             return network
+    tried = "\n".join(problems)
     raise ModelNameError(
-        f"model={path!r}: the weights fit no model with {num_classes} classes that was tried; name "
-        f"another one: model='NAME@{path}'\n" + "\n".join(problems)
+        f"model={path!r}: name the model as NAME@{path}, this does not fit:\n{tried}"
     )

@@ -73,28 +73,16 @@ def score(found: torch.Tensor, labels: torch.Tensor, batch_size: int, note: str 
     Raises ValueError for what would be counted all the same: NaN has an argmax, other shapes
     broadcast, labels that the model does not know are merely never met.
     """
-    if labels.shape != found.shape[:1]:
-        raise ValueError(f"labels {tuple(labels.shape)} for scores {tuple(found.shape)}")
-    if not torch.isfinite(found).all():
-        raise ValueError("the model's scores hold NaN or infinity, so they name no class")
-    if not 0 <= labels.min() <= labels.max() < found.shape[1]:
+    if labels.shape != found.shape[:1] or not torch.isfinite(found).all():
         raise ValueError(
-            f"labels from {labels.min()} to {labels.max()}, the model tells {found.shape[1]} classes"
+            f"scores {tuple(found.shape)} for labels {tuple(labels.shape)}, or NaN in them"
         )
+    if not 0 <= labels.min() <= labels.max() < found.shape[1]:
+        raise ValueError(f"labels up to {labels.max()}, the model tells {found.shape[1]} classes")
     right, images = int((found.argmax(dim=1) == labels).sum()), len(labels)
     low, high = binomtest(right, images).proportion_ci(0.95, method="wilson")
-    return Accuracy(
-        right, images, right / images, float(low), float(high), batch_size, found, labels, note
-    )
-
-
-def first_images(batches: Iterable, limit: int) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
-    """Cut (images, labels) batches off after `limit` images."""
-    for images, labels in batches:
-        yield images[:limit], labels[:limit]
-        limit -= len(labels)
-        if limit <= 0:
-            return
+    shown = right, images, right / images, float(low), float(high), batch_size
+    return Accuracy(*shown, found, labels, note)
 
 
 def _difference(model: Callable, images, device, timed: int, tolerance: float) -> str:
@@ -127,7 +115,9 @@ def _scores(model: Callable, images: torch.Tensor, device, size: int) -> torch.T
         with users_code("the model"):
             scores = model(piece)
         if not isinstance(scores, torch.Tensor) or scores.dim() != 2:
-            raise ValueError(f"the model returned {type(scores)}, not a tensor of logits (N, classes)")
+            raise ValueError(
+                f"the model returned {type(scores)}, not a tensor of logits (N, classes)"
+            )
         # A copy at once: a graph writes its next scores into the same memory.
         found.append(scores.to("cpu", torch.float32, copy=True))
     return torch.cat(found)[: len(images)]

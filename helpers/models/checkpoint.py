@@ -6,15 +6,15 @@ prefixes that DataParallel, torch.compile and training frameworks put before the
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 
+import safetensors.torch
 import torch
-from safetensors import safe_open
 from torch import nn
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from helpers.models.trial import ModelNameError
 
-SUFFIXES = (".pt", ".pth", ".safetensors")
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 PREFIXES = re.compile(r"^(?:(?:module|_orig_mod|model|net)\.)+|(?<=\.)_orig_mod\.")
 SAVE = "save {'model': name, 'state_dict': model.state_dict()}, or model.state_dict() alone"
@@ -26,8 +26,7 @@ class _Foreign:
     def __init__(self, *args):
         pass
 
-    def __setstate__(self, state):
-        pass
+    __setstate__ = __init__
 
 
 def read_weights(path: str) -> tuple[Mapping[str, torch.Tensor], str, tuple[str, ...]]:
@@ -35,23 +34,38 @@ def read_weights(path: str) -> tuple[Mapping[str, torch.Tensor], str, tuple[str,
 
     Raises ModelNameError where the file is damaged, or holds no weights or several models'.
     """
+    unsafe: list[str] = []
     try:
-        stored = _read_safetensors(path) if path.endswith(".safetensors") else _read_torch(path)
+        if path.endswith(".safetensors"):
+            return safetensors.torch.load_file(path), "", ()
+        with suppress(ValueError):  # the format before torch 1.6
+            unsafe = get_unsafe_globals_in_checkpoint(path)
+        # A stand-in for every type that the restricted loader would refuse.
+        with safe_globals([(_Foreign, name) for name in unsafe]):
+            stored = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged, or more than weights: torch raises many types
         line = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).partition("\n")[0]
-        raise ModelNameError(f"model={path!r} cannot be read as weights ({line}): {SAVE}") from error
+        told = f"{line}; types beside weights: {', '.join(unsafe) or 'none'}"
+        raise ModelNameError(
+            f"model={path!r} cannot be read as weights ({told}): {SAVE}"
+        ) from error
     if _are_weights(stored):
         return stored, "", ()
-    if not isinstance(stored, Mapping):
-        raise ModelNameError(f"model={path!r} holds no weights, but {type(stored)}: {SAVE}")
-    found = [key for key in WRAPPERS if _are_weights(stored.get(key))]
+    entries = dict(stored) if isinstance(stored, Mapping) else {}
+    found = [key for key in WRAPPERS if _are_weights(entries.get(key))]
     if len(found) != 1:
+        told = f"{type(stored).__name__} with keys {list(entries)[:8]}"
         raise ModelNameError(
-            f"model={path!r} holds weights of {len(found)} models; its keys: {_some(stored)}. {SAVE}"
+            f"model={path!r} holds the weights of no one model, but {told}: {SAVE}"
         )
-    name = next((stored[k] for k in ("model", "arch") if isinstance(stored.get(k), str)), "")
-    foreign = tuple(str(key) for key, value in stored.items() if isinstance(value, _Foreign))
-    return stored[found[0]], name, foreign
+    name = next((entries[k] for k in ("model", "arch") if isinstance(entries.get(k), str)), "")
+    foreign = tuple(str(key) for key, value in entries.items() if isinstance(value, _Foreign))
+    return entries[found[0]], name, foreign
+
+
+def _are_weights(stored) -> bool:
+    pairs = stored.items() if isinstance(stored, Mapping) else ()
+    return bool(pairs) and all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in pairs)
 
 
 def fill(network: nn.Module, tensors: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
@@ -66,34 +80,3 @@ def fill(network: nn.Module, tensors: Mapping[str, torch.Tensor]) -> tuple[str, 
         tensors, stripped = shorter, tuple(dict.fromkeys(found))
     network.load_state_dict(tensors)
     return stripped
-
-
-def _read_safetensors(path: str) -> dict:
-    with safe_open(path, framework="pt") as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
-        return {**(file.metadata() or {}), "state_dict": tensors}
-
-
-def _read_torch(path: str):
-    """torch.load, with a stand-in for every type that its restricted loader would refuse."""
-    try:
-        unsafe = get_unsafe_globals_in_checkpoint(path)
-    except ValueError:  # the format before torch 1.6
-        unsafe = []
-    with safe_globals([(_Foreign, name) for name in unsafe]):
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise ValueError(f"{error}; beside weights: {_some(unsafe) or 'nothing'}") from error
-
-
-def _are_weights(stored) -> bool:
-    return (
-        isinstance(stored, Mapping)
-        and bool(stored)
-        and all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in stored.items())
-    )
-
-
-def _some(names) -> str:
-    return ", ".join(str(name)[:120] for name in list(names)[:5])

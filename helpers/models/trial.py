@@ -1,4 +1,4 @@
-"""What runs foreign code: with random numbers of its own, no way out, and one forward first."""
+"""What runs a user's code: with random numbers of its own, no way out, and one forward first."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -7,8 +7,6 @@ import torch
 from torch import nn
 
 from helpers.clocks.conditions import eval_mode
-
-OTHER_SIZES = (64, 96, 224, 299, 384)  # tried where the images' own size does not do
 
 
 class ModelNameError(ValueError):
@@ -32,10 +30,7 @@ def own_random_state() -> Iterator[None]:
 
 
 def seed_generators(seed: int) -> None:
-    """Seed the generators that `own_random_state` gives back, and no others.
-
-    torch.manual_seed would also seed GPUs that are not in use yet, once they are.
-    """
+    """Seed the generators that `own_random_state` gives back: no GPU that is not in use yet."""
     torch.default_generator.manual_seed(seed)
     if _gpus():
         torch.cuda.manual_seed_all(seed)
@@ -48,17 +43,9 @@ def _gpus() -> range:
 def try_forward(network: nn.Module, shape: tuple[int, ...], device, training: bool = False) -> int:
     """Run `network`, moved to `device`, on one random batch; returns how many classes it tells.
 
-    Parameters
-    ----------
-    shape : of the batch, (N, 3, H, W).
-    training : run it as a step of a training does; it moves batch-norms, so pass a copy.
-
-    Raises
-    ------
-    ModelNameError
-        Its output is no tensor of logits (N, classes).
-    Exception
-        What the model itself raised, with a note that says what helps.
+    `shape` is (N, 3, H, W). With `training` it runs as a step of a training does, which moves
+    batch-norms: pass a copy. What the model raises gets a note that says what helps; an output
+    that is no tensor of logits (N, classes) raises ModelNameError.
     """
     try:
         logits = _forward(network, shape, device, training)
@@ -86,14 +73,10 @@ def _forward(network: nn.Module, shape, device, training: bool = False):
 
 
 def _remedy(network: nn.Module, shape, device) -> str:
-    types = {p.dtype for p in network.parameters() if p.is_floating_point()} - {torch.float32}
-    if types:
+    if types := {p.dtype for p in network.parameters()} - {torch.float32}:
         return f", its weights are {types.pop()}: call .float(), or use variants (fp16, bf16)"
-    for size in OTHER_SIZES:
+    for size in (64, 96, 224, 299, 384):
         with suppress(Exception):
             _forward(network, (*shape[:2], size, size), device)
-            return (
-                f"; it takes {size}x{size}: resize inside (nn.Sequential(nn.Upsample(size={size}), "
-                "model)), or use a model for small images"
-            )
+            return f"; it takes {size}x{size}: nn.Sequential(nn.Upsample(size={size}), model)"
     return ""

@@ -22,9 +22,9 @@ from helpers.annex.training.augmentation import AugmentedEpoch
 from helpers.annex.training.checkpoint import load_checkpoint, save_checkpoint, training_key
 from helpers.annex.training.forward import forward_of
 from helpers.cifar10 import Cifar10
+from helpers.environment.progress import track
 from helpers.models import ModelNameError, build_model, try_forward
 from helpers.models.trial import own_random_state, seed_generators, users_code
-from helpers.environment.progress import track
 
 CPU_IMAGES = 500  # enough to see a CPU learn in about a minute an epoch
 
