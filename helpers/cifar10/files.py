@@ -76,9 +76,9 @@ def read_archive(form: str, archive: Path, scratch: Path) -> Arrays:
             content = io.BytesIO(packed.read(MAX_BYTES))
         with tarfile.open(fileobj=content, mode="r:") as tar:
             tar.extractall(scratch, filter="data")  # nothing outside, no device, no pipe
+        return read_folder(form, scratch / form)
     except Exception as error:  # foreign bytes make tarfile raise far more than it documents
         raise DataError(f"{archive} is damaged: {error!r}. Delete or replace it") from error
-    return read_folder(form, scratch / form)
 
 
 def read_folder(form: str, folder: Path) -> Arrays:
