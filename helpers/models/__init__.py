@@ -8,7 +8,6 @@
 
 import importlib
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +21,6 @@ from helpers.models.trial import ModelNameError, own_random_state, seed_generato
 from helpers.models.trial import try_forward as try_forward
 
 SUFFIXES = (".pt", ".pth", ".safetensors")
-ROOT = Path(__file__).parents[2]  # where the notebook lies
 OWN_FUNCTION = re.compile(r"[\w.]+:\w+")
 BARE_GUESSES = ("resnet18", "resnet18_cifar")  # what weights without a name are tried in
 
@@ -40,23 +38,23 @@ class Origin:
     def __str__(self) -> str:
         guess = f"a GUESS from names and shapes alone; to name it: NAME@{self.weights}"
         told = [self.architecture, self.weights] + [guess] * self.guessed
-        told += [f"stripped from the keys: {', '.join(self.stripped)}"] * bool(self.stripped)
+        told += [f"stripped from the keys: {prefix}" for prefix in self.stripped]
         return "; ".join([*told, *(f"not read: {name}" for name in self.ignored)])
 
 
-def build_model(name: str = "resnet18", seed: int = 0, num_classes: int = 10) -> nn.Module:
-    """Build a model on the CPU; see the module's docstring for what `name` may be.
+def build_model(name: str = "resnet18", seed: int = 0) -> nn.Module:
+    """Build a model of 10 classes on the CPU; see the module's docstring for what `name` may be.
 
     The same name and seed give the same random weights; the caller's random state is left as it
-    was. A user's function decides itself how many outputs its model has; what it raises is raised
-    here. Raises ModelNameError where nothing, or no model, is found under this name.
+    was. What a user's function raises is raised here. Raises ModelNameError where nothing, or no
+    model, is found under this name.
     """
     if problem := model_problem(name):
         raise ModelNameError(f"model: {problem}")
     architecture, path = _split(name)
     if path:
-        return _from_file(architecture, path, num_classes)
-    network = _seeded(name, seed, num_classes)
+        return _from_file(architecture, path)
+    network = _seeded(name, seed)
     network.built_from = Origin(name)
     return network
 
@@ -66,7 +64,7 @@ def model_problem(name: str) -> str | None:
     architecture, path = _split(name)
     if path:
         return None if Path(path).is_file() else f"there is no file {path!r}"
-    if OWN_FUNCTION.fullmatch(architecture) or architecture in _known():
+    if _is_named(architecture):
         return None
     return (
         f"{name!r} is not a torchvision classification model: use for instance 'resnet18', "
@@ -75,21 +73,22 @@ def model_problem(name: str) -> str | None:
     )
 
 
-def resnet18_cifar(num_classes: int = 10) -> nn.Module:
+def resnet18_cifar() -> nn.Module:
     """ResNet-18 for 32x32 images: a 3x3 stem of stride 1 and no max-pool, else torchvision's.
 
     Section 4.2 of He et al., "Deep Residual Learning for Image Recognition" (CVPR 2016) uses this
     stem on CIFAR-10: torchvision's, made for 224x224, leaves 1x1 pixel to the last blocks.
     """
-    model = ResNet(BasicBlock, [2, 2, 2, 2], num_classes=num_classes)
+    model = ResNet(BasicBlock, [2, 2, 2, 2], num_classes=10)
     model.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
     model.maxpool = nn.Identity()
     return model
 
 
-def _known() -> list[str]:
-    return ["resnet18_cifar", *models.list_models(module=models)]
+def _is_named(name: str) -> bool:
+    known = name == "resnet18_cifar" or name in models.list_models(module=models)
+    return known or OWN_FUNCTION.fullmatch(name) is not None
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -97,47 +96,36 @@ def _split(name: str) -> tuple[str, str]:
     if not name.endswith(SUFFIXES):
         return name, ""
     architecture, _, path = name.partition("@")
-    named = OWN_FUNCTION.fullmatch(architecture) or architecture in _known()
-    return (architecture, path) if named else ("", name)
+    return (architecture, path) if _is_named(architecture) else ("", name)
 
 
-def _seeded(name: str, seed: int, num_classes: int) -> nn.Module:
-    with own_random_state():
+def _seeded(name: str, seed: int = 0) -> nn.Module:
+    with own_random_state(), users_code(f"model={name!r}"):
         seed_generators(seed)
-        if OWN_FUNCTION.fullmatch(name):
-            return _from_function(name)
         if name == "resnet18_cifar":
-            return resnet18_cifar(num_classes)
-        return models.get_model(name, weights=None, num_classes=num_classes)
-
-
-def _from_function(name: str) -> nn.Module:
-    module, function = name.split(":")
-    for folder in (str(Path.cwd()), str(ROOT)):  # last, so that they hide nothing
-        if folder not in sys.path:
-            sys.path.append(folder)
-    importlib.invalidate_caches()  # the file may be younger than the kernel
-    with users_code(f"model={name!r}"):
+            return resnet18_cifar()
+        if ":" not in name:
+            return models.get_model(name, weights=None, num_classes=10)
+        module, function = name.split(":")
+        importlib.invalidate_caches()  # the file may be younger than the kernel
         network = getattr(importlib.import_module(module), function)()
     if not isinstance(network, nn.Module):
         raise ModelNameError(f"model={name!r} returned {type(network)}, not a torch.nn.Module")
     return network
 
 
-def _from_file(architecture: str, path: str, num_classes: int) -> nn.Module:
+def _from_file(architecture: str, path: str) -> nn.Module:
     tensors, inside, ignored = read_weights(path)
     # A file must not choose code to run: a function in it is not called, only one in `model`.
-    named, problems = architecture or (inside if inside in _known() else ""), []
+    named = architecture or (inside if ":" not in inside and _is_named(inside) else "")
+    problem = f"model={path!r}: name the model as NAME@{path}, it does not fit"
     for name in (named,) if named else BARE_GUESSES:
-        network = _seeded(name, 0, num_classes)
+        network = _seeded(name)
         try:
             stripped = fill(network, tensors)
         except RuntimeError as error:
-            problems.append(str(error)[:600])
+            problem += f"\n{str(error)[:600]}"
         else:
             network.built_from = Origin(name, path, not named, stripped, ignored)
             return network
-    tried = "\n".join(problems)
-    raise ModelNameError(
-        f"model={path!r}: name the model as NAME@{path}, this does not fit:\n{tried}"
-    )
+    raise ModelNameError(problem)

@@ -11,8 +11,7 @@ from helpers.environment.progress import track
 from helpers.models.trial import users_code
 
 FEW = 8  # images that are scored at both batch sizes
-ROUNDING = {"fp32": 1e-3}  # of the largest |logit|; other precisions round more
-ROUGHER = 3e-2
+ROUNDING = {True: 1e-3, False: 3e-2}  # of the largest |logit|: in fp32, and otherwise
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,48 +36,40 @@ def measure_accuracy(
     precision: str = "fp32",
     timed_batch: int | None = None,
 ) -> Accuracy:
-    """Score all images with the very callable that is timed, a copy of the last filling up.
+    """Score (images (N, 3, 32, 32), labels (N,)) batches with the very callable that is timed.
 
-    Parameters
-    ----------
-    batches
-        (images (N, 3, 32, 32), labels (N,)) pairs, all but the last of one size.
-    timed_batch
-        Images per timed forward. Where the callable takes no larger batch, or answers otherwise
-        in one, all images are scored in batches of this size. A callable that takes one size only
-        (a captured graph) names it in its attribute `static_batch`, and always gets it.
-
-    Raises
-    ------
-    ValueError
-        Labels do not fit, or scores are not finite logits (N, classes).
+    `timed_batch` has the images per timed forward: where the callable takes no larger batch, or
+    answers otherwise in one, all are scored in batches of this size. One that takes a single size
+    (a captured graph) names it in its attribute `static_batch`, and always gets it; a copy of the
+    last image fills up. Raises ValueError unless scores are finite logits (N, classes) that fit
+    the labels.
     """
     batches = list(batches)
     size, note = getattr(model, "static_batch", None), ""
     with measuring_conditions(model, precision):
         if size is None and timed_batch is not None:
-            tolerance = ROUNDING.get(precision, ROUGHER)
+            tolerance = ROUNDING[precision == "fp32"]
             note = _difference(model, batches[0][0], device, timed_batch, tolerance)
             size = timed_batch if note else None
-        found = []
-        for images, _ in track(batches, description="accuracy"):
-            found.append(_scores(model, images, device, size or len(images)))
+        found = [
+            _scores(model, images, device, size or len(images))
+            for images, _ in track(batches, description="accuracy")
+        ]
     labels = torch.cat([labels for _, labels in batches])
     return score(torch.cat(found), labels, size or len(batches[0][1]), note)
 
 
 def score(found: torch.Tensor, labels: torch.Tensor, batch_size: int, note: str = "") -> Accuracy:
-    """Count right answers of logits (N, classes) against labels (N,), with Wilson's interval (1927).
+    """Count right answers of logits (N, classes) against labels (N,), with Wilson's interval.
 
     Raises ValueError for what would be counted all the same: NaN has an argmax, other shapes
     broadcast, labels that the model does not know are merely never met.
     """
-    if labels.shape != found.shape[:1] or not torch.isfinite(found).all():
-        raise ValueError(
-            f"scores {tuple(found.shape)} for labels {tuple(labels.shape)}, or NaN in them"
-        )
-    if not 0 <= labels.min() <= labels.max() < found.shape[1]:
-        raise ValueError(f"labels up to {labels.max()}, the model tells {found.shape[1]} classes")
+    known = torch.arange(found.shape[1])
+    if not found.isfinite().all() or labels.shape != found.shape[:1]:
+        raise ValueError(f"scores {found.shape} for labels {labels.shape}, or NaN in them")
+    if not torch.isin(labels, known).all():
+        raise ValueError(f"labels up to {labels.max()}, the model tells {len(known)} classes")
     right, images = int((found.argmax(dim=1) == labels).sum()), len(labels)
     low, high = binomtest(right, images).proportion_ci(0.95, method="wilson")
     shown = right, images, right / images, float(low), float(high), batch_size
@@ -95,9 +86,8 @@ def _difference(model: Callable, images, device, timed: int, tolerance: float) -
     except Exception as error:
         return f"(in one of {len(images)}: {error!r})"
     drift, largest = float((together - alone).abs().max()), float(alone.abs().max())
-    if drift <= tolerance * largest:
-        return ""
-    return f"(in one of {len(images)} logits differ by up to {drift:.3g}, largest {largest:.3g})"
+    differ = f"(in one of {len(images)} logits differ by up to {drift:.3g}, largest {largest:.3g})"
+    return differ if drift > tolerance * largest else ""
 
 
 def _scores(model: Callable, images: torch.Tensor, device, size: int) -> torch.Tensor:
@@ -108,16 +98,9 @@ def _scores(model: Callable, images: torch.Tensor, device, size: int) -> torch.T
     """
     with torch.inference_mode(False):
         images = images.to(device, copy=True)  # a loader may have made them inside
-        missing = -len(images) % size
-        pieces = torch.cat([images, images[-1:].expand(missing, *images.shape[1:])]).split(size)
-    found = []
-    for piece in pieces:
-        with users_code("the model"):
-            scores = model(piece)
-        if not isinstance(scores, torch.Tensor) or scores.dim() != 2:
-            raise ValueError(
-                f"the model returned {type(scores)}, not a tensor of logits (N, classes)"
-            )
+        filled = torch.cat([images, images[-1:].repeat_interleave(-len(images) % size, 0)])
+        pieces = filled.split(size)
+    with users_code("the model"):
         # A copy at once: a graph writes its next scores into the same memory.
-        found.append(scores.to("cpu", torch.float32, copy=True))
+        found = [model(piece).to("cpu", torch.float32, copy=True) for piece in pieces]
     return torch.cat(found)[: len(images)]

@@ -73,10 +73,10 @@ def fill(network: nn.Module, tensors: Mapping[str, torch.Tensor]) -> tuple[str, 
 
     Raises RuntimeError, torch's own, with the keys and shapes that do not fit.
     """
-    stripped: tuple[str, ...] = ()
+    found: list[str] = []
     shorter = {PREFIXES.sub("", key): value for key, value in tensors.items()}
     if network.state_dict().keys() != tensors.keys() and len(shorter) == len(tensors):
-        found = (prefix for key in tensors for prefix in PREFIXES.findall(key))
-        tensors, stripped = shorter, tuple(dict.fromkeys(found))
+        found = [prefix for key in tensors for prefix in PREFIXES.findall(key)]
+        tensors = shorter
     network.load_state_dict(tensors)
-    return stripped
+    return tuple(dict.fromkeys(found))

@@ -1,7 +1,7 @@
 """What runs a user's code: with random numbers of its own, no way out, and one forward first."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 
 import torch
 from torch import nn
@@ -22,11 +22,13 @@ def users_code(what: str) -> Iterator[None]:
         raise ModelNameError(f"{what} raised SystemExit: {error}") from error
 
 
-@contextmanager
-def own_random_state() -> Iterator[None]:
+def _gpus() -> range:
+    return range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)
+
+
+def own_random_state() -> AbstractContextManager:
     """Give the CPU's generator, and those of GPUs in use, back as they are now."""
-    with torch.random.fork_rng(_gpus()):
-        yield
+    return torch.random.fork_rng(_gpus())
 
 
 def seed_generators(seed: int) -> None:
@@ -34,10 +36,6 @@ def seed_generators(seed: int) -> None:
     torch.default_generator.manual_seed(seed)
     if _gpus():
         torch.cuda.manual_seed_all(seed)
-
-
-def _gpus() -> range:
-    return range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)
 
 
 def try_forward(network: nn.Module, shape: tuple[int, ...], device, training: bool = False) -> int:
@@ -56,19 +54,17 @@ def try_forward(network: nn.Module, shape: tuple[int, ...], device, training: bo
         got = tuple(getattr(logits, "shape", ())) or type(logits).__name__
         raise ModelNameError(
             f"the model returned {got}, not logits (N, classes): measure a Module whose forward "
-            "returns the logits (`return self.model(x).logits`, or `[0]`, or what they are called)"
+            "returns them (`return self.model(x).logits`, or `[0]`, or what they are called)"
         )
     return logits.shape[1]
 
 
 def _forward(network: nn.Module, shape, device, training: bool = False):
-    with own_random_state(), torch.set_grad_enabled(training), ExitStack() as stack:
-        network.to(device)
-        if training:
-            network.train()
-        else:
-            stack.enter_context(eval_mode(network))  # .eval() is refused by exported modules
-        stack.enter_context(users_code("the model"))
+    network.to(device)
+    if training:
+        network.train()
+    mode = nullcontext() if training else eval_mode(network)  # .eval() fails on exported modules
+    with own_random_state(), torch.set_grad_enabled(training), mode, users_code("the model"):
         return network(torch.rand(shape, device=device))
 
 

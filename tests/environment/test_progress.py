@@ -45,7 +45,7 @@ def test_at_a_terminal_the_bar_is_drawn_and_wiped(monkeypatch, capsys):
 
 def test_in_a_cell_one_output_moves_and_ends_empty_also_after_an_error(cell, capfd):
     with pytest.raises(ZeroDivisionError):
-        list(1 / number for number in track([1, 0], description="runs"))
+        [1 / number for number in track([1, 0], description="runs")]
     assert cell.seen[0]["text/plain"].startswith("runs:   0%")
     assert cell.seen[-1] == {}
     assert capfd.readouterr() == ("", "")
