@@ -11,10 +11,7 @@ _NORMALISED = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD), v
 
 
 def train_transform() -> v2.Transform:
-    """Random crop, flip and rotation, drawn anew at each call, then normalisation.
-
-    Takes an image (32, 32, 3) uint8; gives a tensor (3, 32, 32) float32.
-    """
+    """Crop, flip and rotate at random, then normalise: (32, 32, 3) uint8 → (3, 32, 32) float32."""
     augmented = v2.RandomCrop(32, padding=4), v2.RandomHorizontalFlip(), v2.RandomRotation(15)
     return v2.Compose([v2.ToImage(), *augmented, *_NORMALISED])
 

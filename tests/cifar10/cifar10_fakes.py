@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image
 from torchvision.datasets import CIFAR10
 
-from helpers.cifar10 import files
+from helpers.cifar10 import sources
 
-PYTHON, SPRITES = files.ARCHIVES
+PYTHON, SPRITES = sources.ARCHIVES
 
 
 def tar_gz(members: dict[str, bytes | str]) -> bytes:
@@ -40,24 +40,30 @@ class FakeCifar10:
         self.images = rng.integers(0, 256, (120, 32, 32, 3), dtype=np.uint8)
         self.labels = np.arange(120) % 10
         self.forms = {PYTHON: {}, SPRITES: {}}
-        for i, name in enumerate(files.BATCHES):
+        for i, name in enumerate(sources.BATCHES):
             part = slice(20 * i, 20 * i + 20)
             planes = self.images[part].transpose(0, 3, 1, 2).reshape(20, 3072)
             batch = pickle.dumps({"labels": self.labels[part].tolist(), "data": planes})
             self.forms[PYTHON][name] = batch
-            monkeypatch.setitem(files.BATCHES, name, hashlib.md5(batch).hexdigest())
+            monkeypatch.setitem(sources.BATCHES, name, hashlib.md5(batch).hexdigest())
             png = io.BytesIO()
             Image.fromarray(self.images[part].reshape(20, 1024, 3)).save(png, "PNG")
             self.forms[SPRITES][f"{name}.png"] = png.getvalue()
         for name, part in (("train", slice(100)), ("test", slice(100, 120))):
             labels = json.dumps(self.labels[part].tolist()).encode()
             self.forms[SPRITES][f"{name}_lables.json"] = labels
-        pairs = [list(pair) for pair in files.BATCHES.items()]
+        pairs = [list(pair) for pair in sources.BATCHES.items()]
         monkeypatch.setattr(CIFAR10, "train_list", pairs[:5])
         monkeypatch.setattr(CIFAR10, "test_list", pairs[5:])
-        parts = self.images[:100], self.labels[:100], self.images[100:], self.labels[100:]
-        for name, digest in files.fingerprint(*parts).items():
-            monkeypatch.setitem(files.FINGERPRINT, name, digest)
+        self.arrays = self.images[:100], self.labels[:100], self.images[100:], self.labels[100:]
+        for name, digest in sources.fingerprint(*self.arrays).items():
+            monkeypatch.setitem(sources.FINGERPRINT, name, digest)
+
+    def is_in(self, arrays) -> None:
+        for found, expected in zip(arrays, self.arrays, strict=True):
+            np.testing.assert_array_equal(found, expected, strict=True)
+            assert found.flags.c_contiguous
+            assert found.flags.writeable  # torch warns of others
 
     def archive(self, form: str) -> bytes:
         return tar_gz({f"{form}/{name}": data for name, data in self.forms[form].items()})

@@ -72,29 +72,20 @@ def test_the_drawn_classes_can_be_learnt(synthetic):
     assert (found == synthetic.test_labels[:1000]).mean() > 0.6
 
 
-def flip_a_bit(images):
-    images[5, 3, 2, 1] ^= 1
+def changed(index, value):
+    def change(array):
+        array[index] = value
 
-
-def relabel(labels):
-    labels[0] = (labels[0] + 1) % 10
-
-
-def unknown(labels):
-    labels[labels == 9] = 10
-
-
-def darken(images):
-    images //= 2
+    return change
 
 
 @pytest.mark.parametrize(
     ("array", "change", "failed"),
     [
-        ("test_images", flip_a_bit, {"fingerprint_synthetic"}),
-        ("train_labels", relabel, {"balance", "fingerprint_synthetic"}),
-        ("test_labels", unknown, {"classes", "fingerprint_synthetic"}),
-        ("train_images", darken, {"mean", "std", "fingerprint_synthetic"}),
+        ("test_images", changed((5, 3, 2, 1), 0), {"fingerprint_synthetic"}),
+        ("train_labels", changed(0, 1), {"balance", "fingerprint_synthetic"}),
+        ("test_labels", changed(0, 10), {"classes", "balance", "fingerprint_synthetic"}),
+        ("train_images", lambda a: a // 2, {"mean", "std", "fingerprint_synthetic"}),
         ("test_images", lambda a: a[:-1], {"sizes"}),
         ("train_labels", lambda a: a[:-1], {"sizes"}),
         ("train_images", lambda a: a.transpose(0, 3, 1, 2), {"layout"}),
@@ -103,8 +94,8 @@ def darken(images):
 )
 def test_another_set_fails_the_check_that_says_so(synthetic, array, change, failed):
     values = getattr(synthetic, array).copy()
-    values = values if (changed := change(values)) is None else changed
-    data = dataclasses.replace(synthetic, **{array: values})
+    made = change(values)
+    data = dataclasses.replace(synthetic, **{array: values if made is None else made})
     assert {check.code for check in cifar10.check(data) if not check.ok} == failed
 
 

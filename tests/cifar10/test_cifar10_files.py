@@ -6,14 +6,13 @@ import pickle
 import resource
 import tarfile
 
-import numpy as np
 import psutil
 import pytest
 from cifar10_fakes import PYTHON, SPRITES, FakeCifar10, tar_gz
 
 from helpers import cifar10
 from helpers.cifar10 import DataError, load
-from helpers.cifar10.files import ARCHIVES
+from helpers.cifar10.sources import ARCHIVES
 
 FORMS = pytest.mark.parametrize("form", [PYTHON, SPRITES])
 
@@ -49,39 +48,54 @@ def test_files_at_hand_are_used(fake, tmp_path, form, place):
     before = sorted(tmp_path.rglob("*"))
     data = load(tmp_path)
     assert (data.name, data.fingerprint) == ("cifar10", cifar10.FINGERPRINT)
-    np.testing.assert_array_equal(data.train_images, fake.images[:100])
-    np.testing.assert_array_equal(data.train_labels, fake.labels[:100])
-    np.testing.assert_array_equal(data.test_images, fake.images[100:])
-    np.testing.assert_array_equal(data.test_labels, fake.labels[100:])
-    assert (data.train_images.dtype, data.train_labels.dtype) == (np.uint8, np.int64)
-    assert data.test_images.flags.c_contiguous
-    assert data.train_images.flags.writeable  # torch warns of others
-    assert data.test_images.flags.writeable
+    fake.is_in((data.train_images, data.train_labels, data.test_images, data.test_labels))
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@FORMS
-@pytest.mark.parametrize(
-    "damage", ["bit", "truncated", "empty", "missing", "large", "pipe", "link", "swapped"]
-)
-def test_a_wrong_file_is_named(fake, tmp_path, form, damage):
+def damaged(path, content, damage):
     """attack A2 (pipe), attack A14 (large: 20 GB that hold no data)"""
-    folder = fake.write(tmp_path / form, form)
-    other, path = [path for path in sorted(folder.iterdir()) if "data_batch" in path.name][2:4]
-    content = path.read_bytes()
-    path.unlink()
-    if damage == "pipe":
+    middle = len(content) // 2
+    flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+    path.unlink(missing_ok=True)
+    if damage == "folder":
+        path.mkdir()
+    elif damage == "pipe":
         os.mkfifo(path)
     elif damage == "link":
         path.symlink_to("/dev/zero")
     elif damage != "missing":
-        spoilt = {"bit": content[:-50] + bytes([content[-50] ^ 1]) + content[-49:]}
-        spoilt |= {"truncated": content[: len(content) // 2], "swapped": other.read_bytes()}
-        path.write_bytes(spoilt.get(damage, b""))
+        path.write_bytes({"bit": flipped, "truncated": content[:middle]}.get(damage, b""))
         if damage == "large":
             os.truncate(path, 20_000_000_000)
-    looked_at = form == PYTHON or damage in ("missing", "large", "pipe", "link")
-    refused(tmp_path, str(path if looked_at else folder))
+
+
+DAMAGES = ["bit", "truncated", "empty", "large", "folder", "pipe", "link"]
+
+
+@FORMS
+@pytest.mark.parametrize("damage", [*DAMAGES, "missing"])
+def test_a_wrong_file_is_named(fake, tmp_path, form, damage):
+    folder = fake.write(tmp_path / form, form)
+    path = next(path for path in folder.iterdir() if "data_batch_4" in path.name)
+    damaged(path, path.read_bytes(), damage)
+    parsed = form == SPRITES and damage in ("bit", "truncated", "empty")  # no pickle: first parsed
+    refused(tmp_path, str(folder if parsed else path))
+
+
+@FORMS
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_wrong_archive_is_named(fake, tmp_path, form, damage):
+    damaged(tmp_path / ARCHIVES[form], fake.archive(form), damage)
+    refused(tmp_path, ARCHIVES[form])
+
+
+@FORMS
+def test_swapped_files_are_named(fake, tmp_path, form):
+    files = fake.forms[form]
+    first, second, *_ = files
+    files[first], files[second] = files[second], files[first]
+    fake.write(tmp_path / form, form)
+    refused(tmp_path, form)
 
 
 class Bomb:
@@ -99,41 +113,10 @@ def test_a_pickle_that_calls_code_is_not_opened(fake, tmp_path):
     assert not (tmp_path / "went_off").exists()
 
 
-@FORMS
-@pytest.mark.parametrize(
-    "damage", ["bit", "truncated", "empty", "garbage", "folder", "pipe", "large", "incomplete"]
-)
-def test_a_spoilt_archive_is_named(fake, tmp_path, form, damage):
-    """attack A2 (pipe), attack A14 (large)"""
-    path, content = tmp_path / ARCHIVES[form], fake.archive(form)
-    middle = len(content) // 2
-    flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
-    spoilt = {"bit": flipped, "truncated": content[:middle], "empty": b"", "garbage": b"\0" * 1000}
-    spoilt["incomplete"] = tar_gz({f"{form}/other": b"x"})
-    if damage == "folder":
-        path.mkdir()
-    elif damage == "pipe":
-        os.mkfifo(path)
-    else:
-        path.write_bytes(spoilt.get(damage, b""))
-        if damage == "large":
-            os.truncate(path, 20_000_000_000)
-    refused(tmp_path, path.name)
-
-
 def header(kind: bytes, name: str, size: int) -> bytes:
     info = tarfile.TarInfo(name)
     info.type, info.size = kind, size
     return info.tobuf(tarfile.GNU_FORMAT)
-
-
-def sparse(name: str, size: int) -> bytes:
-    """A GNU sparse member that holds nothing and announces `size` bytes."""
-    block = bytearray(header(tarfile.GNUTYPE_SPARSE, name, 0))
-    block[483:495] = b"%011o\0" % size
-    block[148:156] = b" " * 8
-    block[148:156] = b"%06o\0 " % sum(block)
-    return bytes(block)
 
 
 @pytest.mark.parametrize(
@@ -142,10 +125,10 @@ def sparse(name: str, size: int) -> bytes:
         header(tarfile.REGTYPE, f"{PYTHON}/data_batch_1", 5 << 30),
         header(tarfile.XHDTYPE, "pax", 5 << 30),
         header(tarfile.GNUTYPE_LONGNAME, "long", 5 << 30),
-        sparse(f"{PYTHON}/data_batch_1", 5 << 30),
         bytes(300_000_000),
+        b"".join(header(tarfile.REGTYPE, f"{PYTHON}/{i}", 0) for i in range(1000)),
     ],
-    ids=["member", "pax", "long name", "sparse", "bomb"],
+    ids=["member", "pax", "long name", "bomb", "incomplete"],
 )
 def test_sizes_that_an_archive_announces_are_not_believed(fake, tmp_path, content):
     """attack A14: archive headers of 5 GB; what small compressed data unpack to"""
