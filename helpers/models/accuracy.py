@@ -11,7 +11,6 @@ from helpers.environment.progress import track
 from helpers.models.trial import users_code
 
 FEW = 8  # images that are scored at both batch sizes
-ROUNDING = {True: 1e-3, False: 3e-2}  # of the largest |logit|: in fp32, and otherwise
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +47,7 @@ def measure_accuracy(
     size, note = getattr(model, "static_batch", None), ""
     with measuring_conditions(model, precision):
         if size is None and timed_batch is not None:
-            tolerance = ROUNDING[precision == "fp32"]
+            tolerance = 1e-3 if precision == "fp32" else 3e-2  # of the largest |logit|: rounding
             note = _difference(model, batches[0][0], device, timed_batch, tolerance)
             size = timed_batch if note else None
         found = [

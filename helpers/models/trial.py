@@ -45,15 +45,16 @@ def try_forward(network: nn.Module, shape: tuple[int, ...], device, training: bo
     batch-norms: pass a copy. What the model raises gets a note that says what helps; an output
     that is no tensor of logits (N, classes) raises ModelNameError.
     """
+    what = f"the model, tried on images {shape}{' in training mode' if training else ''}"
     try:
         logits = _forward(network, shape, device, training)
     except Exception as error:
-        error.add_note(f"the model was tried on images {shape}{_remedy(network, shape, device)}")
+        error.add_note(what + _remedy(network, shape, device))
         raise
     if not isinstance(logits, torch.Tensor) or logits.dim() != 2 or len(logits) != shape[0]:
         got = tuple(getattr(logits, "shape", ())) or type(logits).__name__
         raise ModelNameError(
-            f"the model returned {got}, not logits (N, classes): measure a Module whose forward "
+            f"{what}, returned {got}, not logits (N, classes): measure a Module whose forward "
             "returns them (`return self.model(x).logits`, or `[0]`, or what they are called)"
         )
     return logits.shape[1]

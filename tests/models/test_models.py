@@ -85,8 +85,7 @@ def test_an_unknown_model_is_named(name):
 
 
 def test_a_name_is_checked_without_importing_anything(own):
-    assert model_problem("own_broken_for_a_test:make") is None
-    assert model_problem("resnet18_cifar") is None
+    assert model_problem("own_broken_for_a_test:make") is model_problem("resnet18_cifar") is None
     assert "'nowhere.pt'" in model_problem("resnet18@nowhere.pt")
     assert "'nowhere.pth'" in model_problem("nowhere.pth")
 
@@ -165,8 +164,7 @@ def renamed(*prefixes):
 
 LAYOUTS = {  # case 13: what lies in the file -> prefixes that are stripped
     "bare": (WEIGHTS, ()),
-    "model": ({"model": WEIGHTS}, ()),
-    "net": ({"net": WEIGHTS, "acc": 0.9, "epoch": 3}, ()),
+    "model": ({"model": WEIGHTS, "acc": 0.9, "epoch": 3}, ()),
     "model_state_dict": ({"model_state_dict": WEIGHTS, "optimizer": {"state": {}}}, ()),
     "DataParallel": (renamed("module."), ("module.",)),
     "compiled": ({"state_dict": renamed("_orig_mod.")}, ("_orig_mod.",)),
