@@ -6,13 +6,14 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
+from helpers.annex.accuracy import compare_accuracy
 from helpers.annex.comparison import TOO_FEW_ROUNDS, Comparison, Interleaved
 from helpers.annex.comparison.stats import FASTER, MIN_ROUNDS, SAME, Ratio
 from helpers.annex.variants.guard import Admitted
 from helpers.display.french import number, percent, scientific
 from helpers.display.tables import markdown_table, markdown_text
 from helpers.display.verdict import CLOCK_NAMES, NO_GPU_CLOCK, disturbances
-from helpers.models.accuracy import Accuracy, compare_accuracy
+from helpers.models.accuracy import Accuracy
 from helpers.stats import percentile
 
 Accuracies = dict[str, Accuracy]  # by variant

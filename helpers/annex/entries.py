@@ -12,8 +12,8 @@ from torch import nn
 from helpers.annex.comparison import Interleaved, measure_interleaved
 from helpers.annex.variants import Variant
 from helpers.annex.variants.guard import Admitted, VariantFailed, admit
+from helpers.environment.progress import track
 from helpers.models.accuracy import Accuracy
-from helpers.progress import track
 from helpers.results.rows import run_row, run_samples
 from helpers.validation.interference import flags
 

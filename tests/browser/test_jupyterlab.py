@@ -178,7 +178,7 @@ def wait_for_a_run(notebook, lab, before):
 
 def test_a_progress_bar_is_live_and_leaves_nothing(opened, lab, screenshots):
     source = (
-        "import time\n\nfrom helpers.progress import track\n\nprint('before')\n"
+        "import time\n\nfrom helpers.environment.progress import track\n\nprint('before')\n"
         "for _ in track(range(8), description='essai'):\n    time.sleep(0.4)\nprint('after')"
     )
     written = new_notebook(cells=[new_code_cell(source, id="bar")], metadata={"kernelspec": KERNEL})

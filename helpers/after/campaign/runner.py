@@ -22,7 +22,7 @@ from helpers.after.campaign.merge import claimed, land, merged, write_tables
 from helpers.after.campaign.plan import Plan, PlanError, read_plan
 from helpers.after.campaign.session import NOTEBOOK
 from helpers.after.campaign.stored import first_lines
-from helpers.progress import bar
+from helpers.environment.progress import bar
 from helpers.results import ResultsError
 
 __all__ = ["CampaignError", "Outcome", "PlanError", "run_campaign"]

@@ -19,7 +19,7 @@ from helpers.bench_latency import Bench, LatencyResult, Run
 from helpers.clocks.checks import check_count, move_inputs
 from helpers.clocks.conditions import eval_mode, measuring_conditions, no_gc, tf32
 from helpers.environment.facts import first_line
-from helpers.progress import track
+from helpers.environment.progress import track
 from helpers.validation.interference import Observation, Watch
 
 # Short blocks keep the compared samples close in time; each costs one unmeasured forward.

@@ -22,10 +22,9 @@ from helpers.annex.training.augmentation import AugmentedEpoch
 from helpers.annex.training.checkpoint import load_checkpoint, save_checkpoint, training_key
 from helpers.annex.training.forward import forward_of
 from helpers.cifar10 import Cifar10
+from helpers.environment.progress import track
 from helpers.models import ModelNameError, build_model, try_forward
-from helpers.models.seeding import own_random_state, seed_generators
-from helpers.models.trial import users_code
-from helpers.progress import track
+from helpers.models.trial import own_random_state, seed_generators, users_code
 
 CPU_IMAGES = 500  # enough to see a CPU learn in about a minute an epoch
 
@@ -102,7 +101,7 @@ def train(
     model : a name that `build_model` knows.
     checkpoint : file written after the last epoch; replaced if another training's, or None.
     limit : train on the first so many images only; None takes all.
-    progress : wraps each epoch's steps, as `helpers.progress.track` does.
+    progress : wraps each epoch's steps, as `helpers.environment.progress.track` does.
 
     Raises
     ------
