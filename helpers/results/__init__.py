@@ -145,12 +145,13 @@ class Session:
         if hasattr(thing, "savefig"):
             png, ending = io.BytesIO(), "png"
             thing.savefig(png, format="png", metadata={"Description": thing.get_label()})
-            content = png.getvalue()
         elif isinstance(thing, str):
-            content, ending = thing.encode(), "md"
+            text, ending = thing, "md"
         else:
             text = json.dumps(thing, indent=2, ensure_ascii=False, allow_nan=False, default=_plain)
-            content, ending = f"{text}\n".encode(), "json"
+            text, ending = f"{text}\n", "json"
+        # What UTF-8 cannot encode, as in the name of a process, ends no session.
+        content = png.getvalue() if ending == "png" else text.encode("utf-8", "replace")
         write_file(self.folder / f"{name}.{ending}", content)
         return thing
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 from PIL import Image
+from result_rows import state_of
 
 from helpers.results import PUBLISHED, load_samples, read_results
 
@@ -45,11 +46,10 @@ def start(results_dir: Path, session: str, **parameters) -> subprocess.Popen:
     )
 
 
-def finish(process: subprocess.Popen) -> str:
-    """Wait for a session that must succeed; return what it said."""
+def finish(process: subprocess.Popen) -> None:
+    """Wait for a session that must succeed."""
     said = process.communicate(timeout=600)[1]
     assert process.returncode == 0, said[-2000:]
-    return said
 
 
 def kernel_of(process: subprocess.Popen) -> psutil.Process | None:
@@ -62,13 +62,12 @@ def kernel_of(process: subprocess.Popen) -> psutil.Process | None:
     return None
 
 
-def kill(process: subprocess.Popen, victim: str) -> str:
-    """kill -9 papermill, or its kernel where there is one; wait for all of it; say who died."""
+def kill(process: subprocess.Popen, victim: str) -> None:
+    """kill -9 papermill, or its kernel where there is one; wait for all of it."""
     kernel = kernel_of(process)
     if victim == "kernel" and kernel is not None:
         kernel.send_signal(signal.SIGKILL)
     else:
-        victim = "papermill"
         process.send_signal(signal.SIGKILL)
     process.communicate(timeout=120)
     # A kernel without papermill notices it and ends; what it wrote until then must be whole too.
@@ -79,22 +78,14 @@ def kill(process: subprocess.Popen, victim: str) -> str:
         time.sleep(0.1)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    return victim
 
 
-def state_of(folder: Path) -> str:
-    """What session.json says: running, complete, or nothing yet."""
-    path = folder / "session.json"
-    return json.loads(path.read_text(encoding="utf8"))["state"] if path.exists() else "nothing"
-
-
-def check_whole(results_dir: Path) -> int:
-    """Read every file of every session; a broken one raises. Returns how many were read."""
+def check_whole(results_dir: Path) -> None:
+    """Read every file of every session; a broken one raises."""
     readers = {".csv": read_results, ".npz": load_samples, ".json": _json, ".png": _png}
-    files = [p for p in results_dir.rglob("*") if p.is_file() and not p.name.startswith(".")]
-    for path in files:
-        readers[path.suffix](path)
-    return len(files)
+    for path in results_dir.rglob("*.*"):
+        if path.is_file() and not path.name.startswith("."):
+            readers[path.suffix](path)
 
 
 def _json(path: Path):
@@ -115,7 +106,7 @@ def check_session(folder: Path) -> int:
     assert runs == list(range(1, len(runs) + 1))
     assert len(samples) - len(runs) in (0, 1)  # a run's samples are written before its row
     assert kept is None or set(kept["session"]) == {folder.name}
-    if state_of(folder) == "complete":
+    if (folder / "session.json").exists() and state_of(folder) == "complete":
         assert len(runs) == RUNS
     return len(runs)
 

@@ -13,7 +13,8 @@ from sessions import ROOT
 
 from helpers.bench_latency import benchmark_latency
 from helpers.clocks.conditions import tf32_in_force
-from helpers.validation import validation_runs
+from helpers.parameters import validate
+from helpers.validation import measure_runs
 
 INPUTS = [torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(i)) for i in range(3)]
 
@@ -72,16 +73,9 @@ def test_interrupted_in_a_forward(forward):
 def test_interrupted_between_and_within_runs():
     model = interrupts_at(300)
     before, done = switches(model), []
-    runs = validation_runs(
-        model,
-        INPUTS,
-        runs=3,
-        warmup_iters=5,
-        measure_iters=150,
-        device=torch.device("cpu"),
-    )
+    asked = validate(isolation="none", warmup_iters=5, measure_iters=150)
     with pytest.raises(KeyboardInterrupt):
-        done.extend(result for result in runs)
+        done.extend(measure_runs(model, INPUTS, asked, torch.device("cpu")))
     assert switches(model) == before
 
 

@@ -1,9 +1,10 @@
-"""kill -9 of papermill and of its kernel, at random moments of a session."""
+"""The notebook's sessions: killed at random moments, two at once, refused in its last line."""
 
 import random
 import time
 
 import pytest
+from result_rows import opened, snapshot, state_of
 from sessions import (
     RUNS,
     check_published,
@@ -12,44 +13,35 @@ from sessions import (
     finish,
     kill,
     start,
-    state_of,
     two_at_once,
 )
 
-from helpers.results import ResultsError, open_session
+from helpers.results import PUBLISHED, ResultsError
 
 
 def killed_session(
-    results_dir, name: str, victim: str, after_s: float, publishers: set, opened: bool
-) -> None:
-    """Kill one session; check that nothing is lost or half-written and that the next may start.
+    results_dir, name: str, victim: str, after_s: float, opened_already: bool
+) -> str:
+    """Kill one session; check that nothing is lost or half-written; return what its state says.
 
-    `after_s` counts from the start, or, with `opened`, from when the session has its folder.
+    `after_s` counts from the start, or, with `opened_already`, from when the session has its folder.
     """
-    published_before = check_published(results_dir)
+    published_before, state = check_published(results_dir), results_dir / name / "session.json"
     process = start(results_dir, name)
-    while opened and process.poll() is None and state_of(results_dir / name) == "nothing":
+    while opened_already and process.poll() is None and not state.exists():
         time.sleep(0.02)
     time.sleep(after_s)
-    finished = process.poll() is not None
     kill(process, victim)
-    folder, state = results_dir / name, "nothing"
-    if results_dir.exists():
-        check_whole(results_dir)
-    if folder.exists():
-        check_session(folder)
-        state = state_of(folder)
-    published = check_published(results_dir)
-    assert published in (published_before, name)
-    assert published != name or state == "complete"
-    assert state == "complete" or not finished
-    after = open_session(results_dir, f"{name}-next")  # the next one starts, under a new name ...
-    if state == "complete":
-        publishers.add(name)
-    if state != "nothing":
+    check_whole(results_dir)
+    told = state_of(state.parent) if state.exists() else "nothing"
+    if state.parent.exists():
+        check_session(state.parent)
+    assert check_published(results_dir) in (published_before, name if told == "complete" else "")
+    opened(results_dir, f"{name}-next")  # the next one starts, under a new name ...
+    if told != "nothing":
         with pytest.raises(ResultsError, match="already holds results"):
-            open_session(results_dir, name)  # ... and never goes on under the same one
-    assert state_of(after.folder) == "running"
+            opened(results_dir, name)  # ... and never goes on under the same one
+    return told
 
 
 def random_kills(results_dir, whole: str, lasts_s: float, count: int, seed: int) -> None:
@@ -57,9 +49,10 @@ def random_kills(results_dir, whole: str, lasts_s: float, count: int, seed: int)
     chance, publishers = random.Random(seed), {whole}
     for index in range(count):
         victim = ("papermill", "kernel")[index % 2]
-        opened = index % 8 > 1  # most moments in the part that writes
-        after_s = chance.uniform(0, lasts_s * (0.7 if opened else 1))
-        killed_session(results_dir, f"k{index}", victim, after_s, publishers, opened)
+        writing = index % 8 > 1  # most moments in the part that writes
+        after_s = chance.uniform(0, lasts_s * (0.7 if writing else 1))
+        if killed_session(results_dir, f"k{index}", victim, after_s, writing) == "complete":
+            publishers.add(f"k{index}")
         assert check_session(results_dir / whole) == RUNS  # what was there is still there
         assert check_published(results_dir) in publishers
 
@@ -79,3 +72,22 @@ def test_killed_at_many_random_moments(tmp_path):
     finish(start(results_dir, "last"))
     assert check_published(results_dir) == "last"
     check_whole(results_dir)
+
+
+@pytest.mark.parametrize("wrong", ["csv", pytest.param("file", marks=pytest.mark.slow)])
+def test_the_notebook_says_in_its_last_line_why_it_cannot_write(tmp_path, wrong):
+    """Of all that can be wrong: a published CSV that is not ours, a file for the folder."""
+    results_dir = tmp_path / "results"
+    if wrong == "csv":
+        results_dir.mkdir()
+        (results_dir / PUBLISHED).write_text("name;value\nmine;1\n")
+    else:
+        results_dir.write_text("not a folder")
+    before, process = snapshot(tmp_path), start(results_dir, "stopped")
+    _, stderr = process.communicate(timeout=300)
+    assert process.returncode == 1
+    last = stderr.strip().splitlines()[-1]
+    assert "ResultsError" in last
+    assert {"csv": "move it away", "file": "cannot write"}[wrong] in last
+    (tmp_path / "stopped.ipynb").unlink()
+    assert snapshot(tmp_path) == before

@@ -2,12 +2,12 @@
 
 import dataclasses
 import errno
+import itertools
 import json
 import math
 import os
 import shutil
-import subprocess
-import sys
+import signal
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -22,8 +22,6 @@ from result_rows import FACTS, a_run, add, opened, series, snapshot, state_of, w
 from helpers.clocks.graph import GraphReading
 from helpers.clocks.warmup import Warmup
 from helpers.results import PUBLISHED, ResultsError, load_samples, read_results
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_session_keeps_each_run_and_publishes_when_complete(tmp_path):
@@ -278,70 +276,60 @@ def test_files_have_the_permissions_of_ordinary_files(tmp_path):
     assert (session.folder / "session.json").stat().st_mode == expected
 
 
-KILLED = """
-import itertools, os, signal, sys
-from pathlib import Path
-sys.path.insert(0, "tests")
-from result_rows import add, opened, state_of, write_session
-from helpers.results import PUBLISHED, read_results
-
 def kill_at(step):
+    """Kill this process at its `step`-th sync or rename."""
     count = itertools.count()
-    for name in ("fsync", "replace"):
-        def call(*args, real=getattr(os, name)):
+
+    def counted(real):
+        def call(*args):
             if next(count) == step:
                 os.kill(os.getpid(), signal.SIGKILL)
             return real(*args)
-        setattr(os, name, call)
 
-for step in itertools.count():
-    folder = Path(sys.argv[1]) / str(step)
-    write_session(folder, "first", runs=1)
-    child = os.fork()
-    if child == 0:
-        kill_at(step)
-        write_session(folder, "second", runs=2)
-        os._exit(0)
-    killed = os.waitpid(child, 0)[1] != 0
-    published = read_results(folder / PUBLISHED)["session"].tolist()
-    assert published in (["first"], ["second", "second"]), published
-    state = folder / "second" / "session.json"
-    complete = state.exists() and state_of(folder / "second") == "complete"
-    assert complete or published == ["first"], (step, published)
-    kept = folder / "second" / "results.csv"
-    assert not complete or len(read_results(kept)) == 2
-    assert not kept.exists() or read_results(kept)["run"].tolist() in ([1], [1, 2])
-    write_session(folder, "third", runs=1)
-    assert read_results(folder / PUBLISHED)["session"].tolist() == ["third"]
-    if not killed:
-        print(step, "points")
-        break
-"""
-WRITER = """
-import sys
-sys.path.insert(0, "tests")
-from result_rows import write_session
-for _ in range(10):
-    print(write_session(sys.argv[1], "").name)
-"""
+        return call
+
+    os.fsync, os.replace = counted(os.fsync), counted(os.replace)
 
 
-def python(code, *arguments):
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+def forked(function, *args):
+    """Start a function in a copy of this process; returns its pid."""
+    if (pid := os.fork()) == 0:
+        try:
+            function(*args)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return pid
 
 
 def test_killed_at_every_sync_and_rename(tmp_path):
-    process = python(KILLED, tmp_path)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0
-    assert int(output.split()[0]) == 10 * 2  # 10 files, each: sync, rename
+    def killed_session(step, folder):
+        kill_at(step)
+        write_session(folder, "second", runs=2)
+
+    for step in range(10 * 2 + 1):  # 10 files, each: sync, rename; the last one is not killed
+        folder = tmp_path / str(step)
+        write_session(folder, "first", runs=1)
+        died = os.waitpid(forked(killed_session, step, folder), 0)[1]
+        assert died == (signal.SIGKILL if step < 20 else 0)
+        published = read_results(folder / PUBLISHED)["session"].tolist()
+        state, kept = folder / "second" / "session.json", folder / "second" / "results.csv"
+        complete = state.exists() and state_of(folder / "second") == "complete"
+        assert published == ["first"] or (complete and published == ["second", "second"])
+        assert not complete or len(read_results(kept)) == 2
+        assert not kept.exists() or read_results(kept)["run"].tolist() in ([1], [1, 2])
+        write_session(folder, "third", runs=1)
+        assert read_results(folder / PUBLISHED)["session"].tolist() == ["third"]
 
 
 def test_two_sessions_at_once_lose_and_mix_nothing(tmp_path):
-    processes = [python(WRITER, tmp_path) for _ in range(2)]
-    names = {name for process in processes for name in process.communicate(timeout=300)[0].split()}
-    assert [process.returncode for process in processes] == [0, 0]
+    def write_many():
+        for _ in range(10):
+            write_session(tmp_path, "")
+
+    for pid in [forked(write_many) for _ in range(2)]:
+        assert os.waitpid(pid, 0)[1] == 0
+    names = {path.name for path in tmp_path.iterdir() if path.is_dir()}
     assert len(names) == 20
     for name in names:
         kept = read_results(tmp_path / name / "results.csv")
