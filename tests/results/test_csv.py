@@ -139,7 +139,7 @@ REFUSED = {
     "a column twice": (lambda lines: [f"{line},run" for line in lines], "doubled"),
     "a cell less": (lambda lines: [lines[0], lines[2].rpartition(",")[0]], "fewer cells"),
     "a cell more": (lambda lines: [lines[0], f"{lines[2]},"], "more or fewer"),
-    "an open quote": (lambda lines: [lines[0], '"' + lines[2]], "unexpected end"),
+    "an open quote": (lambda lines: [lines[0], '"' + lines[2]], "expected after|unexpected end"),
     "nothing": (lambda lines: [], "columns missing"),
     "no figure": (cell("lat_p95", ""), "lat_p95"),
     "no number": (cell("lat_p95", "fast"), "lat_p95"),

@@ -13,7 +13,7 @@ from simulated_series import ar1
 
 from helpers import stats
 from helpers.parameters import Parameters
-from helpers.results import ResultsError, load_samples, open_session
+from helpers.results import ResultsError, load_samples
 from helpers.stats import chance_of_failing, correlation_time, quantile_interval, spread
 from helpers.validation import deciding_clock, judge, validation_runs
 
@@ -171,11 +171,6 @@ def test_the_defaults_are_the_protocols():
 
 
 # --- results
-
-
-def test_json_files_are_indented_and_in_utf8(tmp_path):
-    path = open_session(tmp_path, "s").save_json("facts", {"nom": "été"})
-    assert path.read_bytes() == '{\n  "nom": "été"\n}\n'.encode()
 
 
 def test_a_file_of_samples_that_is_missing_is_named(tmp_path):
