@@ -143,16 +143,16 @@ class Session:
         if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) or name == "session":
             raise ResultsError(f"{name!r} is no name under which a session keeps anything")
         if hasattr(thing, "savefig"):
-            png, ending = io.BytesIO(), "png"
+            png = io.BytesIO()
             thing.savefig(png, format="png", metadata={"Description": thing.get_label()})
-        elif isinstance(thing, str):
-            text, ending = thing, "md"
-        else:
+            write_file(self.folder / f"{name}.png", png.getvalue())
+            return thing
+        text, ending = thing, "md"
+        if not isinstance(thing, str):
             text = json.dumps(thing, indent=2, ensure_ascii=False, allow_nan=False, default=_plain)
             text, ending = f"{text}\n", "json"
         # What UTF-8 cannot encode, as in the name of a process, ends no session.
-        content = png.getvalue() if ending == "png" else text.encode("utf-8", "replace")
-        write_file(self.folder / f"{name}.{ending}", content)
+        write_file(self.folder / f"{name}.{ending}", text.encode("utf-8", "replace"))
         return thing
 
     def complete(self) -> Path:

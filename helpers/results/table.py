@@ -16,6 +16,8 @@ import numpy as np
 import pandas as pd
 
 from helpers.bench_latency import Run
+from helpers.clocks.calibration import CalibrationReceipt
+from helpers.clocks.profiling import ForwardProfile
 from helpers.parameters import Parameters
 from helpers.validation import CONTRADICTED, doubt_of
 from helpers.validation.causes import interval
@@ -40,7 +42,14 @@ _DTYPES = {TEXT: "str", INTEGER: "int64", FIGURE: "float64", OPTIONAL: "float64"
 _BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")  # control characters and line separators
 
 
-def run_row(run: Run, before: Sequence[Run], parameters: Parameters, facts: dict, receipt, profile):
+def run_row(
+    run: Run,
+    before: Sequence[Run],
+    parameters: Parameters,
+    facts: dict[str, Any],
+    receipt: CalibrationReceipt | None,
+    profile: ForwardProfile | None,
+) -> dict[str, Any]:
     """What the columns say of a run itself; None where a figure does not exist.
 
     `lat_*` carry the deciding clock, named in `clock`: the GPU's where the run has one that is

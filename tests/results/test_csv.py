@@ -2,8 +2,6 @@
 
 import csv
 import io
-import shutil
-import subprocess
 from datetime import timedelta, timezone
 
 import numpy as np
@@ -162,17 +160,3 @@ def test_what_is_wrong_with_a_csv_is_said_by_name(published, change, named):
     with pytest.raises(ResultsError, match=rf"{PUBLISHED} does not hold results.*{named}"):
         read_results(published)
 
-
-def test_libreoffice(published, tmp_path):
-    office = shutil.which("soffice") or shutil.which("libreoffice")
-    if office is None:
-        pytest.skip("LibreOffice is not installed here: neither soffice nor libreoffice is found")
-    command = [office, "--headless", f"-env:UserInstallation=file://{tmp_path}/profile"]
-    command += ["--convert-to", "csv:Text - txt - csv (StarCalc):44,34,76,1,,0,false,false"]
-    command += ["--outdir", tmp_path / "out", published]
-    subprocess.run(command, check=True, capture_output=True, timeout=180)
-    again, plain = pd.read_csv(tmp_path / "out" / PUBLISHED), pd.read_csv(published)
-    assert tuple(again.columns) == COLUMNS
-    for name in FIGURES:
-        assert again[name].tolist() == pytest.approx(plain[name].tolist(), nan_ok=True), name
-    assert again["variant"].tolist()[0].endswith(HOSTILE["variant"])  # a text, not its result
