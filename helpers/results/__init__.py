@@ -13,7 +13,7 @@ import secrets
 from dataclasses import asdict, fields, is_dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,8 @@ import pandas as pd
 from helpers.bench_latency import Run
 from helpers.clocks.calibration import CalibrationReceipt
 from helpers.clocks.profiling import ForwardProfile
+from helpers.environment import Machine
+from helpers.models.accuracy import Accuracy
 from helpers.parameters import Parameters
 from helpers.results.files import (
     ResultsError,
@@ -32,10 +34,6 @@ from helpers.results.files import (
     write_file,
 )
 from helpers.results.table import COLUMNS, csv_text, from_csv, now, run_row
-
-if TYPE_CHECKING:
-    from helpers.environment import Machine
-    from helpers.models.accuracy import Accuracy
 
 __all__ = [
     "COLUMNS",
@@ -54,7 +52,7 @@ PUBLISHED = "results_j1_validation.csv"
 CONSECUTIVE = "consecutive"  # the schedule of the day's own runs
 
 
-def open_session(parameters: Parameters, machine: "Machine") -> "Session":
+def open_session(parameters: Parameters, machine: Machine) -> "Session":
     """Start a session in `parameters.results_dir`, by default named after date and time.
 
     Its folder may exist and hold a notebook, which papermill writes there as it goes. Raises
@@ -103,7 +101,7 @@ class Session:
         run: Run,
         *,
         dataset: str,
-        accuracy: "Accuracy | None",
+        accuracy: Accuracy | None,
         variant: str = "fp32",
         precision: str = "",
         schedule: str = CONSECUTIVE,

@@ -59,14 +59,15 @@ def run_row(
     host_decides = parameters.clock == "host" or run.gpu is None or doubt == CONTRADICTED
     clock, decisive = ("host", run.host) if host_decides else ("gpu", run.gpu)
     low, high = interval(decisive) or (None, None)
-    flags = {
+    own = {
         "unsteady_warmup": not run.warmup.steady,
         "conditions_not_met": not run.conditions.required_for(run.precision),
         "gpu_clock_unavailable": run.gpu is None and run.device.startswith("cuda"),
         "retried_batches": run.retried_batches > 0,
     }
-    flags = [*(flag for flag, raised in flags.items() if raised), *([doubt] if doubt else [])]
-    flags += [*tags([*before, run])[-1].codes, *(receipt.flags if receipt else ())]
+    flags = [name for name, raised in own.items() if raised]
+    flags += [doubt, *tags([*before, run])[-1].codes, *(receipt.flags if receipt else ())]
+    gpu, software, cuda = facts["gpu"], facts["software"], facts["cuda"]
     return {
         **{f"lat_{name}": getattr(decisive, name) for name in ("mean", "p95", "std", "p50")},
         **{"lat_min": decisive.min, "lat_max": decisive.max, "clock": clock},
@@ -75,12 +76,9 @@ def run_row(
         **{"gpu_mean": run.gpu and run.gpu.mean, "gpu_p95": run.gpu and run.gpu.p95},
         **{"batch_size": run.batch_size, "input_shape": shape, "measure_iters": run.host.n},
         **{"warmup_iters": parameters.warmup_iters, "warmup_used": len(run.warmup.samples_ms)},
-        **{"retried_batches": run.retried_batches, "device": run.device, "flags": ";".join(flags)},
-        "gpu_name": facts["gpu"]["name"] if facts["gpu"] else "",
-        **{
-            "torch_version": facts["software"]["torch"],
-            "cuda_version": facts["cuda"]["torch_cuda"],
-        },
+        **{"retried_batches": run.retried_batches, "device": run.device},
+        **{"gpu_name": gpu and gpu["name"], "torch_version": software["torch"]},
+        **{"cuda_version": cuda["torch_cuda"], "flags": ";".join(filter(None, flags))},
     }
 
 

@@ -171,7 +171,7 @@ def test_flags_say_what_speaks_against_the_figures(tmp_path, changes, flags):
 
 def test_runs_are_numbered_by_variant_and_the_annex_makes_none_of_the_day(tmp_path):
     session = opened(tmp_path)
-    graph = GraphReading(np.array([1.25, 1.26]), 60.0)
+    graph = GraphReading(np.array([1.25, 1.26]), 60.0, why="")
     run = a_run(graph=graph)
     add(session, run)
     for name in ("fp16", "fp16", "tf32"):
