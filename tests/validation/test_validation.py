@@ -184,7 +184,7 @@ def test_a_run_that_could_not_be_queued_half_way_goes_on_with_the_host_alone(mon
             self.blocks += 1
             if self.blocks > 1:
                 raise NotQueueableError(HOST_TOO_SLOW, "3 batches late", np.full(7, 9.0))
-            return GpuSamples(np.full(iterations, 1.0), np.full(2, 5.0), 1, np.full(2, 0.5))
+            return GpuSamples(np.full(iterations, 1.0), np.full(2, 5.0), 1)
 
     with prepared(TinyNet(), BATCHES, 5) as bench:
         bench.gpu_clock, bench.no_gpu_clock = Stalls(), ("", "")
