@@ -103,6 +103,8 @@ class StoredSession:
     """
 
     folder: Path
+    name: str
+    dataset: str  # "cifar10" or "synthetic"
     rows: pd.DataFrame
     sentences: tuple[str, ...]
     accepted: bool | None
@@ -111,16 +113,6 @@ class StoredSession:
     parameters: dict[str, Any]
     comparison: str
     files: tuple[str, ...]
-
-    @property
-    def name(self) -> str:
-        """The session's name, which is its folder's."""
-        return self.folder.resolve().name
-
-    @property
-    def dataset(self) -> str:
-        """Which images were used: "cifar10" or "synthetic"."""
-        return self.rows["dataset"].iloc[0]
 
     @property
     def validation_rows(self) -> pd.DataFrame:
@@ -145,15 +137,17 @@ class StoredSession:
 def read_session(folder: str | Path) -> StoredSession:
     """Read a complete session's folder; its samples are read by `StoredSession.samples`."""
     folder = Path(folder)
-    state = _json(folder / "session.json", _object(state=str))["state"]
+    name, state = folder.resolve().name, _json(folder / "session.json", _object(state=str))["state"]
     if state != "complete":
-        raise ResultsError(f"session {folder.resolve().name} is {state[:40]!r}, not complete")
+        raise ResultsError(f"session {name} is {state[:40]!r}, not complete")
     verdict, rows = _json(folder / "verdict.json", _VERDICT), read_results(folder / "results.csv")
     if rows.empty:
         raise ResultsError(f"{folder / 'results.csv'} holds no run")
     names = [os.fsencode(path.name).decode("utf-8", "replace") for path in folder.iterdir()]
     return StoredSession(
         folder=folder,
+        name=name,
+        dataset=rows["dataset"].iloc[0],
         rows=rows,
         sentences=tuple(verdict["sentences"]),
         accepted=(accepted := verdict["accepted"]),

@@ -109,14 +109,6 @@ def test_rows_are_read_back_as_they_were(rows):
         assert not [cell for cell in line if cell.lstrip().startswith(FORMULA_STARTS)]
 
 
-def test_one_writer_guards_every_csv():
-    """Attack A12: whatever the columns, no cell begins like a formula."""
-    hostile = "=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "'=1"
-    text = csv_text([{"a": value, "b": None, "c": np.float64("nan")} for value in hostile], "abc")
-    assert text.splitlines()[1] == "'=1+1,,"
-    assert not [line for line in text.splitlines() if line.lstrip()[0] in "=+-@"]
-
-
 def cell(name, value):
     """Change that puts another value into the first row."""
 
@@ -133,16 +125,12 @@ def cell(name, value):
 REFUSED = {
     "a column less": (lambda lines: [line.rpartition(",")[0] for line in lines], "flags"),
     "a column more": (lambda lines: [f"{line},x" for line in lines], "unknown: .*x"),
-    "another name": (lambda lines: [lines[0].replace("flags", "flag"), *lines[1:]], "'flag'"),
     "a column twice": (lambda lines: [f"{line},run" for line in lines], "doubled"),
     "a cell less": (lambda lines: [lines[0], lines[2].rpartition(",")[0]], "fewer cells"),
     "a cell more": (lambda lines: [lines[0], f"{lines[2]},"], "more or fewer"),
     "an open quote": (lambda lines: [lines[0], '"' + lines[2]], "expected after|unexpected end"),
-    "nothing": (lambda lines: [], "columns missing"),
     "no figure": (cell("lat_p95", ""), "lat_p95"),
-    "no number": (cell("lat_p95", "fast"), "lat_p95"),
     "not finite": (cell("gpu_p95", "inf"), "gpu_p95"),
-    "NaN": (cell("host_p95", "nan"), "host_p95"),
     "below 0": (cell("lat_min", "-1"), "lat_min"),
     "no integer": (cell("run", "1.5"), "run"),
     "a large integer": (cell("run", str(2**63)), "run"),

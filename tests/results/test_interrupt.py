@@ -93,38 +93,6 @@ def test_interrupted_at_any_moment():
     assert caught  # the others came too late, or where Python cannot raise
 
 
-PREPARE = """
-import sys
-sys.path[:0] = ["tests", "tests/results"]
-from test_interrupt import INPUTS, TinyNet, benchmark_latency, switches
-model = TinyNet().train()
-before = switches(model)
-"""
-MEASURE = "print('measuring', flush=True); benchmark_latency(model, INPUTS, 5, 10**8)"
-
-
-def test_a_kernel_interrupted_as_jupyterlab_does_it(request):
-    jupyter = pytest.importorskip("jupyter_client.manager")
-    root = str(request.config.rootpath)
-    manager, client = jupyter.start_new_kernel(kernel_name="python3", cwd=root)
-
-    def on_output(message):
-        if message["content"].get("text", "").startswith("measuring"):
-            manager.interrupt_kernel()
-
-    def run(code):
-        return client.execute_interactive(code, timeout=60, output_hook=on_output)["content"]
-
-    try:
-        assert run(PREPARE)["status"] == "ok"
-        assert run(MEASURE)["ename"] == "KeyboardInterrupt"
-        assert run("assert switches(model) == before")["status"] == "ok"
-        assert run("benchmark_latency(model, INPUTS, 5, 20)")["status"] == "ok"
-    finally:
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
-
-
 @pytest.mark.gpu
 @pytest.mark.parametrize("forward", [5, 40, 130, 180, 290])
 def test_interrupted_on_a_gpu_leaves_no_stream_held(forward):
