@@ -23,7 +23,6 @@ from helpers.clocks import WAITS_INSIDE, ForwardError, NotQueueableError
 from helpers.models import build_model, model_problem
 from helpers.models.accuracy import measure_accuracy
 from helpers.parameters import ParameterError, checked, validate
-from helpers.results import ResultsError, open_session
 from helpers.validation import judge, validation_runs
 
 test_loader.__test__ = test_transform.__test__ = False  # their names are not ours to choose
@@ -56,12 +55,9 @@ def test_counts(name, value):
     ["..", "../x", "a/../../b", "/etc/passwd", "a\\b", "C:\\x", "~", "a\0", "a\n", " ", "..."],
     ids=repr,
 )
-def test_a_session_cannot_leave_its_folder(value, tmp_path):
+def test_a_session_cannot_leave_its_folder(value):
     with says(ParameterError, "parameter 'session'", "beginning with a letter or a digit"):
         validate(session=value)
-    with says(ResultsError, "session name", "not allowed", "at most 100 letters"):
-        open_session(tmp_path / "results", value)
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("value", ["../resnet18", "resnet18; rm -rf x", "__import__('os')", "é"])

@@ -13,9 +13,8 @@ from simulated_series import ar1
 
 from helpers import stats
 from helpers.parameters import Parameters
-from helpers.results import ResultsError, load_samples, open_session
-from helpers.stats import chance_of_failing, quantile_interval, spread
-from helpers.stats.autocorrelation import correlation_time
+from helpers.results import ResultsError, load_samples
+from helpers.stats import chance_of_failing, correlation_time, quantile_interval, spread
 from helpers.validation import deciding_clock, judge, validation_runs
 
 # --- stats
@@ -24,25 +23,6 @@ from helpers.validation import deciding_clock, judge, validation_runs
 def test_summaries_of_the_smallest_samples():
     assert stats.summarise([1.0, 2.0]).std == pytest.approx(math.sqrt(0.5))
     assert stats.summarise([0.0, 1.0]).min == 0  # a clock may tick more coarsely than that
-
-
-def test_a_refusal_says_of_what():
-    reason = r"^20 samples are worth 1\.0 .* a 95 % interval for the 0\.95-quantile needs"
-    with pytest.raises(ValueError, match=reason):
-        quantile_interval(np.arange(20.0))
-
-
-@pytest.mark.parametrize(
-    ("values", "reason"),
-    [
-        ([], r"^values is empty$"),
-        ([1.0, math.nan], r"^values must be finite"),
-        ([1.0], r"^spread needs at least two values, got 1: run the benchmark again$"),
-    ],
-)
-def test_a_spread_speaks_of_values(values, reason):
-    with pytest.raises(ValueError, match=reason):
-        spread(values)
 
 
 def coin(n=2000, seed=0):
@@ -79,26 +59,13 @@ def test_uncorrelated_samples_are_drawn_one_by_one():
 
 
 def test_exactly_as_many_samples_as_needed_are_enough():
-    assert stats.minimum_effective_size() == 72
     assert quantile_interval(np.ones(72)) == (1.0, 1.0)
-    reason = (
-        r"^71 samples are worth 71\.0 independent ones here, but a 95 % interval for the "
-        r"0\.95-quantile needs at least 72: "
-    )
-    with pytest.raises(ValueError, match=reason):
+    with pytest.raises(ValueError, match=r"worth 71\.0 .* needs 72"):
         quantile_interval(np.ones(71))
     assert quantile_interval(np.ones(6), q=0.5) == (1.0, 1.0)
     assert quantile_interval(np.ones(28), confidence=0.5) == (1.0, 1.0)
-    with pytest.raises(ValueError, match=r"a 99 % interval for the 0\.5-quantile needs .* 8: "):
+    with pytest.raises(ValueError, match=r"0\.5-quantile needs 8"):
         quantile_interval(np.ones(7), q=0.5, confidence=0.99)
-
-
-@pytest.mark.parametrize(
-    "call", [lambda: stats.percentile([1.0], 2), lambda: quantile_interval(np.ones(99), q=2)]
-)
-def test_a_probability_out_of_range_is_named(call):
-    with pytest.raises(ValueError, match=r"^q must lie strictly between 0 and 1, got 2$"):
-        call()
 
 
 def test_the_interval_of_the_median_of_ranks_is_hutsons():
@@ -204,11 +171,6 @@ def test_the_defaults_are_the_protocols():
 
 
 # --- results
-
-
-def test_json_files_are_indented_and_in_utf8(tmp_path):
-    path = open_session(tmp_path, "s").save_json("facts", {"nom": "été"})
-    assert path.read_bytes() == '{\n  "nom": "été"\n}\n'.encode()
 
 
 def test_a_file_of_samples_that_is_missing_is_named(tmp_path):

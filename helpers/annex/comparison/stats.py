@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from helpers.stats.autocorrelation import correlation_time
+from helpers.stats import correlation_time
 
 FASTER, SLOWER, SAME = "plus rapide", "plus lent", "pas de différence détectée"
 TRIM = 0.2  # share of the rounds left out of the estimate at either end
