@@ -1,4 +1,9 @@
-"""Numbers as the notebook's French reader writes them."""
+"""Numbers and filled-in sentences as the notebook's French reader writes them."""
+
+import string
+
+NBSP = "\N{NO-BREAK SPACE}"
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def number(value: float, digits: int = 4) -> str:
@@ -9,13 +14,14 @@ def number(value: float, digits: int = 4) -> str:
 
 
 def scientific(value: float) -> str:
-    """Return a small figure with two significant digits: 0.0000371 → « 3,7e-05 »."""
-    return f"{value:.1e}".replace(".", ",")
+    """Return a small figure with two significant digits: 0.0000371 → « 3,7·10⁻⁵ »."""
+    digits, exponent = f"{value:.1e}".replace(".", ",").split("e")
+    return f"{digits}·10{str(int(exponent)).translate(_RAISED)}" if value else "0"
 
 
 def percent(fraction: float, digits: int = 2) -> str:
     """Return a fraction as a percentage: 0.0371 → « 3,7 % » (with a no-break space)."""
-    return f"{number(100 * fraction, digits)}\N{NO-BREAK SPACE}%"
+    return f"{number(100 * fraction, digits)}{NBSP}%"
 
 
 def percents_apart(fraction: float, limit: float) -> tuple[str, str]:
@@ -29,3 +35,21 @@ def percents_apart(fraction: float, limit: float) -> tuple[str, str]:
 def counted(count: int, noun: str) -> str:
     """Return « 1 époque », « 2 époques »."""
     return f"{count} {noun}{'s' if count > 1 else ''}"
+
+
+class _French(string.Formatter):
+    def format_field(self, value, spec: str) -> str:
+        if isinstance(value, tuple):
+            between = " ; " if any(isinstance(one, float) for one in value) else ", "
+            return between.join(self.format_field(one, spec) for one in value)
+        if spec == "%":
+            return percent(value)
+        if isinstance(value, float) and (not spec or spec.isdigit()):
+            return number(value, int(spec or 4))
+        return format(value, spec).replace(",", NBSP) if spec == "," else format(value, spec)
+
+
+def fill(template: str, values: dict) -> str:
+    """Fill a sentence's fields: {x} a float of 4 digits (or {x:2}: of 2), {x:%} a percentage, {x:,}
+    a count in groups of three digits; a tuple's elements are listed."""
+    return _French().vformat(template, (), values)
