@@ -11,8 +11,8 @@ from IPython.display import HTML
 from helpers.bench_latency import Run
 from helpers.clocks.calibration import CalibrationReceipt
 from helpers.clocks.conditions import ConditionsSeen
-from helpers.display import machine
 from helpers.display.french import fill, number, percent, percents_apart
+from helpers.display.machine import MACHINE_CHECKS
 from helpers.display.words import CHECKS, CLOCK_NAMES, SWITCHES, TAG_LABELS
 from helpers.environment.facts import Check
 from helpers.stats import LatencySummary, percentile
@@ -20,7 +20,8 @@ from helpers.validation import Verdict
 from helpers.validation.causes import interval
 from helpers.validation.interference import RunTags, untagged
 
-NOT_ESTIMABLE = "non estimable"
+FIGURES = {"moyenne": "mean", "p50": "p50", "p95": "p95"}
+FIGURES |= {"écart type": "std", "min": "min", "max": "max"}
 FAILED, ALARM = ("✗", "non tenu", "dépassée"), "color: #D55E00; font-weight: bold"
 _BREAKS = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029]+")
 _MARKUP = re.compile(r"[\\`*\[\]|~$#!@]|(?<![^\W_])_|_(?![^\W_])|:(?=//)")
@@ -68,7 +69,7 @@ def checks_table(checks: Iterable[Check]) -> pd.DataFrame:
     """Checks, one row each: whether it passed, and what was found."""
     rows = []
     for check in checks:
-        label, passed, failed = (CHECKS | machine.CHECKS)[check.code]
+        label, passed, failed = (CHECKS | MACHINE_CHECKS)[check.code]
         told = fill(passed if check.ok else failed, check.values)
         rows.append({"Vérification": label, "": "✓" if check.ok else "✗", "Constat": told})
     return _indexed(rows, "Vérification")
@@ -77,22 +78,11 @@ def checks_table(checks: Iterable[Check]) -> pd.DataFrame:
 def latency_table(runs: Sequence[Run]) -> pd.DataFrame:
     """Every run on every clock, in ms; the interval is that of the run's own samples."""
     rows = []
-    for clock, run, found in sorted(_summaries(runs), key=lambda row: list(CLOCK_NAMES).index(row[0])):
+    for run, clock, found in sorted(_summaries(runs), key=lambda one: one[1]):  # GPU first
+        figures = {name: number(getattr(found, field)) for name, field in FIGURES.items()}
         bounds = interval(found)
-        rows.append(
-            {
-                "Horloge": CLOCK_NAMES[clock],
-                "Run": run,
-                "moyenne": number(found.mean),
-                "p50": number(found.p50),
-                "p95": number(found.p95),
-                "p95, intervalle à 95 %": _between(bounds) if bounds else NOT_ESTIMABLE,
-                "écart type": number(found.std, 3),
-                "min": number(found.min),
-                "max": number(found.max),
-                "n": str(found.n),
-            }
-        )
+        figures["p95, intervalle à 95 %"] = _between(bounds) if bounds else "non estimable"
+        rows.append({"Horloge": CLOCK_NAMES[clock], "Run": run, **figures, "n": str(found.n)})
     return _indexed(rows, "Horloge", "Run")
 
 
@@ -101,6 +91,7 @@ def spread_table(verdict: Verdict) -> pd.DataFrame:
     rows = []
     for name, clock in verdict.clocks.items():
         found, limit = percents_apart(clock.p95_spread, verdict.max_p95_spread)
+        further = _between(clock.further) if clock.further else "inconnu"
         rows.append(
             {
                 "Horloge": CLOCK_NAMES[name] + (" (décide)" if name == verdict.deciding else ""),
@@ -108,9 +99,7 @@ def spread_table(verdict: Verdict) -> pd.DataFrame:
                 "Écart de la moyenne": percent(clock.mean_spread),
                 "Limite": limit,
                 "Critère": "tenu" if clock.met else "non tenu",
-                "p95 d'une session refaite (ms)": _between(clock.further)
-                if clock.further
-                else "inconnu",
+                "p95 d'une session refaite (ms)": further,
             }
         )
     return _indexed(rows, "Horloge")
@@ -143,9 +132,9 @@ def conditions_table(seen: ConditionsSeen) -> pd.DataFrame:
 def untagged_table(runs: Sequence[Run], seen: Sequence[RunTags]) -> pd.DataFrame:
     """The p95 of all samples beside that of the untagged ones (ms): a diagnosis, no replacement."""
     rows = []
-    for clock, run, found in _summaries(runs):
-        tags = seen[run - 1]
-        kept = found.samples_ms[untagged(runs[run - 1], tags, clock)]
+    for run, clock, found in _summaries(runs):
+        codes = seen[run - 1].codes
+        kept = found.samples_ms[untagged(runs[run - 1], seen[run - 1], clock)]
         rows.append(
             {
                 "Run": run,
@@ -154,7 +143,7 @@ def untagged_table(runs: Sequence[Run], seen: Sequence[RunTags]) -> pd.DataFrame
                 "n": str(found.n),
                 "p95, sans bloc signalé": number(percentile(kept, 0.95)) if kept.size else "–",
                 "n sans bloc signalé": str(kept.size),
-                "Signalements": ", ".join(TAG_LABELS.get(c, c) for c in tags.codes) or "aucun",
+                "Signalements": ", ".join(TAG_LABELS.get(c, c) for c in codes) or "aucun",
             }
         )
     return _indexed(rows, "Run", "Horloge")
@@ -164,10 +153,12 @@ def _indexed(rows: list[dict], *index: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=None if rows else index).set_index(list(index))
 
 
-def _summaries(runs: Sequence[Run]) -> list[tuple[str, int, LatencySummary]]:
-    """(clock, run from 1, its summary), run by run, where a run has that clock."""
-    found = [(c, n, getattr(run, c)) for n, run in enumerate(runs, 1) for c in CLOCK_NAMES]
-    return [(clock, run, summary) for clock, run, summary in found if summary is not None]
+def _summaries(runs: Sequence[Run]) -> list[tuple[int, str, LatencySummary]]:
+    """(run from 1, clock, its summary) where a run has that clock."""
+    found = [
+        (n, clock, getattr(run, clock)) for n, run in enumerate(runs, 1) for clock in CLOCK_NAMES
+    ]
+    return [row for row in found if row[2] is not None]
 
 
 def _between(bounds: tuple[float, float]) -> str:

@@ -9,58 +9,56 @@ import numpy as np
 from helpers.bench_latency import Run
 from helpers.clocks.calibration import CalibrationReceipt
 from helpers.clocks.profiling import ForwardProfile
+from helpers.display import words
 from helpers.display.french import fill, number, percent, percents_apart
 from helpers.display.tables import conditions_table
-from helpers.display.words import (
-    BOUNDS,
-    CAUSES,
-    CLOCK_NAMES,
-    DOUBTS,
-    FURTHER,
-    LAUNCH_COST,
-    NO_FURTHER,
-    NO_GPU_CLOCK,
-    RECEIPTS,
-    STEADY_POWER_CAP,
-    TAGS,
-    UNSEEN,
-    said,
-)
-from helpers.validation import ClockVerdict, Verdict, bound_of
+from helpers.display.words import CLOCK_NAMES, said
+from helpers.validation import RESERVED, ClockVerdict, Verdict
+from helpers.validation.causes import bound_of
 from helpers.validation.interference import RunTags
 
 MOST_NAMED = 6  # blocks named one by one in a sentence; beyond that, the range and the number
 HEADLINE = re.compile(
-    r"(ACCEPTÉ|NON ACCEPTÉ) — horloge (GPU|hôte) : écart du p95 .+ [<≥] .+ sur \d+ runs( ; .+ ms)?"
+    r"((NON )?ACCEPTÉ|ACCEPTÉ SOUS RÉSERVE) — horloge (GPU|hôte) : écart du p95 .+ [<≥] .+ "
+    r"sur \d+ runs( ; refaite, .+ ms)?( ; mesures perturbées : .+)?"
 )
 
 
 def headline(verdict: Verdict) -> str:
     """The verdict in one line, of the form HEADLINE whatever the outcome."""
     clock = verdict.clocks[verdict.deciding]
+    told = f"{words.OUTCOMES[verdict.outcome]} — {CLOCK_NAMES[clock.clock]} : écart du p95 "
+    told += f"{against_limit(clock, verdict)} sur {len(clock.p95_ms)} runs{_further(clock)}"
+    if verdict.outcome != RESERVED:
+        return told
+    reserves = ", ".join(words.FLAG_LABELS.get(code, code) for code in verdict.reserves)
+    return f"{told} ; mesures perturbées : {reserves}"
+
+
+def against_limit(clock: ClockVerdict, verdict: Verdict) -> str:
+    """« 0,13 % < 10 % »: the spread of the p95 and its limit."""
     found, limit = percents_apart(clock.p95_spread, verdict.max_p95_spread)
-    return (
-        f"{'ACCEPTÉ' if verdict.accepted else 'NON ACCEPTÉ'} — {CLOCK_NAMES[clock.clock]} : écart "
-        f"du p95 {found} {'<' if clock.met else '≥'} {limit} sur {len(clock.p95_ms)} runs"
-        f"{_further(clock)}"
-    )
+    return f"{found} {'<' if clock.met else '≥'} {limit}"
 
 
 def _further(clock: ClockVerdict) -> str:
-    return f" ; {fill(FURTHER, dict(zip(('low', 'high'), clock.further)))}" if clock.further else ""
+    if not clock.further:
+        return ""
+    return f" ; {fill(words.FURTHER, {'low': clock.further[0], 'high': clock.further[1]})}"
 
 
 def clock_sentence(clock: ClockVerdict, verdict: Verdict) -> str:
-    """What one clock found: its p95, both spreads, met or not, and the causes if not."""
+    """What one clock found: its p95, both spreads, met or not, and what the runs themselves show;
+    if it is not met, all causes."""
     decides = " (décide)" if clock.clock == verdict.deciding else ""
-    found, limit = percents_apart(clock.p95_spread, verdict.max_p95_spread)
     causes: dict[str, list[int]] = {}  # the same thing said of several runs is said once
     for cause in clock.causes:
-        causes.setdefault(said(CAUSES, cause.code, cause.values), []).extend(cause.runs)
+        if cause.runs or not clock.met:
+            causes.setdefault(said(words.CAUSES, cause.code, cause.values), []).extend(cause.runs)
     return _with_points(
-        f"{CLOCK_NAMES[clock.clock].capitalize().replace('gpu', 'GPU')}{decides} : p95 "
-        f"{' · '.join(map(number, clock.p95_ms))} ms, écart {found} (moyenne : "
-        f"{percent(clock.mean_spread)}), limite {limit}, critère {'' if clock.met else 'non '}tenu"
+        f"{CLOCK_NAMES[clock.clock].replace('h', 'H', 1)}{decides} : p95 "
+        f"{' · '.join(map(number, clock.p95_ms))} ms, écart {against_limit(clock, verdict)} "
+        f"(moyenne : {percent(clock.mean_spread)}), critère {'' if clock.met else 'non '}tenu"
         f"{_further(clock)}",
         [f"run {_listed(runs)} : {told}" if runs else told for told, runs in causes.items()],
     )
@@ -71,18 +69,16 @@ def disturbances(seen: Sequence[RunTags], during: str) -> str:
     told = []
     for run, tags in enumerate(seen, start=1):
         for code in tags.codes:
-            found = [(t, at) for at, block in enumerate(tags.blocks, 1) for t in block]
-            found = [(tag, at) for tag, at in found if tag.code == code]
-            worst = max((tag for tag, _ in found), key=lambda tag: tag.value)
-            where = f"run {run}, bloc {_listed([at for _, at in found])} sur {len(tags.blocks)}"
-            told.append(f"{said(TAGS, code, {**worst.values, 'value': worst.value})} ({where})")
-        if tags.idle_foreigners:
-            told.append(
-                f"autres processus présents sur le GPU sans calcul : {tags.idle_foreigners} "
-                f"(run {run})"
-            )
+            found = {
+                at: t for at, block in enumerate(tags.blocks, 1) for t in block if t.code == code
+            }
+            worst = max(found.values(), key=lambda tag: tag.value)
+            where = f"run {run}, bloc {_listed(list(found))} sur {len(tags.blocks)}"
+            told.append(f"{said(words.TAGS, code, worst.values)} ({where})")
+        if idle := tags.idle_foreigners:
+            told.append(f"autres processus présents sur le GPU sans calcul : {idle} (run {run})")
     if any(tags.steady_power_cap for tags in seen):
-        told.append(STEADY_POWER_CAP)
+        told.append(words.STEADY_POWER_CAP)
     return _with_points(f"Perturbations pendant {during}", told or ["aucune constatée"])
 
 
@@ -110,18 +106,19 @@ def verdict_sentences(
     if verdict.doubt:
         gpu_ms = next(run.gpu.p50 for run in runs if run.gpu is not None)
         values = {"gpu_ms": gpu_ms, "kernel_ms": profile and profile.kernel_ms}
-        sentences.append(said(DOUBTS, verdict.doubt, values))
+        sentences.append(said(words.DOUBTS, verdict.doubt, values))
     sentences += [clock_sentence(clock, verdict) for clock in verdict.clocks.values()]
     if deciding.further is None:
-        sentences.append(NO_FURTHER["one_process" if len(runs) > 2 else "few_runs"])
+        sentences.append(words.NO_FURTHER["one_process" if len(runs) > 2 else "few_runs"])
     sentences += dict.fromkeys(
         f"Pas d'horloge GPU : {no_gpu_clock(run)}." for run in runs if run.gpu is None
     )
     sentences += dict.fromkeys(_conditions(run) for run in runs)
     reason = f" ({receipt.reason})" if receipt.reason else ""
-    sentences.append(f"Étalonnage : {RECEIPTS[receipt.status]}{reason}.")
-    sentences += [_copies(profile, unseen), launch_cost(runs), disturbances(verdict.seen, "les runs")]
-    hidden = dict.fromkeys(UNSEEN.get(code, code) for tags in verdict.seen for code in tags.unseen)
+    sentences.append(f"Étalonnage : {words.RECEIPTS[receipt.status]}{reason}.")
+    sentences += [_copies(profile, unseen), launch_cost(runs)]
+    sentences.append(disturbances(verdict.seen, "les runs"))
+    hidden = dict.fromkeys(words.TAG_LABELS.get(c, c) for one in verdict.seen for c in one.unseen)
     sentences.append(f"Non observable ici : {', '.join(hidden)}." if hidden else "")
     return [sentence for sentence in sentences if sentence]
 
@@ -134,23 +131,26 @@ def verdict_text(sentences: Sequence[str]) -> str:
 
 def bound_sentence(runs: Sequence[Run], profile: ForwardProfile | None) -> str:
     """What a forward waits for, launches or the GPU, and what would help."""
-    return said(BOUNDS, *bound_of(runs, profile))
+    return said(words.BOUNDS, *bound_of(runs, profile))
 
 
 def no_gpu_clock(run: Run) -> str:
     """Why a run has no GPU clock."""
-    return said(NO_GPU_CLOCK, run.no_gpu_clock, {"why": run.no_gpu_clock_why})
+    return said(words.NO_GPU_CLOCK, run.no_gpu_clock, {"why": run.no_gpu_clock_why})
 
 
 def launch_cost(runs: Sequence[Run]) -> str:
-    """GPU time that a captured graph saves, per launch, in each process; "" where not measured."""
-    seen = [run for run in runs if run.gpu and run.graph and run.launches]
+    """GPU time that a captured graph saves, per launch, over the processes; "" where not asked."""
+    graphs = [(run.gpu.p50, run.graph) for run in runs if run.gpu and run.graph]
+    seen = [(p50, np.median(g.samples_ms), g.launches) for p50, g in graphs if g.launches]
     if not seen:
-        return ""
-    gpu, graph, launches = np.transpose([(r.gpu.p50, r.graph.p50, r.launches) for r in seen])
+        return fill(words.NO_LAUNCH_COST, {"why": graphs[0][1].why}) if graphs else ""
+    gpu, graph, launches = np.transpose(seen)
     cost_us = 1e3 * (gpu - graph) / launches
     values = {"low": cost_us.min(), "high": cost_us.max(), "launches": np.median(launches)}
-    return fill(LAUNCH_COST, values | {"gpu_ms": np.median(gpu), "graph_ms": np.median(graph)})
+    return fill(
+        words.LAUNCH_COST, values | {"gpu_ms": np.median(gpu), "graph_ms": np.median(graph)}
+    )
 
 
 def _conditions(run: Run) -> str:

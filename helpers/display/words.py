@@ -6,17 +6,17 @@ An entry that is a pair has a second sentence for the case that its list of name
 from helpers.bench_latency import NO_GPU, NO_KERNELS, NOT_ASKED
 from helpers.clocks import HOST_TOO_SLOW, LAUNCHES_BLOCK, QUEUE_TOO_SHORT, WAITS_INSIDE
 from helpers.display.french import fill
-from helpers.validation import CONTRADICTED, UNPROVEN
+from helpers.validation import ACCEPTED, CONTRADICTED, NOT_ACCEPTED, RESERVED, UNPROVEN
 
 CLOCK_NAMES = {"gpu": "horloge GPU", "host": "horloge hôte"}
-
+OUTCOMES = {ACCEPTED: "ACCEPTÉ", RESERVED: "ACCEPTÉ SOUS RÉSERVE", NOT_ACCEPTED: "NON ACCEPTÉ"}
 NOUNS = {
     "sm": "SM",
     "memory": "mémoire",
     "power_cap": "limite de puissance",
-    "hw_slowdown": "ralentissement matériel",
-    "sw_thermal": "ralentissement thermique logiciel",
-    "hw_thermal": "ralentissement thermique matériel",
+    "hardware_slowdown": "ralentissement matériel",
+    "software_thermal": "ralentissement thermique logiciel",
+    "hardware_thermal": "ralentissement thermique matériel",
     "power_brake": "freinage par l'alimentation",
 }
 
@@ -33,36 +33,26 @@ TAG_LABELS = {
 }
 TAGS = {
     "foreign_gpu_process": (
-        "processus étranger {pids}, {value:%} des SM",
-        "processus étranger (PID masqués), au moins {value:%} des SM",
+        "processus étranger {pids}, {share:%} des SM",
+        "processus étranger (PID masqués), au moins {share:%} des SM",
     ),
-    "gpu_clock_drop": "fréquence {what} à {mhz} MHz au lieu de {best_mhz} (−{value:%})",
+    "gpu_clock_drop": "fréquence {clock} à {mhz} MHz au lieu de {best_mhz} (−{drop:%})",
     "throttle": (
         "fréquence du GPU bridée ({reasons}), {share:%} du temps",
         "fréquence du GPU bridée (limite de puissance ou de température), {share:%} du temps",
     ),
-    "gpu_disturbed": "GPU occupé par autre chose : {value:%} des échantillons de l'horloge GPU "
-    "dépassent leur niveau de plus de 10 % (jusqu'à {max_ms} ms)",
-    "gpu_shift": "bloc plus lent de {value:%} que le plus rapide, sur l'horloge GPU",
-    "cpu_load": "CPU occupé par d'autres : {value:%} des {cpus} cœurs logiques",
-    "steal": "temps du cœur pris par l'hyperviseur : {value:%}",
-    "preempted": "processus interrompu {times} fois, {value:%} du temps hors du CPU",
+    "gpu_disturbed": "GPU occupé par autre chose : {share:%} des échantillons de l'horloge GPU "
+    "dépassent leur niveau de plus de 10 % (jusqu'à {largest_ms} ms)",
+    "gpu_shift": "bloc plus lent de {slower:%} que le plus rapide, sur l'horloge GPU",
+    "cpu_load": "CPU occupé par d'autres : {share:%} des {cpus} cœurs logiques",
+    "steal": "temps du cœur pris par l'hyperviseur : {share:%}",
+    "preempted": "processus interrompu {times} fois, {share:%} du temps hors du CPU",
 }
 STEADY_POWER_CAP = (
     "limite de puissance du GPU atteinte en permanence, fréquence stable : une condition de la "
     "mesure, non une perturbation"
 )
-UNSEEN = {
-    "gpu_processes": "processus du GPU",
-    "gpu_clocks": "fréquences du GPU",
-    "gpu_throttle": "bridage du GPU",
-    "gpu_samples": "échantillons de l'horloge GPU",
-    "cpu_load": "charge du CPU",
-    "steal": "temps pris par l'hyperviseur",
-    "preemptions": "interruptions du processus",
-}
-
-# How the column `flags` calls what a run or its calibration says against its figures.
+# What a run or its calibration says against its figures: column `flags`, reserves of the verdict.
 FLAG_LABELS = TAG_LABELS | {
     "unsteady_warmup": "échauffement non stabilisé",
     "conditions_not_met": "conditions non tenues",
@@ -72,21 +62,22 @@ FLAG_LABELS = TAG_LABELS | {
     UNPROVEN: "horloge GPU non recoupée",
     "uncalibrated": "horloge hors tolérance",
     "not_calibrated": "non étalonnée",
+    "mean_spread": "moyennes trop écartées",
 }
 
 # Why the runs' p95 differ.
 CAUSES = {
     "launch_bound": "l'horloge hôte mesure surtout Python et le lancement des noyaux (p50 hôte "
     "{host_ms} ms, p50 GPU {gpu_ms} ms) : le bruit est celui du processeur",
-    "level_shift": "la latence passe de {before_ms} à {after_ms} ms vers l'itération {index}",
-    "two_modes": "p95 instable : deux régimes de latence se rejoignent autour du 95ᵉ centile "
+    "level_shift": "la latence change de {relative:%} vers l'itération {iteration}",
+    "between_modes": "p95 instable : deux régimes de latence se rejoignent autour du 95ᵉ centile "
     "(p93 = {p93_ms} ms, p97 = {p97_ms} ms)",
     "retried_batches": "séries remesurées, leur porte s'étant ouverte trop tôt : {batches}",
     "unsteady_warmup": "latence non stabilisée après {iterations} itérations d'échauffement",
     "no_interval": "trop peu d'échantillons indépendants pour un intervalle du p95",
-    "chance": "même sans différence entre runs, le critère échouerait dans {share:%} des cas : la "
+    "chance": "même sans différence entre runs, le critère échouerait dans {chance:%} des cas : la "
     "dispersion est déjà dans chaque run",
-    "unexplained": "aucune cause identifiée dans les échantillons : les runs diffèrent entre eux "
+    "unknown": "aucune cause identifiée dans les échantillons : les runs diffèrent entre eux "
     "plus qu'en eux-mêmes",
 }
 
@@ -150,6 +141,9 @@ LAUNCH_COST = (
     "Chaque lancement coûte {low} à {high} µs au GPU selon le processus : p50 du modèle tel quel "
     "{gpu_ms} ms, de sa capture en graphe CUDA {graph_ms} ms, pour {launches:.0f} lancements."
 )
+NO_LAUNCH_COST = (
+    "Coût d'un lancement : non mesuré, le modèle n'a pu être capturé en graphe ({why})."
+)
 NOTHING_MEASURED = "Aucun run mesuré : rien à tracer."
 
 
@@ -202,11 +196,5 @@ def said(table: dict, code: str, values: dict) -> str:
     """The table's sentence for `code`, filled; a code that the table lacks stands for itself."""
     template = table.get(code, code)
     if isinstance(template, tuple):
-        template = template[() in values.values()]
-    return fill(template, {name: _noun(value) for name, value in values.items()})
-
-
-def _noun(value):
-    if isinstance(value, tuple):
-        return tuple(map(_noun, value))
-    return NOUNS.get(value, value) if isinstance(value, str) else value
+        template = template[any(value in ((), []) for value in values.values())]
+    return fill(template, values, NOUNS)

@@ -14,9 +14,10 @@ from matplotlib.figure import Figure
 
 from helpers.bench_latency import Run
 from helpers.cifar10 import Cifar10
-from helpers.display.french import number, percent, percents_apart
+from helpers.display.french import number, percent
 from helpers.display.plots import style
 from helpers.display.plots.style import COLOURS, GREY, NAMES, STYLE
+from helpers.display.verdict import against_limit
 from helpers.display.words import NOTHING_MEASURED, TAG_LABELS
 from helpers.stats import LatencySummary
 from helpers.validation import ClockVerdict, Verdict
@@ -72,7 +73,9 @@ def plot_over_time(runs: Sequence[Run], dataset: str, seen: Sequence[RunTags] = 
         style.handle(style.MARKED, "bloc signalé", linewidth=6, alpha=0.25),
     ]
     figure.legend(handles=handles, loc="outside lower right", ncols=len(handles))
-    alt = f"Latence en ms, {len(runs)} runs l'un après l'autre : {_p95(clocks)} ; {' ; '.join(told)}."
+    alt = (
+        f"Latence en ms, {len(runs)} runs l'un après l'autre : {_p95(clocks)} ; {' ; '.join(told)}."
+    )
     return style.finish(figure, f"Latence au fil des itérations : {_p95(clocks)}", alt, dataset)
 
 
@@ -101,6 +104,7 @@ def _draw_over_time(axis: Axes, clock: str, summaries: dict, runs: Sequence[Run]
         axis.plot([end - 0.06, end + 0.04], [summary.p95] * 2, color="black", linewidth=2.2)
         if len(runs) <= MOST_NAMED:
             place = {"xytext": (0, 4), "textcoords": "offset points", "ha": "right"}
+            place["bbox"] = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0}
             axis.annotate(f"p95 {number(summary.p95)}", (end + 0.04, summary.p95), **place)
     style.clock_axis(axis, clock, "y", "Latence (ms)", note)
     return f"horloge {NAMES[clock]} : {note or 'toutes les valeurs dans le cadre'}"
@@ -108,7 +112,8 @@ def _draw_over_time(axis: Axes, clock: str, summaries: dict, runs: Sequence[Run]
 
 def _draw_series(axis: Axes, starts, series, width: float, colour: str) -> np.ndarray:
     """Curves with a gap between them; what lies outside the frame is marked at its edge."""
-    places = (at + width * np.arange(1, len(v) + 1) / len(v) for at, v in zip(starts, series))
+    pairs = zip(starts, series, strict=True)
+    places = (at + width * np.arange(1, len(v) + 1) / len(v) for at, v in pairs)
     x, y = (np.concatenate([[*values, np.nan] for values in of]) for of in (places, series))
     axis.plot(x, y, color=colour, linewidth=0.7)
     low, high = axis.get_ylim()
@@ -159,8 +164,7 @@ def plot_p95_runs(verdict: Verdict, dataset: str) -> Figure:
     for axis, (name, clock) in zip(axes, verdict.clocks.items(), strict=True):
         bounds = [interval(getattr(run, name)) for run in verdict.runs]
         _draw_p95(axis, clock, verdict.max_p95_spread, bounds)
-        found, limit = percents_apart(clock.p95_spread, verdict.max_p95_spread)
-        told = f"écart {found} {'<' if clock.met else '≥'} {limit}"
+        told = f"écart {against_limit(clock, verdict)}"
         style.clock_axis(axis, name, "y", "p95 (ms)", told)
         values = ", ".join(map(number, clock.p95_ms))
         findings.append(f"horloge {NAMES[name]} {values} ms, {told}")
@@ -212,5 +216,7 @@ def _p95(clocks: dict[str, dict[int, LatencySummary]]) -> str:
     told = []
     for clock, summaries in clocks.items():
         p95 = sorted(summary.p95 for summary in summaries.values())
-        told.append(f"{NAMES[clock]} {' à '.join(dict.fromkeys(map(number, (p95[0], p95[-1]))))} ms")
+        told.append(
+            f"{NAMES[clock]} {' à '.join(dict.fromkeys(map(number, (p95[0], p95[-1]))))} ms"
+        )
     return f"p95 {', '.join(told)}"
