@@ -78,7 +78,7 @@ def checks_table(checks: Iterable[Check]) -> pd.DataFrame:
 def latency_table(runs: Sequence[Run]) -> pd.DataFrame:
     """Every run on every clock, in ms; the interval is that of the run's own samples."""
     rows = []
-    for run, clock, found in sorted(_summaries(runs), key=lambda one: one[1]):  # GPU first
+    for clock, run, found in summaries_of(runs):
         figures = {name: number(getattr(found, field)) for name, field in FIGURES.items()}
         bounds = interval(found)
         figures["p95, intervalle à 95 %"] = _between(bounds) if bounds else "non estimable"
@@ -132,13 +132,13 @@ def conditions_table(seen: ConditionsSeen) -> pd.DataFrame:
 def untagged_table(runs: Sequence[Run], seen: Sequence[RunTags]) -> pd.DataFrame:
     """The p95 of all samples beside that of the untagged ones (ms): a diagnosis, no replacement."""
     rows = []
-    for run, clock, found in _summaries(runs):
+    for clock, run, found in summaries_of(runs):
         codes = seen[run - 1].codes
         kept = found.samples_ms[untagged(runs[run - 1], seen[run - 1], clock)]
         rows.append(
             {
-                "Run": run,
                 "Horloge": CLOCK_NAMES[clock],
+                "Run": run,
                 "p95, tous": number(found.p95),
                 "n": str(found.n),
                 "p95, sans bloc signalé": number(percentile(kept, 0.95)) if kept.size else "–",
@@ -146,19 +146,17 @@ def untagged_table(runs: Sequence[Run], seen: Sequence[RunTags]) -> pd.DataFrame
                 "Signalements": ", ".join(TAG_LABELS.get(c, c) for c in codes) or "aucun",
             }
         )
-    return _indexed(rows, "Run", "Horloge")
+    return _indexed(rows, "Horloge", "Run")
+
+
+def summaries_of(runs: Sequence[Run]) -> list[tuple[str, int, LatencySummary]]:
+    """(clock, run from 1, its summary) where a run has that clock, the GPU's first."""
+    found = [(clock, n, getattr(r, clock)) for clock in CLOCK_NAMES for n, r in enumerate(runs, 1)]
+    return [row for row in found if row[2] is not None]
 
 
 def _indexed(rows: list[dict], *index: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=None if rows else index).set_index(list(index))
-
-
-def _summaries(runs: Sequence[Run]) -> list[tuple[int, str, LatencySummary]]:
-    """(run from 1, clock, its summary) where a run has that clock."""
-    found = [
-        (n, clock, getattr(run, clock)) for n, run in enumerate(runs, 1) for clock in CLOCK_NAMES
-    ]
-    return [row for row in found if row[2] is not None]
 
 
 def _between(bounds: tuple[float, float]) -> str:

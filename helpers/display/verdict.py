@@ -69,9 +69,8 @@ def disturbances(seen: Sequence[RunTags], during: str) -> str:
     told = []
     for run, tags in enumerate(seen, start=1):
         for code in tags.codes:
-            found = {
-                at: t for at, block in enumerate(tags.blocks, 1) for t in block if t.code == code
-            }
+            blocks = enumerate(tags.blocks, start=1)
+            found = {at: tag for at, block in blocks for tag in block if tag.code == code}
             worst = max(found.values(), key=lambda tag: tag.value)
             where = f"run {run}, bloc {_listed(list(found))} sur {len(tags.blocks)}"
             told.append(f"{said(words.TAGS, code, worst.values)} ({where})")
@@ -145,12 +144,10 @@ def launch_cost(runs: Sequence[Run]) -> str:
     seen = [(p50, np.median(g.samples_ms), g.launches) for p50, g in graphs if g.launches]
     if not seen:
         return fill(words.NO_LAUNCH_COST, {"why": graphs[0][1].why}) if graphs else ""
-    gpu, graph, launches = np.transpose(seen)
-    cost_us = 1e3 * (gpu - graph) / launches
-    values = {"low": cost_us.min(), "high": cost_us.max(), "launches": np.median(launches)}
-    return fill(
-        words.LAUNCH_COST, values | {"gpu_ms": np.median(gpu), "graph_ms": np.median(graph)}
-    )
+    costs_us = [1e3 * (eager - graph) / launches for eager, graph, launches in seen]
+    names = ("gpu_ms", "graph_ms", "launches")
+    values = dict(zip(names, map(float, np.median(seen, axis=0)), strict=True))
+    return fill(words.LAUNCH_COST, values | {"low": min(costs_us), "high": max(costs_us)})
 
 
 def _conditions(run: Run) -> str:

@@ -7,14 +7,7 @@ NBSP = "\N{NO-BREAK SPACE}"
 
 @pytest.mark.parametrize(
     ("value", "digits", "text"),
-    [
-        (1.30712, 4, "1,307"),
-        (0.0371, 2, "0,037"),
-        (99.996, 4, "100,0"),
-        (-2.5, 2, "−2,5"),
-        (0, 2, "0,0"),
-        (12345, 3, "12300"),
-    ],
+    [(1.30712, 4, "1,307"), (99.996, 4, "100,0"), (-2.5, 2, "−2,5"), (0, 2, "0,0")],
 )
 def test_significant_digits_and_a_decimal_comma(value, digits, text):
     assert number(value, digits) == text
@@ -22,7 +15,7 @@ def test_significant_digits_and_a_decimal_comma(value, digits, text):
 
 def test_percentages_small_figures_and_plurals():
     assert percent(0.0371) == f"3,7{NBSP}%"
-    assert [scientific(x) for x in (0.0000371, 4.0, 0.0)] == ["3,7·10⁻⁵", "4,0·10⁰", "0"]
+    assert [scientific(x) for x in (0.0000371, 0.0)] == ["3,7·10⁻⁵", "0"]
     assert [counted(n, "époque") for n in (0, 1, 2)] == ["0 époque", "1 époque", "2 époques"]
 
 
@@ -30,10 +23,8 @@ def test_percentages_small_figures_and_plurals():
     ("fraction", "limit", "told"),
     [
         (0.000056, 0.1, ("0,0056", "10")),
-        (0.09953, 0.1, ("9,95", "10,0")),
         (0.100004, 0.1, ("10,0004", "10,0000")),
         (0.1, 0.1, ("10", "10")),
-        (0.1199, 0.123456, ("12,0", "12,3")),
     ],
 )
 def test_two_percentages_that_differ_are_told_apart(fraction, limit, told):
@@ -44,15 +35,12 @@ def test_two_percentages_that_differ_are_told_apart(fraction, limit, told):
     ("template", "value", "text"),
     [
         ("{x} ms", 1.30712, "1,307 ms"),
-        ("{x:2}", 0.1234, "0,12"),
-        ("{x:.0f}", 68.0, "68"),
+        ("{x:2} {x:.0f}", 68.123, "68 68"),
         ("{x:%}", 0.5, f"50{NBSP}%"),
-        ("{x:,}", 50_000, f"50{NBSP}000"),
-        ("{x}", 4000, "4000"),
+        ("{x} {x:,}", 50_000, f"50000 50{NBSP}000"),
         ("{x}", (0.4914, 0.4822), "0,4914 ; 0,4822"),
         ("{x}", ["a", "b"], "A, b"),
-        ("{x!r}", "0,1", "'0,1'"),
-        ("{x}", "{y}", "{y}"),
+        ("{x} {x!r}", "{y}", "{y} '{y}'"),
     ],
 )
 def test_a_sentence_is_filled(template, value, text):

@@ -17,6 +17,7 @@ from helpers.cifar10 import Cifar10
 from helpers.display.french import number, percent
 from helpers.display.plots import style
 from helpers.display.plots.style import COLOURS, GREY, NAMES, STYLE
+from helpers.display.tables import summaries_of
 from helpers.display.verdict import against_limit
 from helpers.display.words import NOTHING_MEASURED, TAG_LABELS
 from helpers.stats import LatencySummary
@@ -206,17 +207,14 @@ def _draw_p95(axis: Axes, clock: ClockVerdict, limit: float, bounds: Sequence) -
 
 def _by_clock(runs: Sequence[Run]) -> dict[str, dict[int, LatencySummary]]:
     """{clock: {run from 1: its summary}}, the GPU's first; a run may lack a clock."""
-    clocks = {c: {n: getattr(run, c) for n, run in enumerate(runs, 1)} for c in NAMES}
-    known = {c: {n: s for n, s in found.items() if s is not None} for c, found in clocks.items()}
-    return {clock: found for clock, found in known.items() if found}
+    clocks: dict[str, dict[int, LatencySummary]] = {}
+    for clock, run, summary in summaries_of(runs):
+        clocks.setdefault(clock, {})[run] = summary
+    return clocks
 
 
 def _p95(clocks: dict[str, dict[int, LatencySummary]]) -> str:
     """« p95 GPU 1,303 à 1,310 ms, hôte 1,947 ms »."""
-    told = []
-    for clock, summaries in clocks.items():
-        p95 = sorted(summary.p95 for summary in summaries.values())
-        told.append(
-            f"{NAMES[clock]} {' à '.join(dict.fromkeys(map(number, (p95[0], p95[-1]))))} ms"
-        )
-    return f"p95 {', '.join(told)}"
+    p95 = {clock: sorted(s.p95 for s in found.values()) for clock, found in clocks.items()}
+    ends = {clock: dict.fromkeys(map(number, (p[0], p[-1]))) for clock, p in p95.items()}
+    return "p95 " + ", ".join(f"{NAMES[c]} {' à '.join(shown)} ms" for c, shown in ends.items())
