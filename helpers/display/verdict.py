@@ -141,9 +141,10 @@ def no_gpu_clock(run: Run) -> str:
 def launch_cost(runs: Sequence[Run]) -> str:
     """GPU time that a captured graph saves, per launch, over the processes; "" where not asked."""
     graphs = [(run.gpu.p50, run.graph) for run in runs if run.gpu and run.graph]
-    seen = [(p50, np.median(g.samples_ms), g.launches) for p50, g in graphs if g.launches]
-    if not seen:
+    known = [(p50, g) for p50, g in graphs if g.launches and g.samples_ms is not None]
+    if not known:
         return fill(words.NO_LAUNCH_COST, {"why": graphs[0][1].why}) if graphs else ""
+    seen = [(p50, np.median(g.samples_ms), g.launches) for p50, g in known]
     costs_us = [1e3 * (eager - graph) / launches for eager, graph, launches in seen]
     names = ("gpu_ms", "graph_ms", "launches")
     values = dict(zip(names, map(float, np.median(seen, axis=0)), strict=True))

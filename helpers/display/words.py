@@ -141,9 +141,7 @@ LAUNCH_COST = (
     "Chaque lancement coûte {low} à {high} µs au GPU selon le processus : p50 du modèle tel quel "
     "{gpu_ms} ms, de sa capture en graphe CUDA {graph_ms} ms, pour {launches:.0f} lancements."
 )
-NO_LAUNCH_COST = (
-    "Coût d'un lancement : non mesuré, le modèle n'a pu être capturé en graphe ({why})."
-)
+NO_LAUNCH_COST = "Coût d'un lancement : non observable, par graphe CUDA ou par profileur ({why})."
 NOTHING_MEASURED = "Aucun run mesuré : rien à tracer."
 
 

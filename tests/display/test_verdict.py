@@ -112,12 +112,12 @@ def test_the_worst_of_each_disturbance_is_said_with_its_blocks_and_what_is_hidde
 
 def test_the_cost_of_a_launch_over_the_processes():
     graphs = [
-        GraphReading(np.full(9, one.gpu.p50 - 0.1), n)
+        GraphReading(np.full(9, one.gpu.p50 - 0.1), n, "")
         for one, n in zip(RUNS, (50, 50, 40), strict=True)
     ]
     runs = [replace(one, graph=graph) for one, graph in zip(RUNS, graphs, strict=True)]
     assert "2,000 à 2,500 µs" in text_of(runs)
-    failed = [replace(one, graph=GraphReading(None, None, "cannot capture")) for one in RUNS]
+    failed = [replace(one, graph=GraphReading(None, 50.0, "cannot capture")) for one in RUNS]
     assert "(cannot capture)" in text_of(failed)
     assert told.launch_cost(RUNS) == ""
 
