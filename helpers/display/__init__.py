@@ -19,6 +19,7 @@ from helpers.display.tables import (
     conditions_table,
     latency_table,
     markdown_table,
+    markdown_text,
     spread_table,
     styled,
     untagged_table,
@@ -61,13 +62,14 @@ def _(figure: Figure, caption: str = "") -> None:
 
 @show.register
 def _(data: cifar10.Cifar10, caption: str = "") -> None:
-    show(f"Jeu **{data.name}** ({fill(SOURCES[data.source.code], data.source.values)}).")
+    source = fill(SOURCES[data.source.code], data.source.values)
+    show(f"Jeu **{data.name}** ({markdown_text(source)}).")
     show(checks_table(cifar10.check(data)), caption)
 
 
 @show.register
 def _(receipt: CalibrationReceipt, caption: str = "") -> None:
-    show(f"**{RECEIPTS[receipt.status]}** {receipt.reason}")
+    show(f"**{RECEIPTS[receipt.status]}** {markdown_text(receipt.reason)}")
     show(calibration_table(receipt), caption or "Ce que lit chaque horloge")
 
 

@@ -1,5 +1,6 @@
 """The verdict in French sentences: what was met, on which clock, and if not, why."""
 
+import html
 import os
 import re
 from collections.abc import Sequence
@@ -123,8 +124,11 @@ def verdict_sentences(
 
 
 def verdict_text(sentences: Sequence[str]) -> str:
-    """Lay the verdict's sentences out as Markdown: the headline a title, the others a list."""
-    title, *others = sentences
+    """Lay the verdict's sentences out as Markdown: the headline a title, the others a list.
+
+    An error that is quoted, such as <urlopen error …>, must not be taken for HTML.
+    """
+    title, *others = (html.escape(sentence, quote=False) for sentence in sentences)
     return "\n".join([f"### {title}", "", *(f"- {sentence}" for sentence in others)])
 
 

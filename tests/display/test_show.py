@@ -18,7 +18,7 @@ RUNS = [run(seed) for seed in range(3)]
 def shown(monkeypatch):
     """What `show` has handed to IPython."""
     found = []
-    monkeypatch.setattr(display, "display", lambda thing: found.append(thing))
+    monkeypatch.setattr(display, "display", found.append)
     return found
 
 
@@ -42,10 +42,9 @@ def test_each_kind_is_displayed(shown, thing, says):
 def test_data_are_their_source_and_their_checks(shown, monkeypatch):
     sizes = Check("sizes", True, {"train": 50_000, "test": 10_000})
     monkeypatch.setattr(display.cifar10, "check", lambda data: [sizes])
-    source = Check("drawn", True, {"seed": 3})
-    data = SimpleNamespace(name="synthetic", source=source)
-    display.show.dispatch(display.cifar10.Cifar10)(data)
-    assert "graine 3" in shown[0].data
+    source = Check("fallback", True, {"seed": 3, "why": "<urlopen error>"})
+    display.show.dispatch(display.cifar10.Cifar10)(SimpleNamespace(name="cifar10", source=source))
+    assert "graine 3), faute de CIFAR-10 : &lt;urlopen error&gt;" in shown[0].data
     assert "tailles" in shown[1].data
 
 

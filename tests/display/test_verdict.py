@@ -6,7 +6,6 @@ from displayed import CPU_LOAD, PROFILE, RECEIPT, THROTTLE, run, tagged
 from fakes import AS_REQUIRED
 
 from helpers import clocks
-from helpers.bench_latency import NO_KERNELS
 from helpers.clocks.calibration import CalibrationReceipt
 from helpers.clocks.graph import GraphReading
 from helpers.clocks.profiling import ForwardProfile
@@ -15,6 +14,8 @@ from helpers.validation import judge
 
 RUNS = [run(seed, host) for seed, host in enumerate((2.0, 2.8, 2.2))]
 UNSTEADY = replace(RUNS[0].warmup, steady=False)
+ONE_PROCESS = [replace(one, process=RUNS[0].process) for one in RUNS]
+WALK = 1.3 + np.cumsum(np.random.default_rng(0).standard_normal(500)) * 0.001
 
 
 def text_of(runs, receipt=RECEIPT, profile=PROFILE, unseen="", **settings):
@@ -40,17 +41,14 @@ def test_one_form_whatever_the_outcome(runs, settings, outcome, says):
 
 def test_where_a_further_session_would_land_or_why_nobody_knows():
     low, high = (f"{ms:.3f}".replace(".", ",") for ms in judge(RUNS).clocks["gpu"].further)
-    headline = text_of(RUNS).splitlines()[0]
-    assert f"refaite, la session donnerait {low} – {high} ms" in headline
-    one_process = [replace(one, process=RUNS[0].process) for one in RUNS]
-    for runs, why in ((RUNS[:2], "Moins de trois runs"), (one_process, "ignorent les autres")):
+    assert f"refaite, la session donnerait {low} – {high} ms" in text_of(RUNS).splitlines()[0]
+    for runs, why in ((RUNS[:2], "Moins de trois runs"), (ONE_PROCESS, "ignorent les autres")):
         assert "refaite, la session" not in text_of(runs)
         assert why in text_of(runs)
 
 
 def test_the_unmet_clock_has_its_causes_and_those_of_several_runs_are_said_once():
-    walk = 1.3 + np.cumsum(np.random.default_rng(0).standard_normal(500)) * 0.001
-    runs = [replace(one, gpu=replace(one.gpu, samples_ms=walk)) for one in RUNS]
+    runs = [replace(one, gpu=replace(one.gpu, samples_ms=WALK)) for one in RUNS]
     _, gpu, host, *_ = told.verdict_sentences(judge(runs), RECEIPT, PROFILE)
     assert gpu.startswith("Horloge GPU (décide) : p95")
     assert gpu.count("run 1, 2, 3 : trop peu d'échantillons indépendants") == 1
@@ -71,26 +69,15 @@ def test_copies_are_shouted_and_what_was_not_seen_is_not_called_none(profile, un
     assert says in text_of(RUNS, profile=profile, unseen=unseen)
 
 
-def test_a_missing_gpu_clock_and_calibration_are_said():
+def test_what_is_wrong_with_clocks_and_conditions_is_said(monkeypatch):
     runs = [run(n, gpu=None, no_gpu_clock=clocks.WAITS_INSIDE) for n in range(2)]
-    text = text_of(runs, CalibrationReceipt((), None, "no compiler"), None)
+    text = text_of(runs, CalibrationReceipt((), None, "no {compiler}"), None)
     assert text.count("Pas d'horloge GPU : le modèle attend le GPU pendant") == 1
-    assert "pas d'étalonnage possible sur cette plateforme (no compiler)" in text
-    why = {"no_gpu_clock": NO_KERNELS, "no_gpu_clock_why": "OSError: CUDA_HOME {is} not set"}
-    assert why["no_gpu_clock_why"] in text_of([run(n, gpu=None, **why) for n in range(2)])
-
-
-def test_a_contradicted_gpu_clock_is_said_with_both_figures():
-    text = text_of([run(seed, gpu=0.003) for seed in range(3)])
-    assert "horloge hôte" in text.splitlines()[0]
-    assert "CONTREDITE par les noyaux : elle lit 0,003" in text
-    assert "1,190 ms" in text
-
-
-def test_conditions_that_the_precision_does_not_allow_are_said(monkeypatch):
+    assert "pas d'étalonnage possible sur cette plateforme (no {compiler})" in text
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
     forced = replace(AS_REQUIRED, tf32_matmul=True)
-    text = text_of([run(seed, conditions=forced) for seed in range(3)])
+    text = text_of([run(seed, gpu=0.003, conditions=forced) for seed in range(3)])
+    assert "CONTREDITE par les noyaux : elle lit 0,003" in text
     assert "TF32 dans les produits matriciels : oui" in text
     assert "NVIDIA_TF32_OVERRIDE=1" in text
     assert "conditions de précision" not in text_of(RUNS)
@@ -110,26 +97,20 @@ def test_the_worst_of_each_disturbance_is_said_with_its_blocks_and_what_is_hidde
     assert told.disturbances([tagged()], "les runs").endswith("aucune constatée")
 
 
-def test_the_cost_of_a_launch_over_the_processes():
-    graphs = [
-        GraphReading(np.full(9, one.gpu.p50 - 0.1), n, "")
-        for one, n in zip(RUNS, (50, 50, 40), strict=True)
-    ]
-    runs = [replace(one, graph=graph) for one, graph in zip(RUNS, graphs, strict=True)]
+def test_the_cost_of_a_launch_over_the_processes_and_what_bounds_a_forward():
+    pairs = zip(RUNS, (50, 50, 40), strict=True)
+    runs = [replace(r, graph=GraphReading(np.full(9, r.gpu.p50 - 0.1), n, "")) for r, n in pairs]
     assert "2,000 à 2,500 µs" in text_of(runs)
     failed = [replace(one, graph=GraphReading(None, 50.0, "cannot capture")) for one in RUNS]
     assert "(cannot capture)" in text_of(failed)
     assert told.launch_cost(RUNS) == ""
-
-
-def test_what_bounds_a_forward():
     assert told.bound_sentence(RUNS, PROFILE).startswith("Limitée par les lancements")
     assert "68 noyaux" in told.bound_sentence([run(host=1.3)], PROFILE)
-    assert told.bound_sentence([run(gpu=None)], None).startswith("Pas d'horloge GPU")
 
 
-def test_the_verdict_is_a_title_and_a_list():
-    sentences = told.verdict_sentences(judge(RUNS), RECEIPT, PROFILE)
+def test_the_verdict_is_a_title_and_a_list_in_which_a_quoted_error_is_whole():
+    sentences = told.verdict_sentences(judge(RUNS), RECEIPT, None, "<urlopen error>")
     lines = told.verdict_text(sentences).splitlines()
-    assert lines[0] == f"### {sentences[0]}"
+    assert lines[0].startswith("### ACCEPTÉ — horloge GPU")
     assert all(line.startswith(("- ", "  - ")) for line in lines[2:])
+    assert "&lt;urlopen error&gt;" in "".join(lines)

@@ -172,7 +172,7 @@ def plot_p95_runs(verdict: Verdict, dataset: str) -> Figure:
     window = f"fenêtre permise : {percent(verdict.max_p95_spread)} de la moyenne"
     handles = [
         style.handle(style.BAND, window, alpha=0.3, linewidth=8),
-        style.handle(GREY, "intervalle à 95 % : échantillons du run", marker="_", linewidth=1),
+        style.handle(GREY, "intervalle à 95 % : échantillons du run", marker="|", markersize=8),
         style.handle(GREY, "intervalle à 95 % : session refaite", linewidth=6, alpha=0.35),
     ]
     figure.legend(handles=handles, loc="outside lower right", ncols=len(handles))
@@ -200,8 +200,9 @@ def _draw_p95(axis: Axes, clock: ClockVerdict, limit: float, bounds: Sequence) -
         axis.annotate("session refaite :\ninconnu", (after, middle), (0, 0), ha="center", **small)
     axis.margins(y=0.25)
     axis.set_xlim(0.5, after + 0.6)
-    named = np.arange(1, after, -(-p95.size // SHOWN_RUNS))
-    axis.set_xticks([*named, after], [*map(str, named), "\nrefaite"])
+    step = -(-p95.size // SHOWN_RUNS)
+    named = np.arange(1, after - step + 1, step)
+    axis.set_xticks([*named, after], [*map(str, named), "session\nrefaite"])
     axis.set_xlabel("Run")
 
 
