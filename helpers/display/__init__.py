@@ -11,7 +11,7 @@ from helpers import cifar10
 from helpers.bench_latency import Run
 from helpers.clocks.calibration import CalibrationReceipt
 from helpers.display.french import fill, percent
-from helpers.display.machine import environment_table, fixed_conditions
+from helpers.display.machine import cost_sentence, environment_table, fixed_conditions, reason
 from helpers.display.plots import plot_distribution, plot_images, plot_over_time, plot_p95_runs
 from helpers.display.tables import (
     calibration_table,
@@ -30,10 +30,11 @@ from helpers.environment import Machine
 from helpers.models.accuracy import Accuracy
 from helpers.validation import Verdict
 
-__all__ = ["HEADLINE", "bound_sentence", "calibration_table", "checks_table", "conditions_table"]
-__all__ += ["environment_table", "fixed_conditions", "latency_table", "markdown_table"]
-__all__ += ["plot_distribution", "plot_images", "plot_over_time", "plot_p95_runs", "show"]
-__all__ += ["spread_table", "untagged_table", "verdict_sentences", "verdict_text"]
+__all__ = ["HEADLINE", "accuracy_sentence", "bound_sentence", "calibration_table", "checks_table"]
+__all__ += ["conditions_table", "cost_sentence", "environment_table", "fixed_conditions"]
+__all__ += ["latency_table", "markdown_table", "plot_distribution", "plot_images", "plot_over_time"]
+__all__ += ["plot_p95_runs", "reason", "show", "spread_table", "untagged_table"]
+__all__ += ["verdict_sentences", "verdict_text"]
 
 
 @singledispatch
@@ -74,6 +75,7 @@ def _(receipt: CalibrationReceipt, caption: str = "") -> None:
 
 
 def accuracy_sentence(found: Accuracy) -> str:
+    """The share of right answers and how sure it is."""
     bounds = f"intervalle à 95 % : {percent(found.low, 3)} à {percent(found.high, 3)}"
     return f"Exactitude {percent(found.fraction, 4)} sur {found.images} images, {bounds}."
 
