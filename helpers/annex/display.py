@@ -6,14 +6,24 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from helpers.annex.comparison import TOO_FEW_ROUNDS, Comparison, Interleaved
-from helpers.annex.comparison.stats import FASTER, MIN_ROUNDS, SAME, Ratio
-from helpers.annex.variants.guard import Admitted
+from helpers.annex.comparison import (
+    CONTROL,
+    FASTER,
+    MIN_PROCESSES,
+    REFERENCE,
+    SAME,
+    SLOWER,
+    TOO_FEW,
+    Comparison,
+    Measured,
+    Ratio,
+)
+from helpers.annex.entries import NO_REFERENCE, Candidates
+from helpers.annex.variants import Variant
 from helpers.display.french import number, percent, scientific
 from helpers.display.tables import markdown_table, markdown_text
-from helpers.display.verdict import CLOCK_NAMES, NO_GPU_CLOCK, disturbances
+from helpers.display.words import CLOCK_NAMES, NO_GPU_CLOCK, said
 from helpers.models.accuracy import Accuracy, compare_accuracy
-from helpers.stats import percentile
 
 Accuracies = dict[str, Accuracy]  # by variant
 
@@ -21,13 +31,14 @@ NOTHING = (
     "Une seule variante, `fp32` : rien à comparer. `-p variants all` compare tout ce que cet "
     "appareil permet, `-p variants tf32,fp16+channels_last` ce qui est nommé."
 )
-CLOSE = "dans l'écart entre copies"
-REFUSED = {TOO_FEW_ROUNDS: f"moins de {MIN_ROUNDS} tours : augmenter runs ou measure_iters"}
-REFUSED |= NO_GPU_CLOCK
-REFERENCE = "fp32"
+VERDICTS = {FASTER: "plus rapide", SLOWER: "plus lent", SAME: "pas de différence détectée"}
+REFUSED = NO_GPU_CLOCK | {
+    TOO_FEW: f"moins de {MIN_PROCESSES} processus l'ont mesurée, aucun intervalle n'est possible"
+}
+UNMEASURED = "non mesuré"
 
 
-def guard_table(admitted: dict[str, Admitted], refused: dict[str, str]) -> pd.DataFrame:
+def guard_table(candidates: Candidates) -> pd.DataFrame | str:
     """What was seen of each variant before its timing, and why the others are not timed."""
     rows = [
         {
@@ -36,35 +47,31 @@ def guard_table(admitted: dict[str, Admitted], refused: dict[str, str]) -> pd.Da
             "Écart des logits": scientific(found.report.drift),
             "Toléré": scientific(found.report.tolerance),
             "Précision exécutée, d'après les noms de noyaux": found.report.precision_evidence,
-            "Noyaux": _count(found.report.kernels),
+            "Noyaux": f"{found.report.kernels:.4g}".replace(".", ",")
+            if found.report.kernels
+            else "–",
             "Construction (s)": number(found.build_s, 2),
             "Mesurée": "oui",
         }
-        for name, found in admitted.items()
+        for name, found in candidates.admitted.items()
     ]
-    for name, reason in refused.items():
-        rows.append(dict.fromkeys(rows[0] if rows else ("Variante",), "–"))
+    for name, reason in candidates.refused.items():
+        rows.append(dict.fromkeys(rows[0] if rows else (), "–"))
         rows[-1] |= {"Variante": name, "Mesurée": f"non : {reason}"}
-    return pd.DataFrame(rows, columns=None if rows else ["Variante"]).set_index("Variante")
+    return pd.DataFrame(rows).set_index("Variante") if rows else NOTHING
 
 
-def _count(kernels: float | None) -> str:
-    """Kernels per forward: whole, unless forwards differ."""
-    return f"{kernels:.4g}".replace(".", ",") if kernels else "–"
-
-
-def accuracy_table(accuracies: Accuracies) -> pd.DataFrame:
+def accuracy_table(accuracies: Accuracies) -> pd.DataFrame | str:
     """Accuracy of the very callables that are timed, and what changed against the reference."""
     rows = []
     for name, found in accuracies.items():
-        bounds = f"{percent(found.low, 4)} – {percent(found.high, 4)}"
         change = compare_accuracy(accuracies[REFERENCE], found)
         rows.append(
             {
                 "Variante": name,
                 "Exactitude": percent(found.fraction, 4),
                 f"Écart à {REFERENCE} (points)": number(100 * change.difference, 2),
-                "Intervalle de Wilson à 95 %": bounds,
+                "Intervalle de Wilson à 95 %": _percents(found.low, found.high),
                 "Images": str(found.images),
                 "Lot": str(found.batch_size),
                 "Perdues / gagnées": f"{change.lost} / {change.gained}",
@@ -72,146 +79,144 @@ def accuracy_table(accuracies: Accuracies) -> pd.DataFrame:
                 "Plus grand écart d'un logit": scientific(change.largest_drift),
             }
         )
-    return pd.DataFrame(rows).set_index("Variante")
-
-
-def verdict_of(comparison: Comparison, clock: str, name: str) -> str:
-    """The verdict, and whether the difference is one that the place in memory explains."""
-    if name == comparison.reference:
-        return "référence"
-    if name not in comparison.ratios[clock]:
-        return "non mesuré"
-    verdict = comparison.ratios[clock][name].verdict
-    if name in comparison.controls:
-        return f"{verdict} (témoin)"
-    if verdict != SAME and comparison.within_placement(clock, name):
-        return f"{verdict} ({CLOSE})"
-    return verdict
+    return pd.DataFrame(rows).set_index("Variante") if rows else ""
 
 
 def by_speed(comparison: Comparison, clock: str) -> list[str]:
-    """All entries, the fastest first, those that this clock has not measured last."""
+    """The reference and all compared entries, the fastest first; last, what this clock lacks."""
     names = dict.fromkeys(name for ratios in comparison.ratios.values() for name in ratios)
     levels = {name: found.ratio for name, found in comparison.ratios[clock].items()}
-    levels[comparison.reference] = 1.0
-    return sorted([comparison.reference, *names], key=lambda name: levels.get(name, math.inf))
+    levels[REFERENCE] = 1.0
+    return sorted([REFERENCE, *names], key=lambda name: levels.get(name, math.inf))
 
 
 def fastest(comparison: Comparison, clock: str) -> str | None:
-    """The fastest variant that is one: no control, and faster than copies of one model can be."""
-    names = (n for n in by_speed(comparison, clock) if n not in comparison.controls)
-    return next((name for name in names if verdict_of(comparison, clock, name) == FASTER), None)
+    """The fastest variant of those that are shown to be faster than the reference."""
+    ratios = comparison.ratios[clock]
+    faster = [name for name, r in ratios.items() if r.verdict == FASTER and name != CONTROL]
+    return min(faster, key=lambda name: ratios[name].ratio, default=None)
 
 
-def comparison_table(
-    measured: Interleaved, comparison: Comparison, clock: str, accuracies: Accuracies | None = None
+def ratio_table(
+    measured: Measured, comparison: Comparison, clock: str, accuracies: Accuracies
 ) -> pd.DataFrame:
-    """All entries on one clock, the fastest first; latencies (ms) over all runs."""
+    """All entries on one clock, the fastest first; p50 and p95 are medians over the processes."""
     rows = []
     for name in by_speed(comparison, clock):
-        ratio = comparison.ratios[clock].get(name)
-        scored = (accuracies or {}).get(name)
+        ratio, scored = comparison.ratios[clock].get(name), accuracies.get(name)
         rows.append(
             {
                 "Variante": name,
-                **_latencies(measured, clock, name),
-                f"Rapport à {comparison.reference}": number(ratio.ratio) if ratio else "–",
-                "Intervalle à 95 %": _between(ratio) if ratio else "–",
+                **{f"{q} (ms)": level(measured, clock, name, q) for q in ("p50", "p95")},
+                f"Rapport à {REFERENCE}": number(ratio.ratio) if ratio else "–",
+                "Intervalle à 95 %": between(ratio) if ratio else "–",
+                "Écart type entre processus": percent(ratio.sd) if ratio else "–",
                 "Décelable": percent(ratio.detectable) if ratio else "–",
-                "Verdict": verdict_of(comparison, clock, name),
+                "Verdict": verdict(comparison, clock, name),
                 "Exactitude": percent(scored.fraction, 4) if scored else "–",
             }
         )
     return pd.DataFrame(rows).set_index("Variante")
 
 
-def comparison_markdown(
-    measured: Interleaved,
-    comparison: Comparison,
-    accuracies: Accuracies,
-    refused: dict[str, str] | None = None,
+def verdict(comparison: Comparison, clock: str, name: str) -> str:
+    """What a clock says of an entry; the control's says so."""
+    if name == REFERENCE:
+        return "référence"
+    ratio = comparison.ratios[clock].get(name)
+    told = VERDICTS[ratio.verdict] if ratio else UNMEASURED
+    return f"{told} (témoin)" if name == CONTROL else told
+
+
+def markdown(
+    measured: Measured, comparison: Comparison, accuracies: Accuracies, refused: dict
 ) -> str:
     """The tables of all clocks, to paste into a report, and below them what was not measured."""
     parts = [
         f"### {CLOCK_NAMES[clock].capitalize()}\n\n"
-        + markdown_table(comparison_table(measured, comparison, clock, accuracies))
+        + markdown_table(ratio_table(measured, comparison, clock, accuracies))
         for clock in comparison.ratios
     ]
-    left_out = {**(refused or {}), **measured.failed}
-    lines = [f"- {markdown_text(n)} : non mesurée, {markdown_text(w)}" for n, w in left_out.items()]
-    return "\n".join([*parts, *lines]) + "\n"
+    lines = [
+        f"- {markdown_text(name)} : non mesurée, {markdown_text(why)}"
+        for name, why in refused.items()
+    ]
+    return "\n".join([*parts, *lines, *(f"- {told}" for told in _missing(measured))]) + "\n"
 
 
-def comparison_sentences(measured: Interleaved, comparison: Comparison) -> list[str]:
-    """The controls first, then what was detectable, found, and not measured (Markdown)."""
-    sentences = []
+def sentences(measured: Measured, comparison: Comparison) -> list[str]:
+    """The control first, then what was found, what varies, and what is missing (Markdown)."""
+    told = []
     for clock, ratios in comparison.ratios.items():
-        name = CLOCK_NAMES[clock]
-        sentences.append(_control(name, ratios[comparison.control], comparison.reference))
-        sentences.append(_placement(name, clock, comparison))
-        found = [ratio.detectable for ratio in ratios.values()]
-        sentences.append(
-            f"Plus petite différence décelable ({name}, 80 % de chance, corrigée pour "
-            f"{len(ratios)} comparaisons) : {_range(found)} selon la variante."
+        told += [_control(clock, ratios[CONTROL]), _fastest(comparison, clock)]
+        told += [_variable(clock, name, ratios[name]) for name in comparison.variable(clock)]
+    if comparison.ratios:
+        told.append(
+            f"Intervalles d'après {comparison.processes} processus, dont chacun donne un rapport "
+            "(Student, corrigés pour le nombre de variantes) : ils disent où se place un autre processus en moyenne."
         )
-        sentences.append(_fastest(name, clock, comparison))
-    for clock, why in comparison.refused.items():
-        sentences.append(f"Pas de comparaison sur l'{CLOCK_NAMES[clock]} : {REFUSED[why]}.")
-    for name, why in measured.failed.items():
-        sentences.append(f"Non mesurée : {markdown_text(name)} ({markdown_text(why)}).")
-    sentences.append(disturbances(measured.observed, "la comparaison"))
-    return sentences
+    for clock, (code, why) in comparison.refused.items():
+        reason = said(REFUSED, code, {"why": why})
+        told.append(f"Pas de comparaison sur l'{CLOCK_NAMES[clock]} : {reason}.")
+    return [*told, *_missing(measured)]
 
 
-def _control(clock: str, ratio: Ratio, reference: str) -> str:
-    told = f"A/A, {reference} contre lui-même ({clock}) : {ratio.verdict}, rapport "
-    told += f"{number(ratio.ratio, 5)} ({_between(ratio)})"
+def _control(clock: str, ratio: Ratio) -> str:
+    told = f"A/A, {REFERENCE} contre lui-même ({CLOCK_NAMES[clock]}) : {VERDICTS[ratio.verdict]}, "
+    told += f"rapport {number(ratio.ratio, 5)} ({between(ratio)})"
     if ratio.verdict == SAME:
         return f"{told}."
     return f"ATTENTION, {told} : fausse alarme ; une différence de cette taille n'est pas à croire."
 
 
-def _placement(name: str, clock: str, comparison: Comparison) -> str:
-    if clock not in comparison.placement:
-        return (
-            f"Aucune copie du modèle mesurée ({name}) : une différence de quelque 2 % peut ne pas "
-            "venir de la variante."
-        )
-    gap, ratios = percent(comparison.placement[clock]), comparison.ratios[clock]
-    close = [n for n in ratios if verdict_of(comparison, clock, n).endswith(f"({CLOSE})")]
-    copies = sum(n in ratios for n in comparison.copies)
-    told = (
-        f"Deux copies du même modèle peuvent différer de {gap} ({name}, limite à 95 % d'après "
-        f"{copies} {'copie' if copies == 1 else 'copies'})"
-    )
-    if close:
-        return f"{told} : les différences de {', '.join(close)} n'en dépassent pas l'effet."
-    return f"{told} ; aucune différence trouvée n'est plus petite."
-
-
-def _fastest(name: str, clock: str, comparison: Comparison) -> str:
+def _fastest(comparison: Comparison, clock: str) -> str:
     first = fastest(comparison, clock)
     if first is None:
-        return f"Aucune variante plus rapide que {comparison.reference} décelée ({name})."
+        return f"Aucune variante plus rapide que {REFERENCE} décelée ({CLOCK_NAMES[clock]})."
     ratio = comparison.ratios[clock][first]
     return (
-        f"La plus rapide ({name}) : {first}, {number(1 / ratio.ratio, 3)} fois plus vite que "
-        f"{comparison.reference} (rapport {number(ratio.ratio)}, {_between(ratio)})."
+        f"La plus rapide ({CLOCK_NAMES[clock]}) : {first}, {number(1 / ratio.ratio, 3)} fois plus "
+        f"vite que {REFERENCE} (rapport {number(ratio.ratio)}, {between(ratio)})."
     )
 
 
-def _latencies(measured: Interleaved, clock: str, name: str) -> dict[str, str]:
-    summaries = [getattr(result, clock) for result in measured.runs[name]]
-    if None in summaries:
-        return {"p50 (ms)": "–", "p95 (ms)": "–"}
-    samples = np.concatenate([summary.samples_ms for summary in summaries])
-    return {f"p{q} (ms)": number(percentile(samples, q / 100)) for q in (50, 95)}
+def _variable(clock: str, name: str, ratio: Ratio) -> str:
+    tuned = "tuned" in name or "autotune" in name
+    why = " : algorithmes choisis par essai, chaque processus fait son choix" if tuned else ""
+    return (
+        f"{name} varie de {percent(ratio.sd)} (écart type) d'un processus à l'autre, plus du "
+        f"double des autres variantes ({CLOCK_NAMES[clock]}){why}."
+    )
 
 
-def _between(ratio: Ratio) -> str:
+def _missing(measured: Measured) -> list[str]:
+    """Processes that gave nothing and variants without a figure from some of them."""
+    told = []
+    if measured.stopped:
+        told.append(
+            f"{len(measured.processes)} processus sur {measured.asked} : le suivant s'est arrêté "
+            f"({markdown_text(measured.stopped)})."
+        )
+    for name, reasons in measured.failed.items():
+        where, why = ", ".join(map(str, reasons)), next(iter(reasons.values()))
+        told.append(f"{name} : aucun chiffre du processus {where} ({markdown_text(why)}).")
+    return told
+
+
+def level(measured: Measured, clock: str, name: str, figure: str) -> str:
+    """Median over the processes of a figure (ms)."""
+    found = summaries(measured, clock, name)
+    return number(float(np.median([getattr(s, figure) for s in found]))) if found else "–"
+
+
+def summaries(measured: Measured, clock: str, name: str) -> list:
+    """An entry's summaries on a clock, one per process that read it."""
+    return [s for run in measured.runs(name) if (s := getattr(run, clock)) is not None]
+
+
+def between(ratio: Ratio) -> str:
     return f"{number(ratio.low)} – {number(ratio.high)}"
 
 
-def _range(fractions: Iterable[float]) -> str:
-    low, high = percent(min(fractions)), percent(max(fractions))
-    return low if low == high else f"{low} à {high}"
+def _percents(*fractions: float) -> str:
+    return " – ".join(percent(fraction, 4) for fraction in fractions)
