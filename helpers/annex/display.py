@@ -1,25 +1,12 @@
 """What the annex found, in French: tables and sentences."""
 
 import math
-from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 
-from helpers.annex.comparison import (
-    CONTROL,
-    FASTER,
-    MIN_PROCESSES,
-    REFERENCE,
-    SAME,
-    SLOWER,
-    TOO_FEW,
-    Comparison,
-    Measured,
-    Ratio,
-)
-from helpers.annex.entries import NO_REFERENCE, Candidates
-from helpers.annex.variants import Variant
+from helpers.annex.comparison import CONTROL, REFERENCE, Comparison, Measured, Ratio
+from helpers.annex.entries import Candidates
 from helpers.display.french import number, percent, scientific
 from helpers.display.tables import markdown_table, markdown_text
 from helpers.display.words import CLOCK_NAMES, NO_GPU_CLOCK, said
@@ -31,10 +18,8 @@ NOTHING = (
     "Une seule variante, `fp32` : rien à comparer. `-p variants all` compare tout ce que cet "
     "appareil permet, `-p variants tf32,fp16+channels_last` ce qui est nommé."
 )
-VERDICTS = {FASTER: "plus rapide", SLOWER: "plus lent", SAME: "pas de différence détectée"}
-REFUSED = NO_GPU_CLOCK | {
-    TOO_FEW: f"moins de {MIN_PROCESSES} processus l'ont mesurée, aucun intervalle n'est possible"
-}
+VERDICTS = {"faster": "plus rapide", "slower": "plus lent", "same": "pas de différence détectée"}
+REFUSED = NO_GPU_CLOCK | {"too_few_processes": "il faut trois processus au moins ({why})"}
 UNMEASURED = "non mesuré"
 
 
@@ -93,7 +78,7 @@ def by_speed(comparison: Comparison, clock: str) -> list[str]:
 def fastest(comparison: Comparison, clock: str) -> str | None:
     """The fastest variant of those that are shown to be faster than the reference."""
     ratios = comparison.ratios[clock]
-    faster = [name for name, r in ratios.items() if r.verdict == FASTER and name != CONTROL]
+    faster = [name for name, r in ratios.items() if r.verdict == "faster" and name != CONTROL]
     return min(faster, key=lambda name: ratios[name].ratio, default=None)
 
 
@@ -111,7 +96,6 @@ def ratio_table(
                 f"Rapport à {REFERENCE}": number(ratio.ratio) if ratio else "–",
                 "Intervalle à 95 %": between(ratio) if ratio else "–",
                 "Écart type entre processus": percent(ratio.sd) if ratio else "–",
-                "Décelable": percent(ratio.detectable) if ratio else "–",
                 "Verdict": verdict(comparison, clock, name),
                 "Exactitude": percent(scored.fraction, 4) if scored else "–",
             }
@@ -152,8 +136,8 @@ def sentences(measured: Measured, comparison: Comparison) -> list[str]:
         told += [_variable(clock, name, ratios[name]) for name in comparison.variable(clock)]
     if comparison.ratios:
         told.append(
-            f"Intervalles d'après {comparison.processes} processus, dont chacun donne un rapport "
-            "(Student, corrigés pour le nombre de variantes) : ils disent où se place un autre processus en moyenne."
+            f"Chacun des {comparison.processes} processus donne un rapport ; les intervalles sont "
+            "ceux de leur moyenne (Student), corrigés pour le nombre de variantes."
         )
     for clock, (code, why) in comparison.refused.items():
         reason = said(REFUSED, code, {"why": why})
@@ -164,7 +148,7 @@ def sentences(measured: Measured, comparison: Comparison) -> list[str]:
 def _control(clock: str, ratio: Ratio) -> str:
     told = f"A/A, {REFERENCE} contre lui-même ({CLOCK_NAMES[clock]}) : {VERDICTS[ratio.verdict]}, "
     told += f"rapport {number(ratio.ratio, 5)} ({between(ratio)})"
-    if ratio.verdict == SAME:
+    if ratio.verdict == "same":
         return f"{told}."
     return f"ATTENTION, {told} : fausse alarme ; une différence de cette taille n'est pas à croire."
 

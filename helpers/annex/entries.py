@@ -1,6 +1,5 @@
 """The notebook's annex, step by step: admit, score, measure, compare."""
 
-import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from helpers.annex.comparison import CONTROL, REFERENCE, Comparison, Measured, compare
-from helpers.annex.comparison.process import Task, measure_process
+from helpers.annex.comparison import CONTROL, REFERENCE, Comparison, Contribution, Measured, compare
+from helpers.annex.comparison.process import measure_process
 from helpers.annex.variants import guard, parse
 from helpers.annex.variants.select import select
 from helpers.clocks.checks import move_inputs
@@ -23,7 +22,6 @@ from helpers.validation.processes import in_fresh_process, pack_model
 __all__ = ["Candidates", "Comparison", "Measured", "admit", "compare", "measure", "score"]
 
 SCHEDULE = "randomised"  # blocks of all variants in turn, in random order
-FEWEST_SAMPLES = 20  # the smallest n whose p95 is not the maximum
 NO_REFERENCE = "no_reference"  # code of a reason in `refused`
 _MEASURED: dict[Path, Measured] = {}  # by session's folder: what its rows are made of
 
@@ -78,12 +76,6 @@ def score(candidates: Candidates, batches: Iterable) -> dict[str, Accuracy]:
     }
 
 
-def samples_per_process(parameters: Parameters) -> int:
-    """As many samples of a variant in all processes together as the session's own runs take."""
-    samples = parameters.runs * parameters.measure_iters / parameters.compare_processes
-    return max(math.ceil(samples), FEWEST_SAMPLES)
-
-
 def measure(
     candidates: Candidates, session, *, dataset: str, accuracies: dict[str, Accuracy], receipt=None
 ) -> Measured | None:
@@ -105,7 +97,7 @@ def measure(
     left = range(len(measured.processes) + 1, measured.asked + 1) if ready else ()
     for number in track(left, len(left), "processes"):
         try:
-            given = in_fresh_process(measure_process, _task(candidates), number)
+            given = _measure_next(candidates, number)
         except Exception as error:  # whatever ends a process, or keeps the model from reaching it
             measured.stopped = first_line(error)
             break
@@ -115,18 +107,16 @@ def measure(
     return measured
 
 
-def _task(candidates: Candidates) -> Task:
-    asked = candidates.parameters
-    return Task(
-        model=pack_model(candidates.model),
-        inputs=tuple(batch.cpu() for batch in candidates.inputs),
-        names=tuple(candidates.admitted),
-        device=candidates.device,
-        clock=asked.clock,
-        warmup_iters=asked.warmup_iters,
-        samples=samples_per_process(asked),
-        seed=asked.seed,
+def _measure_next(candidates: Candidates, number: int) -> Contribution:
+    """What the `number`-th process gives; the model reaches it by pickle or by name and weights."""
+    given = (
+        pack_model(candidates.model),
+        [batch.cpu() for batch in candidates.inputs],
+        tuple(candidates.admitted),
+        candidates.device,
+        candidates.parameters,
     )
+    return in_fresh_process(measure_process, *given, number)
 
 
 def _record(session, measured: Measured, accuracies: dict[str, Accuracy], told: dict) -> None:

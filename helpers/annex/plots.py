@@ -32,9 +32,8 @@ from helpers.display.plots.style import (
 )
 
 LINE = 36  # characters of a variant's name beside an axis
-NUMBERED = 5  # variants that have a number beside their point, the fastest
+MARKERS = "sD^vP"  # of the fastest variants, which alone are named
 TRAINED = 0.2  # accuracy over ten classes, twice what guessing gives
-HEIGHTS = (0.95, 0.90, 0.85, 0.80, 0.75, 0.95)  # of the numbers, as shares of the axis
 
 
 @rc_context(STYLE)
@@ -108,50 +107,37 @@ def plot_accuracy_latency(
     """Accuracy against latency (p95, ms) of every variant, by clock; the control is left out.
 
     Across: the range of the processes' p95. Upwards: the accuracy's interval. Only the fastest
-    variants and the reference are named: all stand in the tables.
+    variants and the reference have a marker of their own: all stand in the tables.
     """
     names = [n for n in by_speed(comparison, next(iter(comparison.ratios))) if n in accuracies]
-    quick = [n for n in names if n != REFERENCE][:NUMBERED]
-    named = [n for n in names if n in (*quick, REFERENCE)]
-    figure = new_figure(4.2 + 0.1 * len(named))
-    told = []
+    markers = dict(zip([n for n in names if n != REFERENCE], MARKERS, strict=False))
+    markers[REFERENCE] = "o"
+    figure, told = new_figure(4.2 + 0.1 * len(markers)), []
     for axis, clock in _axes(figure, comparison, "Latence, p95 (ms)"):
-        points = {}
         for name in names:
             if p95 := [s.p95 for s in summaries(measured, clock, name)]:
-                points[name] = _draw_point(axis, clock, p95, accuracies[name])
+                marker = markers.get(name, ".")
+                x, y = _draw_point(axis, p95, accuracies[name], COLOURS[clock], marker)
+                told.append(f"{name} ({NAMES[clock]}) {number(x, 3)} ms, {percent(y / 100, 4)}")
         axis.yaxis.set_major_formatter(DecimalComma(useOffset=False))
-        axis.margins(0.12, 0.7)  # room for the numbers
+        axis.margins(0.12, 0.2)
         _logarithmic(axis)
-        _number(axis, {str(k): points[n] for k, n in enumerate(named, 1) if n in points})
-        told += [
-            f"{name} ({NAMES[clock]}) {number(x, 3)} ms, {percent(y / 100, 4)}"
-            for name, (x, y) in points.items()
-        ]
     figure.axes[0].set_ylabel("Exactitude (%)")
-    listed = [handle("none", f"{k}  {name}") for k, name in enumerate(named, 1)]
-    figure.legend(handles=listed, loc="outside lower left", ncols=2, handlelength=0)
+    listed = [handle(GREY, n, marker=markers[n], linestyle="") for n in names if n in markers]
+    figure.legend(handles=listed, loc="outside lower left", ncols=2)
     title = f"Exactitude et latence de {counted(len(names), 'variante')}"
     caption = f"{title} (barres : étendue sur les processus, intervalle de l'exactitude)"
     return finish(figure, caption, f"{title}. {', '.join(told)}.", dataset)
 
 
-def _draw_point(axis: Axes, clock: str, p95: Sequence[float], accuracy) -> tuple[float, float]:
+def _draw_point(axis: Axes, p95: Sequence[float], accuracy, colour: str, marker: str):
     """Draw a variant and both its spans; returns where (ms, %)."""
     x, y = float(np.median(p95)), 100 * accuracy.fraction
-    bounds, style = [100 * accuracy.low, 100 * accuracy.high], {"color": COLOURS[clock]}
-    axis.plot([min(p95), max(p95)], [y, y], "|-", markersize=6, **style)
-    axis.plot([x, x], bounds, "_-", markersize=6, alpha=0.5, **style)
-    axis.plot([x], [y], "o", markersize=5, **style)
+    bounds = [100 * accuracy.low, 100 * accuracy.high]
+    axis.plot([min(p95), max(p95)], [y, y], "|-", color=colour, markersize=6)
+    axis.plot([x, x], bounds, "_-", color=colour, markersize=6, alpha=0.3)
+    axis.plot([x], [y], marker, color=colour, markersize=6)
     return x, y
-
-
-def _number(axis: Axes, points: dict[str, tuple[float, float]]) -> None:
-    """Write each number above its point's bar, neighbours at different heights."""
-    in_order = sorted(points.items(), key=lambda item: item[1])
-    for (text, (x, _)), height in zip(in_order, HEIGHTS, strict=False):
-        place = {"xycoords": ("data", "axes fraction"), "ha": "center", "fontsize": NOTE_SIZE + 1}
-        axis.annotate(text, (x, height), **place)
 
 
 def _axes(figure: Figure, comparison: Comparison, label: str):

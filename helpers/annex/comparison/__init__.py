@@ -1,7 +1,7 @@
 """Ratios of latencies to a reference, over processes, with intervals and verdicts.
 
-The process is the unit: on an H100 one process reads a ratio to within 0.04 % and the next one another,
-by up to 2.4 %. Each contributes one figure per variant and clock; more samples inside it narrow nothing.
+The process is the unit: on an H100 each reads a ratio to within 0.04 %, and the next one another, by
+up to 2.4 %. So each contributes one figure per variant and clock, and more samples narrow nothing.
 The reference takes part twice, as itself and as the A/A control: whatever a comparison "finds"
 between those two is its own error.
 """
@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.stats import t
 
 from helpers import stats
 from helpers.bench_latency import Run
@@ -21,7 +20,7 @@ CLOCKS = ("gpu", "host")
 FASTER, SLOWER, SAME = "faster", "slower", "same"
 MIN_PROCESSES = 3  # with two, Student's t is 12.7 standard errors wide before any correction
 TOO_FEW = "too_few_processes"
-CONFIDENCE, POWER = 0.95, 0.80
+CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -63,16 +62,14 @@ class Measured:
 class Ratio:
     """Latency over the reference's; below 1 is faster.
 
-    `values`: of each process. `low`, `high`: 95 % for all variants together, so that the verdict is
-    already corrected for their number. `detectable`: the relative difference that such a comparison
-    finds with a chance of 80 %, after the same correction.
+    `values`: of each process, `ratio` their mean. `low`, `high`: 95 % for all variants together, so
+    that the verdict is already corrected for their number.
     """
 
     values: tuple[float, ...]
     ratio: float
     low: float
     high: float
-    detectable: float
 
     @property
     def sd(self) -> float:
@@ -128,14 +125,14 @@ def over_processes(values: dict[str, Sequence[float]]) -> dict[str, Ratio]:
     """
     values = {name: ratios for name, ratios in values.items() if len(ratios) >= MIN_PROCESSES}
     alpha = (1 - CONFIDENCE) / max(len(values.keys() - {CONTROL}), 1)
-    found = {}
-    for name, ratios in values.items():
-        logs, k = np.log(ratios), len(ratios)
-        low, high = stats.replicate_interval(ratios, 1 - alpha)
-        error = logs.std(ddof=1) / math.sqrt(k)
-        detectable = math.expm1((t.isf(alpha / 2, k - 1) + t.isf(1 - POWER, k - 1)) * error)
-        found[name] = Ratio(tuple(ratios), math.exp(logs.mean()), low, high, detectable)
-    return found
+    return {
+        name: Ratio(
+            tuple(ratios),
+            math.exp(np.log(ratios).mean()),
+            *stats.replicate_interval(ratios, 1 - alpha),
+        )
+        for name, ratios in values.items()
+    }
 
 
 def process_ratio(run: Run, reference: Run, clock: str) -> float:
