@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from time import perf_counter
 
 import numpy as np
 import torch
@@ -22,14 +21,16 @@ from helpers.clocks.checks import (
     phase,
 )
 from helpers.clocks.conditions import ConditionsSeen, measuring_conditions
+from helpers.clocks.graph import GraphReading, graph_latencies
 from helpers.clocks.warmup import Warmup, warm_up
 from helpers.environment.facts import first_line
-from helpers.stats import LatencySummary, percentile, summarise
+from helpers.environment.readings import Look, Looker, Process, this_process
+from helpers.stats import LatencySummary, summarise
 
 __all__ = [
     "DISTINCT_INPUTS",
     "Bench",
-    "LatencyResult",
+    "Measuring",
     "ModelError",
     "Run",
     "benchmark_latency",
@@ -37,44 +38,59 @@ __all__ = [
     "prepared",
 ]
 
-# Why a result has no figure of the GPU's clock, beside the reasons of `NotQueueableError`.
-NO_GPU = "no_gpu"
-NOT_ASKED = "not_asked"
-NO_KERNELS = "no_kernels"
+# Why a run has no figure of the GPU clock, beside the reasons of `NotQueueableError`.
+NO_GPU, NOT_ASKED, NO_KERNELS = "no_gpu", "not_asked", "no_kernels"
 
 BLOCK = 100  # samples per block; between blocks other things may be looked at, never inside
 
 
-@dataclass(frozen=True)
-class LatencyResult:
-    """One run's latencies and the conditions they were measured in; durations in ms.
+@dataclass(frozen=True, eq=False)
+class Run:
+    """Everything of one execution: samples, conditions, and who else was there; durations in ms.
 
     `host`: perf_counter around forward + synchronize. `gpu`: CUDA events behind a full queue, None
-    on a CPU or where the model cannot be queued: then `gpu_unavailable` is the code of the reason
-    and `gpu_unavailable_why` its words.
-    `warmup_ms` (warmup_used,) are the warm-up's host latencies, never part of the statistics;
-    `steady`: they and the SM clock had settled. `rejected_gpu_ms`: samples of batches whose gate
-    opened too early, kept but apart. `launch_ms`: host time to launch one forward (None without GPU
-    clock). `wall_s`: wall time of the measured part, {"host": s, "gpu": s}.
+    on a CPU or where the model cannot be queued: then `no_gpu_clock` is the code of the reason and
+    `no_gpu_clock_why` its words. `rejected_gpu_ms`: samples of batches whose gate opened too early,
+    kept but apart. `warmup` is never part of the statistics. `looks`: taken before, between and
+    after its blocks of `block` samples. `process`: the one that measured it. `graph`: the same
+    model as a CUDA graph on the GPU clock, None where it was not asked for.
     """
 
     host: LatencySummary
     gpu: LatencySummary | None
-    gpu_unavailable: str
-    warmup_ms: np.ndarray
-    warmup_used: int
-    steady: bool
-    retried_batches: int
+    no_gpu_clock: str
+    no_gpu_clock_why: str
     rejected_gpu_ms: np.ndarray
-    queued_forwards: int
-    launch_ms: float | None
-    wall_s: dict[str, float]
-    batch_size: int
-    input_shape: tuple[int, ...]
-    precision: str
-    device: str
+    retried_batches: int
+    warmup: Warmup
     conditions: ConditionsSeen
-    gpu_unavailable_why: str = ""
+    looks: tuple[Look, ...]
+    process: Process
+    precision: str
+    input_shape: tuple[int, ...]
+    device: str
+    block: int = BLOCK
+    graph: GraphReading | None = None
+
+    @property
+    def batch_size(self) -> int:
+        """Images per forward."""
+        return self.input_shape[0]
+
+    def __str__(self) -> str:
+        clocks = {"GPU clock": self.gpu, "host clock": self.host}
+        lines = [
+            f"{name}: mean {s.mean:.4g} ms, p50 {s.p50:.4g} ms, p95 {s.p95:.4g} ms, {s.n} samples"
+            for name, s in clocks.items()
+            if s is not None
+        ]
+        if self.gpu is None:
+            lines.append(f"no GPU clock: {self.no_gpu_clock_why}")
+        shape = "x".join(map(str, self.input_shape))
+        lines.append(f"{self.device}, {self.precision}, input {shape}")
+        return "\n".join(lines)
+
+    __repr__ = __str__
 
 
 def benchmark_latency(
@@ -86,8 +102,8 @@ def benchmark_latency(
     device: torch.device | str | None = None,
     precision: str = "fp32",
     clock: str = "auto",
-    between_blocks: Callable[[], None] = lambda: None,
-) -> LatencyResult:
+    graph: bool = False,
+) -> Run:
     """Measure the forward latency of `model` on batches of `dataloader`.
 
     The inputs are moved to the device once, before the loop; the model runs in eval and inference
@@ -109,8 +125,8 @@ def benchmark_latency(
         "fp32" (strict: no TF32), "tf32", or "default" (PyTorch's switches as they are).
     clock
         "host" leaves the GPU's clock out; anything else reads both where there are two.
-    between_blocks
-        Called before, after and between blocks of samples; never while one is timed.
+    graph
+        Read the model as a CUDA graph too, where there is a GPU clock: what launching costs.
 
     Raises
     ------
@@ -122,12 +138,12 @@ def benchmark_latency(
     """
     settings = {"device": device, "precision": precision, "clock": clock}
     with prepared(model, dataloader, warmup_iters, **settings) as bench:
-        run = bench.new_run(measure_iters)
+        look, run = Looker(bench.device), bench.new_run(measure_iters)
+        run.saw(look())
         while not run.complete:
-            between_blocks()
             run.measure_block()
-        between_blocks()
-        return run.result()
+            run.saw(look())
+        return run.result(bench.read_graph() if graph else None)
 
 
 @contextmanager
@@ -163,7 +179,7 @@ class Bench:
         self.precision, self.seen = precision, seen
         self.warmup = Warmup(np.zeros(0), steady=False)
         self.gpu_clock: GpuClock | None = None
-        self.gpu_unavailable = (
+        self.no_gpu_clock = (
             (NOT_ASKED, "clock='host' leaves it out")
             if device.type == "cuda"
             else (NO_GPU, "no CUDA GPU")
@@ -193,28 +209,34 @@ class Bench:
         try:
             clock = GpuClock(self.device)
         except Exception as error:  # whatever the compiler or the driver raise: the host goes on
-            self.gpu_unavailable = NO_KERNELS, first_line(error)
+            self.no_gpu_clock = NO_KERNELS, first_line(error)
             return
         try:
             with phase("GPU clock's adaptation"):
                 clock.adapt(self.model, self.inputs)
         except NotQueueableError as error:
-            self.gpu_unavailable = error.reason, str(error)
+            self.no_gpu_clock = error.reason, str(error)
         else:
-            self.gpu_clock, self.gpu_unavailable = clock, ("", "")
+            self.gpu_clock, self.no_gpu_clock = clock, ("", "")
 
-    def new_run(self, measure_iters: int) -> "Run":
+    def read_graph(self) -> GraphReading | None:
+        """Read the model as a CUDA graph on the GPU clock; None where there is no such clock."""
+        if self.gpu_clock is None:
+            return None
+        return graph_latencies(self.model, self.inputs, self.gpu_clock)
+
+    def new_run(self, measure_iters: int) -> "Measuring":
         """Start a run of `measure_iters` samples per clock."""
         check_count("measure_iters", measure_iters)
-        return Run(self, measure_iters)
+        return Measuring(self, measure_iters)
 
 
-class Run:
-    """Collects one run's samples, block by block, so that runs may also take turns."""
+class Measuring:
+    """Collects one run's samples, block by block, so that several models may also take turns."""
 
     def __init__(self, bench: Bench, measure_iters: int):
-        self._bench, self._remaining, self._done = bench, measure_iters, 0
-        self._host, self._gpu, self._wall = [], [], {"host": 0.0, "gpu": 0.0}
+        self._bench, self._remaining, self._done, self._block = bench, measure_iters, 0, 0
+        self._host, self._gpu, self._looks = [], [], []
         self._given_up: NotQueueableError | None = None
 
     @property
@@ -222,22 +244,23 @@ class Run:
         """All samples are taken."""
         return self._remaining == 0
 
+    def saw(self, look: Look) -> None:
+        """Keep a look taken before, between or after blocks; never while a sample is timed."""
+        self._looks.append(look)
+
     def measure_block(self, size: int = BLOCK) -> None:
         """Take the next block of samples with the host clock, then with the GPU clock.
 
         One forward goes ahead unmeasured: what looked between the blocks has used the caches.
         """
         bench, count = self._bench, min(size, self._remaining)
-        start = perf_counter()
         with phase("measurement by the host's clock", self._done):
             host_latencies(bench.model, bench.inputs, 1, bench.device)
             self._host.append(host_latencies(bench.model, bench.inputs, count, bench.device))
-        middle = perf_counter()
         if bench.gpu_clock is not None and self._given_up is None:
             with phase("measurement by the GPU's clock", self._done):
                 self._measure_gpu(count)
-        self._wall["host"] += middle - start
-        self._wall["gpu"] += perf_counter() - middle
+        self._block = max(self._block, count)
         self._remaining -= count
         self._done += count
 
@@ -248,30 +271,27 @@ class Run:
         except NotQueueableError as error:  # this run goes on with the host's clock alone
             self._given_up = error
 
-    def result(self) -> LatencyResult:
+    def result(self, graph: GraphReading | None = None) -> Run:
         """Summarise a complete run; what a GPU clock that gave up had read is kept, but apart."""
         bench, taken, rejected = self._bench, self._gpu, [g.rejected_ms for g in self._gpu]
-        gpu, (unavailable, why) = taken, bench.gpu_unavailable
+        gpu, (reason, why) = taken, bench.no_gpu_clock
         if self._given_up is not None:
-            gpu, unavailable, why = [], self._given_up.reason, str(self._given_up)
+            gpu, reason, why = [], self._given_up.reason, str(self._given_up)
             rejected += [*(g.samples_ms for g in taken), self._given_up.taken_ms]
-        launches = np.concatenate([g.launch_ms for g in gpu]) if gpu else None
-        return LatencyResult(
+        return Run(
             host=summarise(np.concatenate(self._host)),
             gpu=summarise(np.concatenate([g.samples_ms for g in gpu])) if gpu else None,
-            gpu_unavailable=unavailable,
-            gpu_unavailable_why=why,
-            warmup_ms=bench.warmup.samples_ms,
-            warmup_used=len(bench.warmup.samples_ms),
-            steady=bench.warmup.steady,
-            retried_batches=sum(g.retried_batches for g in taken),
+            no_gpu_clock=reason,
+            no_gpu_clock_why=why,
             rejected_gpu_ms=np.concatenate(rejected) if rejected else np.zeros(0),
-            queued_forwards=bench.gpu_clock.batch if bench.gpu_clock else 0,
-            launch_ms=percentile(launches, 0.5) if launches is not None else None,
-            wall_s=self._wall,
-            batch_size=bench.inputs[0].shape[0],
-            input_shape=tuple(bench.inputs[0].shape),
-            precision=bench.precision,
-            device=str(bench.device),
+            retried_batches=sum(g.retried_batches for g in taken),
+            warmup=bench.warmup,
             conditions=bench.seen,
+            looks=tuple(self._looks),
+            process=this_process(),
+            precision=bench.precision,
+            input_shape=tuple(bench.inputs[0].shape),
+            device=str(bench.device),
+            block=self._block,
+            graph=graph,
         )

@@ -1,10 +1,12 @@
 """Small stand-ins that several tests share."""
 
 import numpy as np
+from looks_fake import PROCESS, look
 from torch import nn
 
-from helpers.bench_latency import NO_GPU, LatencyResult
+from helpers.bench_latency import BLOCK, NO_GPU, Run
 from helpers.clocks.conditions import ConditionsSeen
+from helpers.clocks.warmup import Warmup
 from helpers.stats import summarise
 
 AS_REQUIRED = ConditionsSeen(3, 3, False, True, False, False, False)
@@ -22,25 +24,22 @@ class TinyNet(nn.Module):
         return self.head(self.norm(x).mean((2, 3)))
 
 
-def make_result(host_ms, gpu_ms=None, **changes) -> LatencyResult:
-    """A LatencyResult around given samples (ms)."""
+def make_run(host_ms, gpu_ms=None, **changes) -> Run:
+    """A Run around given samples (ms), looked at without anything to be seen."""
+    block = changes.get("block", BLOCK)
     fields = {
         "host": summarise(np.asarray(host_ms, dtype=float)),
         "gpu": None if gpu_ms is None else summarise(np.asarray(gpu_ms, dtype=float)),
-        "gpu_unavailable": NO_GPU if gpu_ms is None else "",
-        "gpu_unavailable_why": "no CUDA GPU" if gpu_ms is None else "",
-        "warmup_ms": np.full(50, 2.0),
-        "warmup_used": 50,
-        "steady": True,
-        "retried_batches": 0,
+        "no_gpu_clock": NO_GPU if gpu_ms is None else "",
+        "no_gpu_clock_why": "no CUDA GPU" if gpu_ms is None else "",
         "rejected_gpu_ms": np.zeros(0),
-        "queued_forwards": 0 if gpu_ms is None else 12,
-        "launch_ms": None if gpu_ms is None else 1.6,
-        "wall_s": {"host": 1.0, "gpu": 0.0 if gpu_ms is None else 1.5},
-        "batch_size": 1,
-        "input_shape": (1, 3, 32, 32),
-        "precision": "fp32",
-        "device": "cpu" if gpu_ms is None else "cuda:0",
+        "retried_batches": 0,
+        "warmup": Warmup(np.full(50, 2.0), steady=True),
         "conditions": AS_REQUIRED,
+        "looks": tuple(look(float(at)) for at in range(-(-len(host_ms) // block) + 1)),
+        "process": PROCESS,
+        "precision": "fp32",
+        "input_shape": (1, 3, 32, 32),
+        "device": "cpu" if gpu_ms is None else "cuda:0",
     }
-    return LatencyResult(**{**fields, **changes})
+    return Run(**{**fields, **changes})

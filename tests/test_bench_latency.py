@@ -1,5 +1,6 @@
 import dataclasses
 import gc
+import os
 
 import numpy as np
 import pytest
@@ -19,32 +20,32 @@ def loader(batch_size=1, images=16):
 
 
 def test_one_sample_per_forward_in_milliseconds():
-    result = benchmark_latency(TinyNet(), loader(), warmup_iters=5, measure_iters=230)
-    host = result.host
+    run = benchmark_latency(TinyNet(), loader(), warmup_iters=5, measure_iters=230)
+    host = run.host
     assert host.samples_ms.shape == (230,)
     assert host.min <= host.p50 <= host.p95 <= host.max
     assert host.mean == pytest.approx(host.samples_ms.mean())
     assert host.p95 == pytest.approx(np.percentile(host.samples_ms, 95))
     assert 0 < host.mean < 1000
-    assert result.gpu is None
-    assert result.gpu_unavailable == bench.NO_GPU
-    assert result.input_shape == (1, 3, 8, 8)
-    assert result.precision == "fp32"
+    assert run.gpu is None
+    assert run.no_gpu_clock == bench.NO_GPU
+    assert run.input_shape == (1, 3, 8, 8)
+    assert run.precision == "fp32"
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_any_batch_size_is_measured_and_recorded(batch_size):
-    result = benchmark_latency(TinyNet(), loader(batch_size), 2, 20)
-    assert result.batch_size == batch_size
-    assert result.input_shape == (batch_size, 3, 8, 8)
+    run = benchmark_latency(TinyNet(), loader(batch_size), 2, 20)
+    assert run.batch_size == batch_size
+    assert run.input_shape == (batch_size, 3, 8, 8)
 
 
-def test_the_result_is_frozen_and_its_samples_too():
-    result = benchmark_latency(TinyNet(), loader(), 2, 20)
+def test_the_run_is_frozen_and_its_samples_too():
+    run = benchmark_latency(TinyNet(), loader(), 2, 20)
     with pytest.raises(dataclasses.FrozenInstanceError):
-        result.device = "elsewhere"
+        run.device = "elsewhere"
     with pytest.raises(ValueError, match="read-only"):
-        result.host.samples_ms[0] = 0
+        run.host.samples_ms[0] = 0
 
 
 def test_conditions_hold_inside_and_the_model_is_as_before():
@@ -52,9 +53,9 @@ def test_conditions_hold_inside_and_the_model_is_as_before():
     model.register_forward_hook(
         lambda m, *_: seen.append((m.training, torch.is_grad_enabled(), gc.isenabled()))
     )
-    result = benchmark_latency(model, loader(), 2, 20)
+    run = benchmark_latency(model, loader(), 2, 20)
     assert set(seen) == {(False, False, False)}
-    assert result.conditions.as_required
+    assert run.conditions.as_required
     assert model.training
 
 
@@ -80,29 +81,34 @@ def test_warm_up_is_a_minimum_and_never_measured():
         calls.append(1)
         return x.mean((2, 3))
 
-    result = benchmark_latency(model, loader(), warmup_iters=60, measure_iters=30)
-    assert 60 <= result.warmup_used <= warmup.WARMUP_MAX_ITERS
-    assert len(result.warmup_ms) == result.warmup_used
+    run = benchmark_latency(model, loader(), warmup_iters=60, measure_iters=30)
+    assert 60 <= len(run.warmup.samples_ms) <= warmup.WARMUP_MAX_ITERS
     # five forwards check the output, one goes ahead of the block
-    assert len(calls) == 5 + result.warmup_used + 1 + 30
+    assert len(calls) == 5 + len(run.warmup.samples_ms) + 1 + 30
 
 
 def test_an_unmeasured_forward_goes_ahead_of_each_block():
     model, counts = TinyNet(), []
     model.register_forward_hook(lambda *_: counts.append(1))
     with prepared(model, loader(), 5) as ready:
-        run = ready.new_run(250)
+        measuring = ready.new_run(250)
         before = len(counts)
-        while not run.complete:
-            run.measure_block()
+        while not measuring.complete:
+            measuring.measure_block()
         assert len(counts) - before == 250 + 3
-    assert run.result().host.n == 250
+    assert measuring.result().host.n == 250
 
 
-def test_blocks_are_announced_before_between_and_after():
-    looks = []
-    benchmark_latency(TinyNet(), loader(), 2, 250, between_blocks=lambda: looks.append(1))
-    assert len(looks) == 4  # 100 + 100 + 50 samples: three blocks, four looks
+def test_looks_are_taken_before_between_and_after_the_blocks():
+    run = benchmark_latency(TinyNet(), loader(), 2, 250)
+    assert len(run.looks) == 4  # 100 + 100 + 50 samples: three blocks, four looks
+    assert run.process.pid == os.getpid()
+
+
+def test_a_run_prints_its_figures_and_not_its_samples():
+    printed = str(benchmark_latency(TinyNet(), loader(), 2, 250))
+    assert "p95" in printed
+    assert len(printed) < 400
 
 
 @pytest.mark.parametrize(
@@ -159,10 +165,10 @@ def test_a_model_that_raises_midway_leaves_its_mode_and_the_error():
 
 @pytest.mark.gpu
 def test_both_clocks_on_a_gpu():
-    result = benchmark_latency(TinyNet().cuda(), loader(), 10, 150)
-    assert result.gpu.samples_ms.shape == (150,)
-    assert result.gpu.p50 <= result.host.p50
-    assert result.device.startswith("cuda")
+    run = benchmark_latency(TinyNet().cuda(), loader(), 10, 150)
+    assert run.gpu.samples_ms.shape == (150,)
+    assert run.gpu.p50 <= run.host.p50
+    assert run.device.startswith("cuda")
 
 
 @pytest.mark.gpu
@@ -173,6 +179,6 @@ def test_a_model_that_waits_inside_has_no_gpu_clock_and_says_why():
             y.sum().item()
             return y
 
-    result = benchmark_latency(Waiting().cuda(), loader(), 10, 50)
-    assert result.gpu is None
-    assert result.gpu_unavailable == WAITS_INSIDE
+    run = benchmark_latency(Waiting().cuda(), loader(), 10, 50)
+    assert run.gpu is None
+    assert run.no_gpu_clock == WAITS_INSIDE

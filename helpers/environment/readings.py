@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import torch
 
 from helpers.environment.facts import Reader, attempt
 from helpers.environment.nvml import (
@@ -20,6 +21,7 @@ from helpers.environment.nvml import (
     POLICY_POWER,
     POLICY_THERMAL,
     TEMPERATURE_GPU,
+    nvml_handle,
     query,
 )
 
@@ -53,7 +55,7 @@ class HostReading:
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class Look:
     """One look: when it began and ended (s, perf_counter), what was read, why the rest was not."""
 
     start_s: float
@@ -61,6 +63,47 @@ class Snapshot:
     gpu: GpuReading | None  # None: no GPU is watched, or NVML is not there
     host: HostReading
     failed: dict[str, str]
+
+
+Snapshot = Look  # its name until validation reads `Look`
+
+
+@dataclass(frozen=True)
+class Process:
+    """The process that measures: its pids, and how many CPUs the system counts.
+
+    `own`: ours and the spawning process's, in every namespace that we know of. `spawned`: another
+    process of ours started this one, and may hold a context on the GPU.
+    """
+
+    pid: int
+    own: frozenset[int]
+    spawned: bool
+    cpus: int
+
+
+def this_process() -> Process:
+    """Say which process this is."""
+    spawned = multiprocessing.parent_process() is not None
+    return Process(os.getpid(), own_pids(), spawned, attempt(psutil.cpu_count) or 1)
+
+
+class Looker:
+    """Takes looks at a device's GPU and at the host: one for each run, made before its first."""
+
+    def __init__(self, device: torch.device | str):
+        self._handle, self._last_seen = nvml_handle(torch.device(device)), 0
+        self()  # NVML hands out its whole buffer once: what happened before this run
+
+    def __call__(self) -> Look:
+        """Take one look; what cannot be read is None, and nothing is raised."""
+        start, gpu, read = time.perf_counter(), None, Reader()
+        if self._handle is not None:
+            found = read("shares", utilisation_samples, self._handle, self._last_seen)
+            shares, self._last_seen = found or (None, self._last_seen)
+            gpu = read_gpu(self._handle, shares, read)
+        host = read_host(read)
+        return Look(start, time.perf_counter(), gpu, host, read.failed)
 
 
 def own_pids() -> frozenset[int]:

@@ -1,22 +1,26 @@
 """Step 4: consecutive runs, the 10 % criterion on their p95, and the verdict with its causes."""
 
-import multiprocessing
-import pickle
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from helpers.bench_latency import LatencyResult, benchmark_latency
-from helpers.clocks.checks import device_of, move_inputs
+from helpers.bench_latency import Run, benchmark_latency
+from helpers.clocks.checks import move_inputs
 from helpers.clocks.profiling import ForwardProfile, contradicted
 from helpers.environment.facts import first_line
-from helpers.stats import spread
-from helpers.validation.causes import find_causes
-from helpers.validation.interference import Observation, Watch
+from helpers.parameters import Parameters
+from helpers.progress import track
+from helpers.stats import further_interval, spread
+from helpers.validation.causes import Cause, find_causes
+from helpers.validation.interference import RunTags, tags
+from helpers.validation.processes import (
+    NotPortableError,
+    in_fresh_process,
+    pack_model,
+    unpack_model,
+)
 
 CLOCKS = ("gpu", "host")
 
@@ -30,7 +34,8 @@ class ClockVerdict:
     """The criterion on one clock: the runs' p95 and means (ms), their spreads (fractions).
 
     `met`: the spread of the p95 is below the limit. `causes`: what the evidence points to when it
-    is not (French phrases); never empty then.
+    is not; never empty then. `further`: where the p95 of a further session of as many processes
+    would land (95 %, in ms); None where the runs do not come from three processes or more.
     """
 
     clock: str
@@ -39,17 +44,19 @@ class ClockVerdict:
     p95_spread: float
     mean_spread: float
     met: bool
-    causes: tuple[str, ...]
+    causes: tuple[Cause, ...]
+    further: tuple[float, float] | None
 
 
 @dataclass(frozen=True)
-class Validation:
-    """All runs, the verdict on each clock, and which of them decides.
+class Verdict:
+    """All runs, what was seen around them, the verdict on each clock, and which of them decides.
 
     `doubt`: "" or why the GPU clock's figures are not to be trusted, see `doubt_of`.
     """
 
-    results: tuple[LatencyResult, ...]
+    runs: tuple[Run, ...]
+    seen: tuple[RunTags, ...]
     deciding: str
     max_p95_spread: float
     clocks: dict[str, ClockVerdict]
@@ -61,98 +68,48 @@ class Validation:
         return self.clocks[self.deciding].met
 
 
-def validation_runs(
+def measure_runs(
     model: nn.Module,
     dataloader: Iterable,
-    *,
-    runs: int = 3,
-    warmup_iters: int = 50,
-    measure_iters: int = 500,
+    parameters: Parameters,
     device: torch.device,
-    isolation: str = "none",
-    precision: str = "fp32",
-    clock: str = "auto",
-    watch: Watch | None = None,
-) -> Iterator[tuple[LatencyResult, tuple[Observation, ...]]]:
-    """Yield (result, what was seen around each of its blocks), each run as soon as it is complete.
+    done: int = 0,
+) -> Iterator[Run]:
+    """Yield the runs of a session that are left after `done`, each as soon as it is complete.
 
-    The runs follow each other, each with its own warm-up.
-
-    Parameters
-    ----------
-    isolation
-        "process": each run in a fresh process, so that repeatability between processes is seen.
-    clock
-        "host" leaves the GPU's clock out.
-    watch
-        Looks between blocks, never inside; a new one by default, and in a fresh process anyway.
+    They follow each other, each with its own warm-up; with isolation="process" each in a fresh
+    process, so that what differs between processes is seen. A model that cannot be handed over is
+    measured in this process, as with isolation="none": its runs' `process` tells.
 
     Raises
     ------
-    ValueError
-        Unknown isolation.
+    FreshProcessError
+        A fresh process gave no answer.
+    Exception
+        Whatever the model raises.
     """
-    if isolation not in ("none", "process"):
-        raise ValueError(f"isolation={isolation!r}: use 'none' or 'process'")
-    settings = {"device": device, "precision": precision, "clock": clock}
-    watch = watch or Watch(device)
-    watch.forget()
-    iterations = (warmup_iters, measure_iters)
-    for _ in range(runs):
-        if isolation == "process":
-            yield _in_fresh_process(model, dataloader, iterations, settings)
-        else:
-            yield _watched(model, dataloader, iterations, settings, watch)
+    inputs = move_inputs(dataloader, torch.device("cpu"))
+    iterations = parameters.warmup_iters, parameters.measure_iters
+    settings = {"device": device, "clock": parameters.clock, "graph": True}
+    apart = parameters.isolation == "process"
+    for _ in track(range(done, parameters.runs), parameters.runs - done, "runs"):
+        if apart:
+            try:
+                packed = pack_model(model)
+                yield in_fresh_process(_measure_packed, packed, inputs, iterations, settings)
+                continue
+            except NotPortableError:
+                apart = False
+        yield benchmark_latency(model, inputs, *iterations, **settings)
 
 
-def _watched(model, dataloader, iterations, settings, watch):
-    result = benchmark_latency(
-        model, dataloader, *iterations, between_blocks=watch.look, **settings
-    )
-    return result, watch.observations(result)
-
-
-def _in_fresh_process(model, dataloader, iterations, settings):
-    cpu = torch.device("cpu")
-    inputs, home = move_inputs(dataloader, cpu), device_of(model)
-    _check_portable(model)
-    context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
+def _measure_packed(packed, inputs, iterations, settings) -> Run:
     try:
-        model.to(cpu)
-        with ProcessPoolExecutor(1, mp_context=context) as pool:
-            return pool.submit(_measure_moved, model, inputs, iterations, settings).result()
-    except torch.AcceleratorError as error:
-        if "busy or unavailable" not in str(error):
-            raise
-        raise RuntimeError(
-            f"isolation='process': a second process cannot use the GPU ({first_line(error)}): it "
-            "is in exclusive compute mode, see `nvidia-smi -q -d COMPUTE`. Use isolation='none'"
-        ) from error
-    except BrokenProcessPool as error:
-        raise RuntimeError(
-            "isolation='process': the fresh process ended before its run was complete; it was "
-            "killed, ran out of memory, or could not import the model's class (move a class "
-            "defined in a notebook to a module). isolation='none' measures without it"
-        ) from error
-    finally:
-        model.to(home)
-
-
-def _check_portable(model) -> None:
-    try:
-        if not isinstance(model, nn.Module):
-            raise TypeError("it is no nn.Module")
-        pickle.dumps(model)
-    except Exception as error:
-        raise ValueError(
-            f"isolation='process' cannot hand this model ({type(model).__name__}) to a fresh "
-            f"process: {error}. Use isolation='none', or a module without lambdas and hooks"
-        ) from error
-
-
-def _measure_moved(model, inputs, iterations, settings):
-    device = settings["device"]
-    return _watched(model.to(device), inputs, iterations, settings, Watch(device))
+        model = unpack_model(packed)
+    except Exception as error:  # a class or module that this process cannot import
+        raise NotPortableError(first_line(error)) from error
+    model = model.to(settings["device"])
+    return benchmark_latency(model, inputs, *iterations, **settings)
 
 
 def check_clock(requested: str, device: torch.device) -> None:
@@ -170,37 +127,33 @@ def check_clock(requested: str, device: torch.device) -> None:
         )
 
 
-def doubt_of(result: LatencyResult, profile: ForwardProfile | None) -> str:
+def doubt_of(run: Run, profile: ForwardProfile | None) -> str:
     """Code of the reason to doubt a run's GPU clock, "" if there is none.
 
     CONTRADICTED: it reads less than half of what the profile's kernels take, so that work ran where
     it does not look. UNPROVEN: no profile was had, and it reads less than a fifth of the host's
     clock, which a launch-bound model does too.
     """
-    if result.gpu is None:
+    if run.gpu is None:
         return ""
     if profile is not None:
-        return CONTRADICTED if contradicted(result.gpu.p50, profile.kernel_ms) else ""
-    return UNPROVEN if result.gpu.p50 < UNPROVEN_RATIO * result.host.p50 else ""
+        return CONTRADICTED if contradicted(run.gpu.p50, profile.kernel_ms) else ""
+    return UNPROVEN if run.gpu.p50 < UNPROVEN_RATIO * run.host.p50 else ""
 
 
 def deciding_clock(
-    requested: str, results: Iterable[LatencyResult], profile: ForwardProfile | None = None
+    requested: str, runs: Iterable[Run], profile: ForwardProfile | None = None
 ) -> str:
     """Which clock fills `lat_*` and decides: the GPU's where all runs have it, uncontradicted.
 
     Raises
     ------
-    ValueError
-        There is no such clock.
     RuntimeError
         clock="gpu" was asked for and a run has none, or one that its kernels contradict.
     """
-    if requested not in ("auto", *CLOCKS):
-        raise ValueError(f"clock={requested!r}: use 'auto', 'gpu' or 'host'")
-    results = tuple(results)
-    missing = next((r.gpu_unavailable_why or r.gpu_unavailable for r in results if not r.gpu), "")
-    if any(doubt_of(r, profile) == CONTRADICTED for r in results):
+    runs = tuple(runs)
+    missing = next((run.no_gpu_clock_why for run in runs if not run.gpu), "")
+    if any(doubt_of(run, profile) == CONTRADICTED for run in runs):
         missing = "it reads less than half of what the profile says the model's kernels take"
     if requested == "gpu" and missing:
         raise RuntimeError(f"clock='gpu' cannot be had: {missing}. Use clock='auto' or 'host'")
@@ -208,11 +161,11 @@ def deciding_clock(
 
 
 def judge(
-    results: Iterable[LatencyResult],
+    runs: Iterable[Run],
     clock: str = "auto",
     max_p95_spread: float = 0.10,
     profile: ForwardProfile | None = None,
-) -> Validation:
+) -> Verdict:
     """Apply the criterion, spread = (max - min) / mean of the runs' p95, to every clock there is.
 
     Parameters
@@ -227,24 +180,26 @@ def judge(
     RuntimeError
         clock="gpu" was asked for and a run has no GPU clock to be trusted.
     """
-    results = tuple(results)
-    if len(results) < 2:
-        raise ValueError(f"a verdict compares at least two runs, got {len(results)}: measure more")
-    deciding = deciding_clock(clock, results, profile)
+    runs = tuple(runs)
+    if len(runs) < 2:
+        raise ValueError(f"a verdict compares at least two runs, got {len(runs)}: measure more")
+    deciding = deciding_clock(clock, runs, profile)
     verdicts = {
-        name: _judge_clock(name, results, max_p95_spread)
+        name: _judge_clock(name, runs, max_p95_spread)
         for name in CLOCKS
-        if all(getattr(r, name) is not None for r in results)
+        if all(getattr(run, name) is not None for run in runs)
     }
-    doubts = {doubt_of(r, profile) for r in results}
+    doubts = {doubt_of(run, profile) for run in runs}
     doubt = next((code for code in (CONTRADICTED, UNPROVEN) if code in doubts), "")
-    return Validation(results, deciding, max_p95_spread, verdicts, doubt)
+    return Verdict(runs, tags(runs), deciding, max_p95_spread, verdicts, doubt)
 
 
-def _judge_clock(clock: str, results: tuple[LatencyResult, ...], limit: float) -> ClockVerdict:
-    summaries = [getattr(r, clock) for r in results]
+def _judge_clock(clock: str, runs: tuple[Run, ...], limit: float) -> ClockVerdict:
+    summaries = [getattr(run, clock) for run in runs]
     p95 = tuple(s.p95 for s in summaries)
     means = tuple(s.mean for s in summaries)
     met = spread(p95) < limit
-    causes = () if met else find_causes(clock, results, limit)
-    return ClockVerdict(clock, p95, means, spread(p95), spread(means), met, causes)
+    causes = () if met else find_causes(clock, runs, limit)
+    apart = len(runs) >= 3 and len({run.process.pid for run in runs}) == len(runs)
+    further = further_interval(p95) if apart else None
+    return ClockVerdict(clock, p95, means, spread(p95), spread(means), met, causes, further)

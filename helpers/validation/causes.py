@@ -1,12 +1,13 @@
-"""Why runs differ, and what bounds a forward: evidence put into French sentences."""
+"""Why runs differ, and what bounds a forward: what the evidence points to, as codes and numbers."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from helpers.bench_latency import LatencyResult
+from helpers.bench_latency import Run
 from helpers.clocks.profiling import ForwardProfile
-from helpers.display.french import number, percent
 from helpers.stats import LatencySummary, chance_of_failing, find_shift, quantile_interval
 
 LAUNCH_BOUND_RATIO = 1.1  # host p50 over GPU p50 from which the launches, not the GPU, set the pace
@@ -16,112 +17,86 @@ MODE_GAP = 0.10  # p93 to p97, relative to p95: a p95 that sits on the edge betw
 CHANCE = 0.05  # identical runs fail the criterion more often than this by chance alone
 
 
-def find_causes(clock: str, results: Sequence[LatencyResult], limit: float) -> tuple[str, ...]:
+@dataclass(frozen=True)
+class Cause:
+    """What was seen, in which runs (from 1; none: in all of them together), and its numbers."""
+
+    code: str
+    runs: tuple[int, ...] = ()
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+def find_causes(clock: str, runs: Sequence[Run], limit: float) -> tuple[Cause, ...]:
     """Name what the evidence points to when the p95 on `clock` spread by `limit` or more."""
-    summaries = [getattr(r, clock) for r in results]
+    summaries = [getattr(run, clock) for run in runs]
     causes = []
-    if clock == "host" and _launch_bound(results):
-        host, gpu = _median_p50(results, "host"), _median_p50(results, "gpu")
-        causes.append(
-            f"l'horloge hôte mesure surtout Python et le lancement des noyaux (p50 hôte "
-            f"{number(host)} ms, p50 GPU {number(gpu)} ms) : le bruit est celui du processeur"
-        )
-    odd: dict[str, list[int]] = {}  # the same thing said of several runs is said once
-    for run, (result, summary) in enumerate(zip(results, summaries, strict=True), start=1):
-        for what in _oddities(clock, result, summary):
-            odd.setdefault(what, []).append(run)
-    causes += [f"{_named(runs)} : {what}" for what, runs in odd.items()]
-    chance = _chance(summaries, limit)
-    if chance > CHANCE:
-        causes.append(
-            f"des runs identiques, tirés de ces échantillons, échoueraient par hasard dans "
-            f"{percent(chance)} des cas"
-        )
-    return tuple(causes) or (
-        "aucune cause identifiée dans les échantillons : les runs diffèrent entre eux plus "
-        "qu'en eux-mêmes",
+    if clock == "host" and launch_bound(runs):
+        values = {"host_ms": _median_p50(runs, "host"), "gpu_ms": _median_p50(runs, "gpu")}
+        causes.append(Cause("launch_bound", values=values))
+    for number, run in enumerate(runs, start=1):
+        causes += [Cause(code, (number,), values) for code, values in _oddities(clock, run)]
+    samples = np.concatenate([s.samples_ms for s in summaries])
+    chance = chance_of_failing(
+        samples, run_length=summaries[0].n, runs=len(summaries), limit=limit, draws=200
     )
+    if chance > CHANCE:
+        causes.append(Cause("chance", values={"chance": chance}))
+    return tuple(causes) or (Cause("unknown"),)
 
 
-def _named(runs: Sequence[int]) -> str:
-    if len(runs) == 1:
-        return f"run {runs[0]}"
-    return f"runs {', '.join(map(str, runs[:-1]))} et {runs[-1]}"
-
-
-def _oddities(clock: str, result: LatencyResult, summary: LatencySummary) -> list[str]:
-    found = []
-    shift = _level_shift(summary)
-    if shift:
-        found.append(shift)
+def _oddities(clock: str, run: Run) -> list[tuple[str, dict]]:
+    found, summary = [], getattr(run, clock)
+    if shift := _level_shift(summary):
+        found.append(("level_shift", shift))
     p93, p95, p97 = np.quantile(summary.samples_ms, [0.93, 0.95, 0.97])
     if p97 - p93 > MODE_GAP * p95:
-        found.append(
-            f"p95 à la frontière de deux modes ({number(p93)} ms à 93 %, {number(p97)} ms à 97 %)"
-        )
-    if clock == "gpu" and result.retried_batches:
-        found.append(f"{result.retried_batches} lot(s) repris, porte ouverte trop tôt")
-    if not result.steady:
-        found.append(f"régime non stabilisé après {result.warmup_used} itérations de chauffe")
+        found.append(("between_modes", {"p93_ms": float(p93), "p97_ms": float(p97)}))
+    if clock == "gpu" and run.retried_batches:
+        found.append(("retried_batches", {"batches": run.retried_batches}))
+    if not run.warmup.steady:
+        found.append(("unsteady_warmup", {"iterations": len(run.warmup.samples_ms)}))
     if interval(summary) is None:
-        found.append("trop peu d'échantillons indépendants pour un intervalle du p95")
+        found.append(("no_interval", {}))
     return found
 
 
-def _level_shift(summary: LatencySummary) -> str:
+def _level_shift(summary: LatencySummary) -> dict[str, Any] | None:
     try:
         shift = find_shift(summary.samples_ms)
     except ValueError:  # too few samples to say anything
-        return ""
+        return None
     if shift.p_value < SHIFT_P and abs(shift.relative) >= SHIFT_SIZE:
-        return f"changement de niveau de {percent(shift.relative)} vers l'itération {shift.index}"
-    return ""
-
-
-def _chance(summaries: Sequence[LatencySummary], limit: float) -> float:
-    samples = np.concatenate([s.samples_ms for s in summaries])
-    return chance_of_failing(
-        samples, run_length=summaries[0].n, runs=len(summaries), limit=limit, draws=200
-    )
+        return {"relative": shift.relative, "iteration": shift.index}
+    return None
 
 
 def interval(summary: LatencySummary) -> tuple[float, float] | None:
-    """95 % interval (low, high) of the p95 in ms, or None where it cannot be estimated."""
+    """95 % interval (low, high) of these samples' p95 in ms, or None where it cannot be had."""
     try:
         return quantile_interval(summary.samples_ms)
     except ValueError:
         return None
 
 
-def _launch_bound(results: Sequence[LatencyResult]) -> bool:
-    if any(r.gpu is None for r in results):
+def launch_bound(runs: Sequence[Run]) -> bool:
+    """Does the host wait longer than the GPU works, as for Python and the driver?"""
+    if any(run.gpu is None for run in runs):
         return False
-    return _median_p50(results, "host") > LAUNCH_BOUND_RATIO * _median_p50(results, "gpu")
+    return _median_p50(runs, "host") > LAUNCH_BOUND_RATIO * _median_p50(runs, "gpu")
 
 
-def _median_p50(results: Sequence[LatencyResult], clock: str) -> float:
-    return float(np.median([getattr(r, clock).p50 for r in results]))
+def _median_p50(runs: Sequence[Run], clock: str) -> float:
+    return float(np.median([getattr(run, clock).p50 for run in runs]))
 
 
-def explain_bound(results: Sequence[LatencyResult], profile: ForwardProfile | None) -> str:
-    """Say in a sentence what dominates a forward, launches or the GPU, and what would help."""
-    if profile is None or any(r.gpu is None for r in results):
-        return (
-            "Pas d'horloge GPU ici : la latence hôte est celle du calcul sur le processeur ; un "
-            "GPU, moins de précision ou un modèle compilé l'abaisseraient."
-        )
-    host, gpu = _median_p50(results, "host"), _median_p50(results, "gpu")
-    facts = (
-        f"p50 hôte {number(host)} ms, p50 GPU {number(gpu)} ms, somme des "
-        f"{profile.kernels:.0f} noyaux {number(profile.kernel_ms)} ms"
-    )
-    if _launch_bound(results):
-        return (
-            f"Borné par les lancements ({facts}) : l'appelant attend Python et le pilote, pas le "
-            "GPU. Un graphe CUDA, torch.compile(mode='reduce-overhead') ou un lot plus grand "
-            "aideraient ; un GPU plus rapide, non."
-        )
-    return (
-        f"Borné par le GPU ({facts}) : une précision réduite, channels_last ou la fusion des "
-        "opérations aideraient ; un processeur plus rapide, non."
-    )
+def bound_of(runs: Sequence[Run], profile: ForwardProfile | None) -> tuple[str, dict[str, Any]]:
+    """What sets the pace, "launches", "gpu" or "no_gpu_clock", and the numbers it rests on."""
+    if profile is None or any(run.gpu is None for run in runs):
+        return "no_gpu_clock", {}
+    values = {
+        "host_ms": _median_p50(runs, "host"),
+        "gpu_ms": _median_p50(runs, "gpu"),
+        "kernels": profile.kernels,
+        "kernel_ms": profile.kernel_ms,
+    }
+    return "launches" if launch_bound(runs) else "gpu", values

@@ -1,26 +1,26 @@
+import dataclasses
 import sys
-from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 import pytest
 import torch
-from fakes import TinyNet, make_result
+from fakes import TinyNet, make_run
+from looks_fake import PROCESS
 from torchvision.models import resnet18
 
 from benchmarks.elsewhere.models import Joined, OwnStream
-from helpers import validation
-from helpers.bench_latency import Bench, ModelError, benchmark_latency, prepared
+from helpers.bench_latency import Bench, benchmark_latency, prepared
 from helpers.clocks import HOST_TOO_SLOW, GpuSamples, NotQueueableError
 from helpers.clocks.profiling import ForwardProfile, profile_forwards
+from helpers.parameters import validate
 from helpers.validation import (
     CONTRADICTED,
     UNPROVEN,
     check_clock,
     deciding_clock,
     judge,
-    validation_runs,
+    measure_runs,
 )
-from helpers.validation.interference import Watch
 
 CPU = torch.device("cpu")
 BATCHES = [torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(i)) for i in range(3)]
@@ -30,124 +30,84 @@ def series(level, seed=0, n=500, sd=0.01):
     return level * (1 + sd * np.random.default_rng(seed).standard_normal(n))
 
 
-def runs(**settings):
-    pairs = validation_runs(TinyNet(), BATCHES, device=CPU, warmup_iters=5, **settings)
-    return [result for result, _ in pairs]
+def runs_of(model=None, done=0, device=CPU, **given):
+    parameters = validate(**{"isolation": "none", "warmup_iters": 5, "measure_iters": 30} | given)
+    return measure_runs(model or TinyNet(), BATCHES, parameters, device, done)
 
 
-def test_every_run_has_all_its_samples():
-    results = runs(runs=3, measure_iters=120)
-    assert [r.host.n for r in results] == [120, 120, 120]
-
-
-def test_by_default_three_runs_as_long_as_the_protocols():
-    pairs = list(validation_runs(TinyNet(), BATCHES, device=CPU))
-    assert [result.host.n for result, _ in pairs] == [500, 500, 500]
+def test_every_run_has_its_samples_and_its_looks_and_comes_as_soon_as_it_is_done():
+    generator = runs_of(runs=3, measure_iters=120)
+    first = next(generator)
+    rest = list(generator)
+    assert [run.host.n for run in (first, *rest)] == [120] * 3
+    assert [len(run.looks) for run in (first, *rest)] == [3] * 3
 
 
 def test_the_warm_up_is_as_long_as_asked():
     """Longer than the warm-up ever lasts by itself, which is 200 forwards."""
-    pairs = validation_runs(
-        TinyNet(),
-        BATCHES,
-        runs=2,
-        warmup_iters=301,
-        measure_iters=20,
-        device=CPU,
-    )
-    assert all(result.warmup_used >= 301 for result, _ in pairs)
+    runs = runs_of(runs=2, warmup_iters=301, measure_iters=20)
+    assert all(len(run.warmup.samples_ms) >= 301 for run in runs)
 
 
-def test_results_come_one_by_one():
-    generator = validation_runs(TinyNet(), BATCHES, device=CPU, warmup_iters=5, measure_iters=20)
-    first, seen = next(generator)
-    assert first.host.n == 20
-    assert len(seen) == 1
-    generator.close()
-
-
-def test_every_block_of_every_run_is_watched():
-    pairs = validation_runs(TinyNet(), BATCHES, runs=2, measure_iters=250, device=CPU)
-    assert [len(seen) for _, seen in pairs] == [3, 3]
+def test_what_was_measured_before_is_not_measured_again():
+    assert len(list(runs_of(runs=3, done=2))) == 1
+    assert list(runs_of(runs=3, done=3)) == []
 
 
 TOUCHED = False  # what a fresh process cannot have seen
 
 
 class Traveller(TinyNet):
-    """Refuses to run in a process that knows this one's past, and to be moved to no device."""
+    """Refuses to run in a process that knows this one's past."""
 
     def forward(self, x):
         if TOUCHED:
             raise RuntimeError("this process is a copy of another, not a fresh one")
         return super().forward(x)
 
-    def to(self, device):
-        if device is None:
-            raise TypeError("no device is given")
-        return super().to(device)
 
-
-FRESH = {"runs": 1, "warmup_iters": 5, "measure_iters": 30, "isolation": "process"}
-
-
-def test_a_run_in_a_fresh_process(monkeypatch):
+def test_each_run_in_a_fresh_process_of_its_own(monkeypatch):
     monkeypatch.setattr(sys.modules[__name__], "TOUCHED", True)
     model = Traveller().train()
-    ((result, seen),) = validation_runs(model, BATCHES, device=CPU, **FRESH)
-    assert result.host.n == 30
-    assert len(seen) == 1
-    assert result.conditions.as_required
+    first, second = runs_of(model, runs=2, isolation="process")
+    assert first.process.pid != second.process.pid
+    assert first.conditions.as_required
     assert model.training
 
 
+def test_a_model_that_no_other_process_can_have_is_measured_in_this_one():
+    class Local(TinyNet):  # no pickle finds this class
+        pass
+
+    first, second = runs_of(Local(), runs=2, isolation="process")
+    assert first.process.pid == second.process.pid
+    assert judge([first, second]).clocks["host"].further is None
+
+
+def test_a_model_that_fails_in_its_process_fails_here_in_its_own_words():
+    class_of_failure = ValueError
+
+    with pytest.raises(class_of_failure, match="tired"):
+        list(runs_of(Tired(), isolation="process"))
+
+
+class Tired(TinyNet):
+    def forward(self, x):
+        raise ValueError("tired")
+
+
 @pytest.mark.gpu
-def test_a_fresh_process_measures_on_the_gpu_and_the_model_comes_back():
+def test_a_fresh_process_measures_on_the_gpu_and_the_model_stays_where_it_was():
     model, device = TinyNet().to("cuda"), torch.device("cuda")
-    ((result, _),) = validation_runs(model, BATCHES, device=device, **FRESH)
-    assert result.device.startswith("cuda")
-    assert result.gpu.n == 30
+    run = next(runs_of(model, device=device, isolation="process"))
+    assert run.device.startswith("cuda")
+    assert run.gpu.n == 30
+    assert run.graph.samples_ms is not None, run.graph.why
     assert {parameter.device.type for parameter in model.parameters()} == {"cuda"}
 
 
-def test_a_fresh_process_that_ends_too_early_is_explained(monkeypatch):
-    def broken(*_, **__):
-        raise BrokenProcessPool
-
-    monkeypatch.setattr(validation, "ProcessPoolExecutor", broken)
-    with pytest.raises(RuntimeError) as caught:
-        list(validation_runs(TinyNet(), BATCHES, device=CPU, **FRESH))
-    assert str(caught.value) == (
-        "isolation='process': the fresh process ended before its run was complete; it was killed, "
-        "ran out of memory, or could not import the model's class (move a class defined in a "
-        "notebook to a module). isolation='none' measures without it"
-    )
-
-
-def test_a_gpu_that_one_process_may_use_is_named(monkeypatch):
-    def busy(*_, **__):
-        raise torch.AcceleratorError(
-            "CUDA error: CUDA-capable device(s) is/are busy or unavailable"
-        )
-
-    monkeypatch.setattr(validation, "ProcessPoolExecutor", busy)
-    with pytest.raises(RuntimeError, match=r"exclusive compute mode.*isolation='none'"):
-        list(validation_runs(TinyNet(), BATCHES, device=CPU, **FRESH))
-
-
-def test_a_model_that_no_fresh_process_can_take_is_named():
-    reason = r"cannot hand this model \(function\) to a fresh process: it is no nn\.Module\. Use"
-    with pytest.raises(ValueError, match=reason):
-        list(validation_runs(lambda x: x, BATCHES, device=CPU, **FRESH))
-
-
-def test_an_unknown_isolation_is_named():
-    with pytest.raises(ValueError, match="isolation='container': use 'none' or 'process'"):
-        runs(isolation="container")
-
-
 def test_the_criterion_is_max_minus_min_over_mean_of_p95():
-    results = [make_result(np.full(100, level)) for level in (1.0, 1.05, 1.1)]
+    results = [make_run(np.full(100, level)) for level in (1.0, 1.05, 1.1)]
     host = judge(results).clocks["host"]
     assert host.p95_spread == pytest.approx(0.1 / 1.05)
     assert host.mean_spread == pytest.approx(0.1 / 1.05)
@@ -156,23 +116,23 @@ def test_the_criterion_is_max_minus_min_over_mean_of_p95():
 
 
 def test_exactly_the_limit_is_not_below_it():
-    results = [make_result(np.full(100, level)) for level in (0.95, 1.0, 1.05)]
+    results = [make_run(np.full(100, level)) for level in (0.95, 1.0, 1.05)]
     assert judge(results, max_p95_spread=0.11).accepted
     assert not judge(results, max_p95_spread=0.099).accepted
 
 
 def test_the_gpu_clock_decides_where_it_exists_and_the_host_stays_visible():
-    results = [make_result(series(h), series(1.3, sd=0.001)) for h in (2.0, 2.8, 2.2)]
-    validation = judge(results)
-    assert validation.deciding == "gpu"
-    assert validation.accepted
-    assert list(validation.clocks) == ["gpu", "host"]
-    assert not validation.clocks["host"].met
+    results = [make_run(series(h), series(1.3, sd=0.001)) for h in (2.0, 2.8, 2.2)]
+    verdict = judge(results)
+    assert verdict.deciding == "gpu"
+    assert verdict.accepted
+    assert list(verdict.clocks) == ["gpu", "host"]
+    assert not verdict.clocks["host"].met
     assert judge(results, clock="host").accepted is False
 
 
 def test_no_clock_stands_in_for_another_unseen():
-    results = [make_result(series(2.0), gpu_unavailable_why="waits inside") for _ in range(3)]
+    results = [make_run(series(2.0), no_gpu_clock_why="waits inside") for _ in range(3)]
     assert deciding_clock("auto", results) == "host"
     with pytest.raises(RuntimeError, match="waits inside"):
         judge(results, clock="gpu")
@@ -183,12 +143,6 @@ def test_a_gpu_clock_without_a_gpu_is_refused_before_anything_is_measured():
         check_clock("gpu", CPU)
     check_clock("gpu", torch.device("cuda:0"))
     check_clock("auto", CPU)
-
-
-def test_no_run_left_is_no_run():
-    watch = Watch(CPU)
-    settings = {"runs": 0, "watch": watch, "device": CPU}
-    assert list(validation_runs(TinyNet(), BATCHES, **settings)) == []
 
 
 def profile_of(kernel_ms):
@@ -207,10 +161,10 @@ def profile_of(kernel_ms):
     ids=["own stream", "two streams", "one stream", "no profile", "no profile, launch-bound"],
 )
 def test_kernels_may_contradict_the_gpu_clock(gpu_ms, profile, doubt, deciding):
-    results = [make_result(series(2.0, i), series(gpu_ms, i)) for i in range(3)]
-    validation = judge(results, profile=profile)
-    assert (validation.doubt, validation.deciding) == (doubt, deciding)
-    assert list(validation.clocks) == ["gpu", "host"]  # its figures stay visible
+    results = [make_run(series(2.0, i), series(gpu_ms, i)) for i in range(3)]
+    verdict = judge(results, profile=profile)
+    assert (verdict.doubt, verdict.deciding) == (doubt, deciding)
+    assert list(verdict.clocks) == ["gpu", "host"]  # its figures stay visible
     if doubt == CONTRADICTED:
         with pytest.raises(RuntimeError, match="kernels"):
             judge(results, clock="gpu", profile=profile)
@@ -229,14 +183,14 @@ def test_a_run_that_could_not_be_queued_half_way_goes_on_with_the_host_alone(mon
             return GpuSamples(np.full(iterations, 1.0), np.full(2, 5.0), 1, np.full(2, 0.5))
 
     with prepared(TinyNet(), BATCHES, 5) as bench:
-        bench.gpu_clock, bench.gpu_unavailable = Stalls(), ("", "")
+        bench.gpu_clock, bench.no_gpu_clock = Stalls(), ("", "")
         run = bench.new_run(300)
         while not run.complete:
             run.measure_block()
         result = run.result()
     assert result.host.n == 300
     assert result.gpu is None
-    assert (result.gpu_unavailable, result.gpu_unavailable_why) == (HOST_TOO_SLOW, "3 batches late")
+    assert (result.no_gpu_clock, result.no_gpu_clock_why) == (HOST_TOO_SLOW, "3 batches late")
     assert len(result.rejected_gpu_ms) == 100 + 2 + 7  # nothing that was read is lost
     assert result.retried_batches == 1
 
@@ -264,54 +218,21 @@ def test_a_model_that_answers_at_random_is_not_measured():
         benchmark_latency(Drops(), BATCHES, 5, 20)
 
 
-def test_a_model_that_leaves_python_is_an_error():
-    """Case 5: sys.exit(0) in a forward would end the notebook as if all were well."""
-
-    class Leaves(TinyNet):
-        calls = 0
-
-        def forward(self, x):
-            self.calls += 1
-            if self.calls > 20:
-                raise SystemExit(0)
-            return super().forward(x)
-
-    with pytest.raises(ModelError, match="SystemExit"):
-        benchmark_latency(Leaves(), BATCHES, 10, 50)
-
-
-@pytest.mark.parametrize("words", ["uncorrectable ECC error", "GPU is lost", "device unavailable"])
-def test_a_gpu_that_fails_is_not_the_models_fault(words):
-    class Fails(TinyNet):
-        def forward(self, x):
-            raise RuntimeError(f"CUDA error: {words} encountered")
-
-    with pytest.raises(ModelError, match="the GPU, not the model"):
-        benchmark_latency(Fails(), BATCHES, 5, 20)
-
-
 def test_one_run_is_no_validation():
     with pytest.raises(ValueError, match="two"):
-        judge([make_result(series(1.0))])
+        judge([make_run(series(1.0))])
 
 
-def test_an_interrupted_run_leaves_nothing_for_the_next():
-    class Interrupted(TinyNet):
-        left = 30
+def test_only_runs_of_three_processes_say_where_a_further_session_would_land():
+    def run(level, pid):
+        process = dataclasses.replace(PROCESS, pid=pid)
+        return make_run(series(level), process=process)
 
-        def forward(self, x):
-            self.left -= 1
-            if not self.left:
-                raise KeyboardInterrupt
-            return super().forward(x)
-
-    model, watch = Interrupted(), Watch(CPU)
-    settings = {"runs": 1, "warmup_iters": 5, "measure_iters": 50, "device": CPU, "watch": watch}
-    with pytest.raises(KeyboardInterrupt):
-        list(validation_runs(model, BATCHES, **settings))
-    ((result, seen),) = validation_runs(model, BATCHES, **settings)
-    assert result.host.n == 50
-    assert len(seen) == 1
+    apart = judge([run(1.00, 1), run(1.01, 2), run(1.02, 3)]).clocks["host"]
+    low, high = apart.further
+    assert low < min(apart.p95_ms) < max(apart.p95_ms) < high
+    assert judge([run(1.00, 1), run(1.01, 2)]).clocks["host"].further is None
+    assert judge([run(1.00, 1), run(1.01, 1), run(1.02, 1)]).clocks["host"].further is None
 
 
 @pytest.mark.gpu
@@ -321,6 +242,6 @@ def test_a_stream_of_its_own_is_contradicted_and_a_fork_that_joins_is_not():
     inputs = [x.to(cuda) for x in BATCHES]
     for model, doubt in ((own, CONTRADICTED), (joined, "")):
         runs = [benchmark_latency(model, inputs, 10, 60) for _ in range(2)]
-        validation = judge(runs, profile=profile_forwards(model, inputs, cuda))
-        assert validation.doubt == doubt
-        assert validation.deciding == ("host" if doubt else "gpu")
+        verdict = judge(runs, profile=profile_forwards(model, inputs, cuda))
+        assert verdict.doubt == doubt
+        assert verdict.deciding == ("host" if doubt else "gpu")

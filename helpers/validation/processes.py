@@ -1,0 +1,122 @@
+"""A function run in a fresh process, and a model handed to it."""
+
+import copy
+import multiprocessing
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from helpers.environment.facts import first_line
+from helpers.models import build_model
+
+LONGEST_S = 1800.0  # a process that has not answered by then hangs
+
+
+class FreshProcessError(RuntimeError):
+    """A fresh process gave no answer: it died, hangs, or cannot have the GPU."""
+
+
+class NotPortableError(RuntimeError):
+    """A model can neither be handed to another process nor be built there again."""
+
+
+def in_fresh_process(function: Callable, *args: Any, longest_s: float = LONGEST_S) -> Any:
+    """Return ``function(*args)`` of a process started for it; both travel by pickle.
+
+    Spawned, never forked: CUDA does not survive a fork. An exception of the function is raised here
+    as it is, where it can be pickled.
+
+    Raises
+    ------
+    FreshProcessError
+        The process ended without an answer, gave none within `longest_s`, or another process holds
+        the GPU alone.
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    child = context.Process(target=_answer, args=(theirs, function, args))
+    try:
+        child.start()
+        theirs.close()  # so that its death ends our waiting
+        if not ours.poll(longest_s):
+            raise FreshProcessError(
+                f"a fresh process gave no answer for {longest_s:.0f} s and was ended; "
+                "isolation='none' measures without it"
+            )
+        error, found = ours.recv()
+    except EOFError:
+        child.join()
+        raise FreshProcessError(
+            f"a fresh process ended without an answer (exit code {child.exitcode}): it was killed, "
+            "or ran out of memory; isolation='none' measures without it"
+        ) from None
+    finally:
+        if child.is_alive():
+            child.join(10)  # an answer was sent: let it end by itself
+            child.kill()
+        child.join()
+        ours.close()
+    if error is not None:
+        raise error
+    return found
+
+
+def _answer(pipe: Any, function: Callable, args: tuple) -> None:
+    try:
+        answer = None, function(*args)
+        data = pickle.dumps(answer)
+    except BaseException as error:  # whatever a user's model raises, SystemExit too
+        data = pickle.dumps((_portable(error), None))
+    pipe.send_bytes(data)
+
+
+def _portable(error: BaseException) -> BaseException:
+    """The error itself where it survives a pickle, else its first line."""
+    if isinstance(error, torch.AcceleratorError) and "busy or unavailable" in str(error):
+        return FreshProcessError(
+            f"a second process cannot use the GPU ({first_line(error)}): it is in exclusive "
+            "compute mode, see `nvidia-smi -q -d COMPUTE`. Use isolation='none'"
+        )
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(first_line(error))
+    # SystemExit would end the notebook as if all were well.
+    return error if isinstance(error, Exception) else RuntimeError(first_line(error))
+
+
+def pack_model(model: nn.Module) -> tuple[str, bytes]:
+    """A model on the CPU in a form that `unpack_model` reads in another process.
+
+    Its pickle, or else the name that `build_model` knows it by with its weights.
+
+    Raises
+    ------
+    NotPortableError
+        It can be had in neither form.
+    """
+    try:
+        if not isinstance(model, nn.Module):
+            raise TypeError("it is no nn.Module")
+        if type(model).__module__ == "__main__":
+            raise TypeError("its class is defined in the notebook or script itself")
+        return "", pickle.dumps(copy.deepcopy(model).cpu())
+    except Exception as error:  # pickle, deepcopy and a model's own hooks fail in many ways
+        origin = getattr(model, "built_from", None)
+        if origin is None or origin.weights:
+            raise NotPortableError(f"{type(model).__name__}: {first_line(error)}") from error
+        weights = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
+        return origin.architecture, pickle.dumps(weights)
+
+
+def unpack_model(packed: tuple[str, bytes]) -> nn.Module:
+    """The model of `pack_model`, whose bytes never left these two processes."""
+    name, data = packed
+    if not name:
+        return pickle.loads(data)
+    model = build_model(name)
+    model.load_state_dict(pickle.loads(data))
+    return model
