@@ -7,10 +7,15 @@ import pandas as pd
 
 from helpers.annex.comparison import CONTROL, REFERENCE, Comparison, Measured, Ratio
 from helpers.annex.entries import Candidates
-from helpers.display.french import number, percent, scientific
+from helpers.annex.variants import Refusal
+from helpers.annex.variants.guard import GuardReport
+from helpers.display.french import fill, number, percent, scientific
 from helpers.display.tables import markdown_table, markdown_text
+from helpers.display.verdict import disturbances
 from helpers.display.words import CLOCK_NAMES, NO_GPU_CLOCK, said
 from helpers.models.accuracy import Accuracy, compare_accuracy
+from helpers.stats import LatencySummary
+from helpers.validation.interference import tags
 
 Accuracies = dict[str, Accuracy]  # by variant
 
@@ -18,6 +23,46 @@ NOTHING = (
     "Une seule variante, `fp32` : rien à comparer. `-p variants all` compare tout ce que cet "
     "appareil permet, `-p variants tf32,fp16+channels_last` ce qui est nommé."
 )
+PARTS = {
+    "fp32": "FP32 strict",
+    "tf32": "FP32 stocké, TF32 dans les produits",
+    "fp16": "FP16",
+    "bf16": "BF16",
+    "fused": "BatchNorm repliée dans les convolutions",
+    "cropped": "poids qui ne voient que le bord nul retirés",
+    "stem": "image complétée à 4 canaux, max-pooling par le noyau 3D",
+    "epilogue": "biais, addition et ReLU dans la convolution cuDNN",
+    "overlap": "raccourcis sur un second flux CUDA",
+    "channels_last": "canaux en dernier (NHWC)",
+    "compile": "torch.compile",
+    "compile_reduce_overhead": "torch.compile, mode reduce-overhead",
+    "compile_max_autotune": "torch.compile, mode max-autotune",
+    "compile_frozen": "torch.compile, poids figés, canaux en dernier",
+    "cudagraph": "graphe CUDA",
+    "cudagraph_tuned": "graphe CUDA, algorithmes de cuDNN choisis par essai",
+}
+REFUSALS = {  # why a variant is not timed
+    "needs_gpu": "{part} demande un GPU NVIDIA",
+    "needs_capability": "{precision} demande la capacité de calcul {needed}, ce GPU a {found}",
+    "no_compiler": "torch.compile ne fonctionne pas ici : {reason}",
+    "no_reference": "sans la référence fp32, rien à quoi la comparer",
+    "no_memory": "mémoire insuffisante sur {device}",
+    "nothing_to_change": "{part} : rien à réécrire dans ce modèle",
+    "not_built": "construction impossible : {error}",
+    "not_checked": "vérification impossible : {error}",
+    "recompiled": "{compilations} recompilation(s) et {graph_breaks} rupture(s) de graphe pendant "
+    "les passages",
+    "lower_precision": "des produits sont moins précis qu'annoncé ({products})",
+    "wrong_form": "la sortie est {found}, la référence {expected}",
+    "not_finite": "la sortie contient NaN ou l'infini",
+    "ignores_input": "la sortie ne suit pas l'entrée : des images différentes donnent la même "
+    "réponse",
+    "keeps_state": "la même image, redonnée après d'autres, ne redonne pas la même réponse",
+    "drift": "l'écart à la référence FP32 atteint {drift:2}, la précision n'en explique que "
+    "{tolerance:2}",
+    "unwatched_stream": "l'horloge GPU lit {clock_ms:3} ms, ses noyaux durent {kernel_ms:3} ms : "
+    "du travail se fait sur un flux que l'appelant n'attend pas",
+}
 VERDICTS = {"faster": "plus rapide", "slower": "plus lent", "same": "pas de différence détectée"}
 REFUSED = NO_GPU_CLOCK | {"too_few_processes": "il faut trois processus au moins ({why})"}
 UNMEASURED = "non mesuré"
@@ -25,54 +70,69 @@ UNMEASURED = "non mesuré"
 
 def guard_table(candidates: Candidates) -> pd.DataFrame | str:
     """What was seen of each variant before its timing, and why the others are not timed."""
-    rows = [
-        {
-            "Variante": name,
-            "Ce que c'est": found.variant.french,
-            "Écart des logits": scientific(found.report.drift),
-            "Toléré": scientific(found.report.tolerance),
-            "Précision exécutée, d'après les noms de noyaux": found.report.precision_evidence,
-            "Noyaux": f"{found.report.kernels:.4g}".replace(".", ",")
-            if found.report.kernels
-            else "–",
-            "Construction (s)": number(found.build_s, 2),
+    rows = {
+        name: {
+            "Ce que c'est": ", ".join(PARTS[p] for p in (a.variant.precision, *a.variant.parts)),
+            "Écart des logits": scientific(a.report.drift),
+            "Toléré": scientific(a.report.tolerance),
+            "Précision exécutée, d'après les noms de noyaux": _evidence(a.report),
+            "Noyaux": number(a.report.kernels) if a.report.kernels else "–",
+            "Construction (s)": number(a.build_s, 2),
             "Mesurée": "oui",
         }
-        for name, found in candidates.admitted.items()
-    ]
-    for name, reason in candidates.refused.items():
-        rows.append(dict.fromkeys(rows[0] if rows else (), "–"))
-        rows[-1] |= {"Variante": name, "Mesurée": f"non : {reason}"}
-    return pd.DataFrame(rows).set_index("Variante") if rows else NOTHING
+        for name, a in candidates.admitted.items()
+    }
+    for name, refusal in candidates.refused.items():
+        rows[name] = {"Mesurée": f"non : {refusal_sentence(refusal)}"}
+    return _table(rows) if rows else NOTHING
+
+
+def refusal_sentence(refusal: Refusal) -> str:
+    """Why a variant is not timed."""
+    products = _products(refusal.values.get("products", {}))
+    return said(REFUSALS, refusal.code, {**refusal.values, "products": products})
+
+
+def _evidence(report: GuardReport) -> str:
+    told = f"noyaux de produit : {_products(report.products)}"
+    if not report.products:
+        told = "non démontrable : aucun nom de noyau ne dit de type"
+    if report.unseen:
+        told = f"non démontrable : le profileur n'a rien pu lire ({report.unseen})"
+    if report.beyond_fp32 is not None:
+        told += f" ; écart {'impossible' if report.beyond_fp32 else 'possible'} en FP32"
+    return told
+
+
+def _products(found: dict[str, int]) -> str:
+    return ", ".join(f"{count} en {precision.upper()}" for precision, count in found.items())
 
 
 def accuracy_table(accuracies: Accuracies) -> pd.DataFrame | str:
     """Accuracy of the very callables that are timed, and what changed against the reference."""
-    rows = []
+    rows = {}
     for name, found in accuracies.items():
         change = compare_accuracy(accuracies[REFERENCE], found)
-        rows.append(
-            {
-                "Variante": name,
-                "Exactitude": percent(found.fraction, 4),
-                f"Écart à {REFERENCE} (points)": number(100 * change.difference, 2),
-                "Intervalle de Wilson à 95 %": _percents(found.low, found.high),
-                "Images": str(found.images),
-                "Lot": str(found.batch_size),
-                "Perdues / gagnées": f"{change.lost} / {change.gained}",
-                "p (McNemar)": number(change.p_value, 2),
-                "Plus grand écart d'un logit": scientific(change.largest_drift),
-            }
-        )
-    return pd.DataFrame(rows).set_index("Variante") if rows else ""
+        rows[name] = {
+            "Exactitude": percent(found.fraction, 4),
+            f"Écart à {REFERENCE} (points)": number(100 * change.difference, 2),
+            "Intervalle de Wilson à 95 %": f"{percent(found.low, 4)} – {percent(found.high, 4)}",
+            "Images": str(found.images),
+            "Lot": str(found.batch_size),
+            "Perdues / gagnées": f"{change.lost} / {change.gained}",
+            "p (McNemar)": number(change.p_value, 2),
+            "Plus grand écart d'un logit": scientific(change.largest_drift),
+        }
+    return _table(rows) if rows else ""
 
 
 def by_speed(comparison: Comparison, clock: str) -> list[str]:
     """The reference and all compared entries, the fastest first; last, what this clock lacks."""
     names = dict.fromkeys(name for ratios in comparison.ratios.values() for name in ratios)
     levels = {name: found.ratio for name, found in comparison.ratios[clock].items()}
-    levels[REFERENCE] = 1.0
-    return sorted([REFERENCE, *names], key=lambda name: levels.get(name, math.inf))
+    return sorted(
+        [REFERENCE, *names], key=lambda n: levels.get(n, (n != REFERENCE) * math.inf or 1)
+    )
 
 
 def fastest(comparison: Comparison, clock: str) -> str | None:
@@ -86,25 +146,26 @@ def ratio_table(
     measured: Measured, comparison: Comparison, clock: str, accuracies: Accuracies
 ) -> pd.DataFrame:
     """All entries on one clock, the fastest first; p50 and p95 are medians over the processes."""
-    rows = []
+    rows = {}
     for name in by_speed(comparison, clock):
-        ratio, scored = comparison.ratios[clock].get(name), accuracies.get(name)
-        rows.append(
-            {
-                "Variante": name,
-                **{f"{q} (ms)": level(measured, clock, name, q) for q in ("p50", "p95")},
-                f"Rapport à {REFERENCE}": number(ratio.ratio) if ratio else "–",
-                "Intervalle à 95 %": between(ratio) if ratio else "–",
-                "Écart type entre processus": percent(ratio.sd) if ratio else "–",
-                "Verdict": verdict(comparison, clock, name),
-                "Exactitude": percent(scored.fraction, 4) if scored else "–",
+        rows[name] = dict.fromkeys(("p50 (ms)", "p95 (ms)"), "–")
+        if found := summaries(measured, clock, name):
+            for q in ("p50", "p95"):
+                rows[name][f"{q} (ms)"] = number(float(np.median([getattr(s, q) for s in found])))
+        if ratio := comparison.ratios[clock].get(name):
+            rows[name] |= {
+                f"Rapport à {REFERENCE}": number(ratio.ratio),
+                "Intervalle à 95 %": between(ratio),
+                "Écart type entre processus": percent(ratio.sd),
             }
-        )
-    return pd.DataFrame(rows).set_index("Variante")
+        rows[name]["Verdict"] = verdict(comparison, clock, name)
+        if name in accuracies:
+            rows[name]["Exactitude"] = percent(accuracies[name].fraction, 4)
+    return _table(rows)
 
 
 def verdict(comparison: Comparison, clock: str, name: str) -> str:
-    """What a clock says of an entry; the control's says so."""
+    """What a clock says of an entry."""
     if name == REFERENCE:
         return "référence"
     ratio = comparison.ratios[clock].get(name)
@@ -113,7 +174,7 @@ def verdict(comparison: Comparison, clock: str, name: str) -> str:
 
 
 def markdown(
-    measured: Measured, comparison: Comparison, accuracies: Accuracies, refused: dict
+    candidates: Candidates, measured: Measured, comparison: Comparison, accuracies: Accuracies
 ) -> str:
     """The tables of all clocks, to paste into a report, and below them what was not measured."""
     parts = [
@@ -121,11 +182,9 @@ def markdown(
         + markdown_table(ratio_table(measured, comparison, clock, accuracies))
         for clock in comparison.ratios
     ]
-    lines = [
-        f"- {markdown_text(name)} : non mesurée, {markdown_text(why)}"
-        for name, why in refused.items()
-    ]
-    return "\n".join([*parts, *lines, *(f"- {told}" for told in _missing(measured))]) + "\n"
+    refused = {name: refusal_sentence(why) for name, why in candidates.refused.items()}
+    told = [f"{name} : non mesurée, {markdown_text(why)}." for name, why in refused.items()]
+    return "\n".join([*parts, *(f"- {line}" for line in (*told, *_missing(measured)))]) + "\n"
 
 
 def sentences(measured: Measured, comparison: Comparison) -> list[str]:
@@ -142,7 +201,8 @@ def sentences(measured: Measured, comparison: Comparison) -> list[str]:
     for clock, (code, why) in comparison.refused.items():
         reason = said(REFUSED, code, {"why": why})
         told.append(f"Pas de comparaison sur l'{CLOCK_NAMES[clock]} : {reason}.")
-    return [*told, *_missing(measured)]
+    seen = disturbances(tags(measured.runs(REFERENCE)), f"la comparaison (blocs de {REFERENCE})")
+    return [*told, *_missing(measured), seen]
 
 
 def _control(clock: str, ratio: Ratio) -> str:
@@ -165,35 +225,28 @@ def _fastest(comparison: Comparison, clock: str) -> str:
 
 
 def _variable(clock: str, name: str, ratio: Ratio) -> str:
-    tuned = "tuned" in name or "autotune" in name
-    why = " : algorithmes choisis par essai, chaque processus fait son choix" if tuned else ""
+    by_trial = "tuned" in name or "autotune" in name
     return (
-        f"{name} varie de {percent(ratio.sd)} (écart type) d'un processus à l'autre, plus du "
-        f"double des autres variantes ({CLOCK_NAMES[clock]}){why}."
+        f"{name} varie de {percent(ratio.sd)} (écart type) d'un processus à l'autre, plus du double "
+        f"des autres variantes ({CLOCK_NAMES[clock]})"
+        f"{' : algorithmes choisis par essai, dans chaque processus' if by_trial else ''}."
     )
 
 
 def _missing(measured: Measured) -> list[str]:
-    """Processes that gave nothing and variants without a figure from some of them."""
-    told = []
+    """Processes that gave nothing, and variants without a figure from some of them."""
+    told = [
+        f"{name} : aucun chiffre du processus {', '.join(map(str, whys))} "
+        f"({markdown_text(next(iter(whys.values())))})."
+        for name, whys in measured.failed.items()
+    ]
     if measured.stopped:
-        told.append(
-            f"{len(measured.processes)} processus sur {measured.asked} : le suivant s'est arrêté "
-            f"({markdown_text(measured.stopped)})."
-        )
-    for name, reasons in measured.failed.items():
-        where, why = ", ".join(map(str, reasons)), next(iter(reasons.values()))
-        told.append(f"{name} : aucun chiffre du processus {where} ({markdown_text(why)}).")
+        done = f"{len(measured.processes)} processus sur {measured.asked}"
+        told.append(f"{done} : le suivant a échoué ({markdown_text(measured.stopped)}).")
     return told
 
 
-def level(measured: Measured, clock: str, name: str, figure: str) -> str:
-    """Median over the processes of a figure (ms)."""
-    found = summaries(measured, clock, name)
-    return number(float(np.median([getattr(s, figure) for s in found]))) if found else "–"
-
-
-def summaries(measured: Measured, clock: str, name: str) -> list:
+def summaries(measured: Measured, clock: str, name: str) -> list[LatencySummary]:
     """An entry's summaries on a clock, one per process that read it."""
     return [s for run in measured.runs(name) if (s := getattr(run, clock)) is not None]
 
@@ -202,5 +255,5 @@ def between(ratio: Ratio) -> str:
     return f"{number(ratio.low)} – {number(ratio.high)}"
 
 
-def _percents(*fractions: float) -> str:
-    return " – ".join(percent(fraction, 4) for fraction in fractions)
+def _table(rows: dict[str, dict[str, str]]) -> pd.DataFrame:
+    return pd.DataFrame.from_dict(rows, orient="index").fillna("–").rename_axis("Variante")

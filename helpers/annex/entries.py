@@ -10,7 +10,7 @@ from torch import nn
 
 from helpers.annex.comparison import CONTROL, REFERENCE, Comparison, Contribution, Measured, compare
 from helpers.annex.comparison.process import measure_process
-from helpers.annex.variants import guard, parse
+from helpers.annex.variants import Refusal, VariantFailed, guard, parse
 from helpers.annex.variants.select import select
 from helpers.clocks.checks import move_inputs
 from helpers.environment.facts import first_line
@@ -22,7 +22,7 @@ from helpers.validation.processes import in_fresh_process, pack_model
 __all__ = ["Candidates", "Comparison", "Measured", "admit", "compare", "measure", "score"]
 
 SCHEDULE = "randomised"  # blocks of all variants in turn, in random order
-NO_REFERENCE = "no_reference"  # code of a reason in `refused`
+NO_REFERENCE = Refusal("no_reference")
 _MEASURED: dict[Path, Measured] = {}  # by session's folder: what its rows are made of
 
 
@@ -35,12 +35,12 @@ class Candidates:
     inputs: list[torch.Tensor]
     device: torch.device
     admitted: dict[str, guard.Admitted]
-    refused: dict[str, str]
+    refused: dict[str, Refusal]
 
     def record(self) -> dict[str, Any]:
         """What the guard saw of each, and why others are not timed, to be kept as JSON."""
         seen = {n: {"build_s": a.build_s, **asdict(a.report)} for n, a in self.admitted.items()}
-        return {"measured": seen, "not_measured": self.refused}
+        return {"measured": seen, "not_measured": {n: asdict(r) for n, r in self.refused.items()}}
 
 
 def admit(
@@ -51,14 +51,14 @@ def admit(
     None is built where the reference alone is named, which is measured already; none is admitted
     where the reference is not: there is nothing to compare with.
     """
-    chosen, skipped = select(parameters.variants, device, model)
+    chosen, skipped = select(parameters.variants, device)
     inputs = move_inputs(dataloader, device)
     admitted, refused = {}, {}
     for variant in track(chosen if len(chosen) > 1 else (), len(chosen), "variants"):
         try:
             admitted[variant.name] = guard.admit(variant, model, inputs, device)
-        except guard.VariantFailed as error:
-            refused[variant.name] = error.reason
+        except VariantFailed as error:
+            refused[variant.name] = error.refusal
     if REFERENCE in refused:
         refused |= dict.fromkeys(admitted, NO_REFERENCE)
         admitted = {}

@@ -1,6 +1,7 @@
 """Figures of a comparison: ratios sorted by speed, and accuracy against latency, on every clock."""
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from matplotlib import rc_context
@@ -8,118 +9,90 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from helpers.annex import display
 from helpers.annex.comparison import CONTROL, REFERENCE, Comparison, Measured
-from helpers.annex.display import (
-    UNMEASURED,
-    Accuracies,
-    between,
-    by_speed,
-    fastest,
-    summaries,
-    verdict,
-)
 from helpers.display.french import counted, number, percent
-from helpers.display.plots.style import (
-    COLOURS,
-    GREY,
-    NAMES,
-    NOTE_SIZE,
-    STYLE,
-    DecimalComma,
-    finish,
-    handle,
-    new_figure,
-)
+from helpers.display.plots import style
+from helpers.display.plots.style import COLOURS, GREY, NAMES, NOTE_SIZE, STYLE, handle
 
 LINE = 36  # characters of a variant's name beside an axis
-MARKERS = "sD^vP"  # of the fastest variants, which alone are named
 TRAINED = 0.2  # accuracy over ten classes, twice what guessing gives
+MARKERS = "sD^vP"  # of the fastest variants, which alone are named
 
 
 @rc_context(STYLE)
 def plot_ratios(comparison: Comparison, dataset: str) -> Figure:
-    """Latency of each entry over the reference's: each process's, their mean and its interval.
+    """Latency of each entry over the reference's: the processes', their mean and its interval.
 
     All clocks show the order of the first.
     """
     first = next(iter(comparison.ratios))
-    names = [name for name in by_speed(comparison, first) if name != REFERENCE]
-    figure = new_figure(0.3 * len(names) + 1.6)
-    told = []
+    names = [name for name in display.by_speed(comparison, first) if name != REFERENCE]
+    figure, told = style.new_figure(0.3 * len(names) + 1.6), []
     for axis, clock in _axes(figure, comparison, f"latence / latence de {REFERENCE}"):
         axis.axvline(1, color=GREY, linestyle="--", linewidth=0.8)
         for row, name in enumerate(names):
             told.append(_draw_ratio(axis, comparison, clock, name, row))
         axis.margins(x=0.05)
         _logarithmic(axis)
-    figure.axes[0].set_yticks(range(len(names)), map(_in_lines, names), fontsize=NOTE_SIZE)
+    lines = [textwrap.fill(n.replace("+", "+ "), LINE).replace("+ ", "+") for n in names]
+    figure.axes[0].set_yticks(range(len(names)), lines, fontsize=NOTE_SIZE, linespacing=1)
     figure.axes[0].set_ylim(len(names) - 0.4, -0.6)  # the fastest on top
     handles = [
-        handle(GREY, "intervalle à 95 % sur toutes les variantes", marker="|", markersize=8),
-        handle(GREY, "un processus", marker=".", linestyle="", alpha=0.6),
+        handle(GREY, "intervalle à 95 % pour toutes les variantes", marker="|", markersize=8),
+        handle(GREY, "un processus", marker=".", linestyle="", markersize=4),
         handle(GREY, "témoin", marker="s", linestyle=""),
     ]
     figure.legend(handles=handles, loc="outside lower right", ncols=len(handles))
-    best = fastest(comparison, first)
-    found = (
-        f"{number(comparison.ratios[first][best].ratio, 3)} pour {best}"
-        if best
-        else "aucune variante plus rapide décelée"
-    )
+    found = "aucune variante plus rapide décelée"
+    if best := display.fastest(comparison, first):
+        found = f"{number(comparison.ratios[first][best].ratio, 3)} pour {best}"
     title = f"Latence rapportée à {REFERENCE} : {found}"
-    return finish(figure, title, f"{title}. {', '.join(told)}.", dataset)
+    return style.finish(figure, title, f"{title}. {' ; '.join(told)}.", dataset)
 
 
 def _draw_ratio(axis: Axes, comparison: Comparison, clock: str, name: str, row: int) -> str:
-    """Draw one entry on one clock; returns what is to be seen, in words."""
+    """Draw one entry on one clock; returns in words what is to be seen."""
+    verdict = f"{name} ({NAMES[clock]}) : {display.verdict(comparison, clock, name)}"
     ratio = comparison.ratios[clock].get(name)
     if ratio is None:
-        axis.annotate(UNMEASURED, (1, row), color=GREY, va="center", ha="center")
-        return f"{name} ({NAMES[clock]}) {UNMEASURED}"
+        axis.annotate(display.UNMEASURED, (1, row), color=GREY, va="center", ha="center")
+        return verdict
     colour, marker = (GREY, "s") if name == CONTROL else (COLOURS[clock], "o")
-    axis.plot(ratio.values, [row + 0.25] * len(ratio.values), ".", color=colour, markersize=3)
+    axis.plot(ratio.values, [row + 0.3] * len(ratio.values), ".", color=colour, markersize=3)
     axis.plot([ratio.low, ratio.high], [row, row], "|-", color=colour, markersize=7)
     axis.plot([ratio.ratio], [row], marker, color=colour, markersize=5)
-    shown, place = number(ratio.ratio, 3), {"xycoords": ("axes fraction", "data")}
-    axis.annotate(shown, (1.02, row), va="center", fontsize=NOTE_SIZE, **place)  # beside the axis
-    return f"{name} ({NAMES[clock]}) {shown} ({between(ratio)}), {verdict(comparison, clock, name)}"
+    shown, beside = number(ratio.ratio, 3), {"xycoords": ("axes fraction", "data")}
+    axis.annotate(shown, (1.02, row), va="center", fontsize=NOTE_SIZE, **beside)
+    return f"{verdict}, {shown} ({display.between(ratio)})"
 
 
-def _in_lines(name: str) -> str:
-    """Break a long name after its "+"."""
-    lines = [""]
-    for part in name.replace("+", "+\0").split("\0"):
-        if lines[-1] and len(lines[-1] + part) > LINE:
-            lines.append("")
-        lines[-1] += part
-    return "\n".join(lines)
-
-
-def trained(accuracies: Accuracies) -> bool:
+def trained(accuracies: display.Accuracies) -> bool:
     """Does the reference tell the classes apart? With random weights accuracies mean nothing."""
     return REFERENCE in accuracies and accuracies[REFERENCE].fraction >= TRAINED
 
 
 @rc_context(STYLE)
 def plot_accuracy_latency(
-    measured: Measured, comparison: Comparison, accuracies: Accuracies, dataset: str
+    measured: Measured, comparison: Comparison, accuracies: display.Accuracies, dataset: str
 ) -> Figure:
     """Accuracy against latency (p95, ms) of every variant, by clock; the control is left out.
 
     Across: the range of the processes' p95. Upwards: the accuracy's interval. Only the fastest
     variants and the reference have a marker of their own: all stand in the tables.
     """
-    names = [n for n in by_speed(comparison, next(iter(comparison.ratios))) if n in accuracies]
+    names = display.by_speed(comparison, next(iter(comparison.ratios)))
+    names = [name for name in names if name in accuracies]
     markers = dict(zip([n for n in names if n != REFERENCE], MARKERS, strict=False))
     markers[REFERENCE] = "o"
-    figure, told = new_figure(4.2 + 0.1 * len(markers)), []
+    figure, told = style.new_figure(4.2 + 0.1 * len(markers)), []
     for axis, clock in _axes(figure, comparison, "Latence, p95 (ms)"):
         for name in names:
-            if p95 := [s.p95 for s in summaries(measured, clock, name)]:
-                marker = markers.get(name, ".")
-                x, y = _draw_point(axis, p95, accuracies[name], COLOURS[clock], marker)
-                told.append(f"{name} ({NAMES[clock]}) {number(x, 3)} ms, {percent(y / 100, 4)}")
-        axis.yaxis.set_major_formatter(DecimalComma(useOffset=False))
+            if p95 := [s.p95 for s in display.summaries(measured, clock, name)]:
+                x, y = np.median(p95), accuracies[name].fraction
+                _draw_point(axis, p95, accuracies[name], COLOURS[clock], markers.get(name, "."))
+                told.append(f"{name} ({NAMES[clock]}) {number(x, 3)} ms, {percent(y, 4)}")
+        axis.yaxis.set_major_formatter(style.DecimalComma(useOffset=False))
         axis.margins(0.12, 0.2)
         _logarithmic(axis)
     figure.axes[0].set_ylabel("Exactitude (%)")
@@ -127,21 +100,22 @@ def plot_accuracy_latency(
     figure.legend(handles=listed, loc="outside lower left", ncols=2)
     title = f"Exactitude et latence de {counted(len(names), 'variante')}"
     caption = f"{title} (barres : étendue sur les processus, intervalle de l'exactitude)"
-    return finish(figure, caption, f"{title}. {', '.join(told)}.", dataset)
+    return style.finish(figure, caption, f"{title}. {' ; '.join(told)}.", dataset)
 
 
-def _draw_point(axis: Axes, p95: Sequence[float], accuracy, colour: str, marker: str):
-    """Draw a variant and both its spans; returns where (ms, %)."""
-    x, y = float(np.median(p95)), 100 * accuracy.fraction
-    bounds = [100 * accuracy.low, 100 * accuracy.high]
+def _draw_point(axis: Axes, p95: Sequence[float], accuracy, colour: str, marker: str) -> None:
+    """Draw a variant and both its spans."""
+    x, (y, *ends) = (
+        np.median(p95),
+        np.multiply(100, (accuracy.fraction, accuracy.low, accuracy.high)),
+    )
     axis.plot([min(p95), max(p95)], [y, y], "|-", color=colour, markersize=6)
-    axis.plot([x, x], bounds, "_-", color=colour, markersize=6, alpha=0.3)
+    axis.plot([x, x], ends, "_-", color=colour, markersize=6, alpha=0.3)
     axis.plot([x], [y], marker, color=colour, markersize=6)
-    return x, y
 
 
-def _axes(figure: Figure, comparison: Comparison, label: str):
-    """One axis for each clock that compares, as (axis, clock)."""
+def _axes(figure: Figure, comparison: Comparison, label: str) -> Iterator[tuple[Axes, str]]:
+    """One axis for each clock that compares."""
     clocks = list(comparison.ratios)
     axes = figure.subplots(1, len(clocks), squeeze=False, sharey=True).ravel()
     for axis, clock in zip(axes, clocks, strict=True):

@@ -1,7 +1,7 @@
 """Ratios of latencies to a reference, over processes, with intervals and verdicts.
 
-The process is the unit: on an H100 each reads a ratio to within 0.04 %, and the next one another, by
-up to 2.4 %. So each contributes one figure per variant and clock, and more samples narrow nothing.
+The process is the unit: on an H100 each reads a ratio to within 0.04 %, and the next another, by up
+to 2.4 %. So each contributes one figure per variant and clock, and more samples narrow nothing.
 The reference takes part twice, as itself and as the A/A control: whatever a comparison "finds"
 between those two is its own error.
 """

@@ -116,8 +116,5 @@ def _take_rounds(entries: _Entries, look, samples: int, random) -> dict[str, Mea
 def _measure_block(measuring: Measuring, size: int) -> None:
     with no_recompilation() as seen:
         measuring.measure_block(size)
-    if seen.compilations or seen.graph_breaks:
-        raise RuntimeError(
-            f"torch.compile compiled {seen.compilations} graph(s) anew and broke "
-            f"{seen.graph_breaks} while it was timed"
-        )
+    if seen:
+        raise RuntimeError(f"torch.compile worked while it was timed: {seen}")
