@@ -1,6 +1,7 @@
 """What the annex found, in French: tables and sentences."""
 
 import math
+from dataclasses import astuple
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ from helpers.annex.comparison import CONTROL, REFERENCE, Comparison, Measured, R
 from helpers.annex.entries import Candidates
 from helpers.annex.variants import Refusal
 from helpers.annex.variants.guard import GuardReport
-from helpers.display.french import fill, number, percent, scientific
+from helpers.display.french import number, percent, scientific
 from helpers.display.tables import markdown_table, markdown_text
 from helpers.display.verdict import disturbances
 from helpers.display.words import CLOCK_NAMES, NO_GPU_CLOCK, said
@@ -89,8 +90,8 @@ def guard_table(candidates: Candidates) -> pd.DataFrame | str:
 
 def refusal_sentence(refusal: Refusal) -> str:
     """Why a variant is not timed."""
-    products = _products(refusal.values.get("products", {}))
-    return said(REFUSALS, refusal.code, {**refusal.values, "products": products})
+    code, given = astuple(refusal)
+    return said(REFUSALS, code, given | {"products": _products(given.get("products", {}))})
 
 
 def _evidence(report: GuardReport) -> str:
@@ -227,8 +228,8 @@ def _fastest(comparison: Comparison, clock: str) -> str:
 def _variable(clock: str, name: str, ratio: Ratio) -> str:
     by_trial = "tuned" in name or "autotune" in name
     return (
-        f"{name} varie de {percent(ratio.sd)} (écart type) d'un processus à l'autre, plus du double "
-        f"des autres variantes ({CLOCK_NAMES[clock]})"
+        f"{name} varie de {percent(ratio.sd)} (écart type) d'un processus à l'autre, plus du "
+        f"double des autres variantes ({CLOCK_NAMES[clock]})"
         f"{' : algorithmes choisis par essai, dans chaque processus' if by_trial else ''}."
     )
 
