@@ -17,7 +17,6 @@ from helpers.annex.comparison import (
     SAME,
     SLOWER,
     TOO_FEW,
-    Contribution,
     compare,
     over_processes,
     process,
@@ -101,43 +100,33 @@ def test_each_block_is_taken_under_its_own_conditions_and_all_is_restored(calls)
     assert (tf32_in_force(), gc.isenabled(), torch.is_inference_mode_enabled()) == before
 
 
-def failing(error, after):
-    left = iter(range(after))
-
-    def fail(x, y):
-        if next(left, None) is None:
-            raise error
-        return y
-
-    return fail
+def after(calls, then, first=lambda x, y: y):
+    """Answers as `first` does in so many calls, and as `then` in all that follow."""
+    left = iter(range(calls))
+    return lambda x, y: (then if next(left, None) is None else first)(x, y)
 
 
-def growing(x, y, left=iter(range(30))):
-    return y if next(left, None) is not None else torch.cat([y, y])
+def fail(x, y):
+    raise SystemExit("no kernel")
 
 
-def recompiling(left=30):
+def recompiling():
     function = torch.compile(lambda x: x + 1, backend="eager", dynamic=False)
-    counted = iter(range(left))
-
-    def call(x, y):
-        function(torch.zeros(2 if next(counted, None) is not None else 3))
-        return y
-
-    return call
+    first, then = (lambda x, y, n=n: (function(torch.zeros(n)), y)[1] for n in (2, 3))
+    return after(30, then, first)
 
 
 @pytest.mark.parametrize(
     ("broken", "why"),
     [
-        (failing(RuntimeError("no kernel"), after=0), "no kernel"),  # in its warm-up
-        (failing(SystemExit("no kernel"), after=30), "no kernel"),  # while it is timed
-        (growing, "output had shape"),
-        (recompiling(), "compiled 1 graph"),
+        (lambda: fail, "no kernel"),  # in its warm-up
+        (lambda: after(30, fail), "no kernel"),  # while it is timed
+        (lambda: after(30, lambda x, y: torch.cat([y, y])), "output had shape"),
+        (recompiling, "while it was timed"),
     ],
 )
 def test_an_entry_that_fails_is_named_and_the_others_go_on(calls, broken, why):
-    calls.broken["fused"] = broken
+    calls.broken["fused"] = broken()
     given = measure((REFERENCE, "fused"), measure_iters=50)
     assert why in given.failed["fused"]
     assert list(given.runs) == [REFERENCE, CONTROL]
@@ -149,8 +138,8 @@ def test_a_variant_that_cannot_be_built_is_named():
 
 
 def test_nothing_is_measured_without_the_reference(calls):
-    calls.broken[REFERENCE] = failing(RuntimeError("no kernel"), after=0)
-    with pytest.raises(Exception, match="no kernel"):
+    calls.broken[REFERENCE] = fail
+    with pytest.raises(BaseException, match="no kernel"):
         measure((REFERENCE, "fused"))
     assert gc.isenabled()
 
@@ -275,7 +264,3 @@ def test_equal_readings_are_no_difference():
     found = over_processes({"a": [1.0] * 3, "b": [2.0] * 3})
     assert (found["a"].verdict, found["b"].verdict) == (SAME, SLOWER)
     assert compare(make_measured(sds=dict.fromkeys(LEVELS, 0.0))).ratios["gpu"]
-
-
-def test_contributions_need_no_failures():
-    assert Contribution({}).failed == {}
