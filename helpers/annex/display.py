@@ -6,6 +6,7 @@ from dataclasses import astuple
 import numpy as np
 import pandas as pd
 
+from helpers.annex.accuracy import compare_accuracy
 from helpers.annex.comparison import CONTROL, REFERENCE, Comparison, Measured, Ratio
 from helpers.annex.entries import Candidates
 from helpers.annex.variants import Refusal
@@ -14,7 +15,7 @@ from helpers.display.french import number, percent, scientific
 from helpers.display.tables import markdown_table, markdown_text
 from helpers.display.verdict import disturbances
 from helpers.display.words import CLOCK_NAMES, NO_GPU_CLOCK, said
-from helpers.models.accuracy import Accuracy, compare_accuracy
+from helpers.models.accuracy import Accuracy
 from helpers.stats import LatencySummary
 from helpers.validation.interference import tags
 
@@ -65,7 +66,7 @@ REFUSALS = {  # why a variant is not timed
     "du travail se fait sur un flux que l'appelant n'attend pas",
 }
 VERDICTS = {"faster": "plus rapide", "slower": "plus lent", "same": "pas de différence détectée"}
-REFUSED = NO_GPU_CLOCK | {"too_few_processes": "il faut trois processus au moins ({why})"}
+REFUSED = NO_GPU_CLOCK | {"too_few_processes": "il faut trois processus au moins, il y en a {why}"}
 UNMEASURED = "non mesuré"
 
 
@@ -130,17 +131,15 @@ def accuracy_table(accuracies: Accuracies) -> pd.DataFrame | str:
 def by_speed(comparison: Comparison, clock: str) -> list[str]:
     """The reference and all compared entries, the fastest first; last, what this clock lacks."""
     names = dict.fromkeys(name for ratios in comparison.ratios.values() for name in ratios)
-    levels = {name: found.ratio for name, found in comparison.ratios[clock].items()}
-    return sorted(
-        [REFERENCE, *names], key=lambda n: levels.get(n, (n != REFERENCE) * math.inf or 1)
-    )
+    levels = {REFERENCE: 1.0} | {n: found.mean for n, found in comparison.ratios[clock].items()}
+    return sorted([REFERENCE, *names], key=lambda name: levels.get(name, math.inf))
 
 
 def fastest(comparison: Comparison, clock: str) -> str | None:
     """The fastest variant of those that are shown to be faster than the reference."""
     ratios = comparison.ratios[clock]
     faster = [name for name, r in ratios.items() if r.verdict == "faster" and name != CONTROL]
-    return min(faster, key=lambda name: ratios[name].ratio, default=None)
+    return min(faster, key=lambda name: ratios[name].mean, default=None)
 
 
 def ratio_table(
@@ -149,19 +148,16 @@ def ratio_table(
     """All entries on one clock, the fastest first; p50 and p95 are medians over the processes."""
     rows = {}
     for name in by_speed(comparison, clock):
-        rows[name] = dict.fromkeys(("p50 (ms)", "p95 (ms)"), "–")
-        if found := summaries(measured, clock, name):
-            for q in ("p50", "p95"):
-                rows[name][f"{q} (ms)"] = number(float(np.median([getattr(s, q) for s in found])))
-        if ratio := comparison.ratios[clock].get(name):
-            rows[name] |= {
-                f"Rapport à {REFERENCE}": number(ratio.ratio),
-                "Intervalle à 95 %": between(ratio),
-                "Écart type entre processus": percent(ratio.sd),
-            }
-        rows[name]["Verdict"] = verdict(comparison, clock, name)
-        if name in accuracies:
-            rows[name]["Exactitude"] = percent(accuracies[name].fraction, 4)
+        found, ratio = summaries(measured, clock, name), comparison.ratios[clock].get(name)
+        rows[name] = {
+            "p50 (ms)": number(float(np.median([s.p50 for s in found]))) if found else "–",
+            "p95 (ms)": number(float(np.median([s.p95 for s in found]))) if found else "–",
+            f"Rapport à {REFERENCE}": number(ratio.mean) if ratio else "–",
+            "Intervalle à 95 %": between(ratio) if ratio else "–",
+            "Écart type entre processus": percent(ratio.sd) if ratio else "–",
+            "Verdict": verdict(comparison, clock, name),
+            "Exactitude": percent(accuracies[name].fraction, 4) if name in accuracies else "–",
+        }
     return _table(rows)
 
 
@@ -208,7 +204,7 @@ def sentences(measured: Measured, comparison: Comparison) -> list[str]:
 
 def _control(clock: str, ratio: Ratio) -> str:
     told = f"A/A, {REFERENCE} contre lui-même ({CLOCK_NAMES[clock]}) : {VERDICTS[ratio.verdict]}, "
-    told += f"rapport {number(ratio.ratio, 5)} ({between(ratio)})"
+    told += f"rapport {number(ratio.mean, 5)} ({between(ratio)})"
     if ratio.verdict == "same":
         return f"{told}."
     return f"ATTENTION, {told} : fausse alarme ; une différence de cette taille n'est pas à croire."
@@ -220,8 +216,8 @@ def _fastest(comparison: Comparison, clock: str) -> str:
         return f"Aucune variante plus rapide que {REFERENCE} décelée ({CLOCK_NAMES[clock]})."
     ratio = comparison.ratios[clock][first]
     return (
-        f"La plus rapide ({CLOCK_NAMES[clock]}) : {first}, {number(1 / ratio.ratio, 3)} fois plus "
-        f"vite que {REFERENCE} (rapport {number(ratio.ratio)}, {between(ratio)})."
+        f"La plus rapide ({CLOCK_NAMES[clock]}) : {first}, {number(1 / ratio.mean, 3)} fois plus "
+        f"vite que {REFERENCE} (rapport {number(ratio.mean)}, {between(ratio)})."
     )
 
 
@@ -236,10 +232,13 @@ def _variable(clock: str, name: str, ratio: Ratio) -> str:
 
 def _missing(measured: Measured) -> list[str]:
     """Processes that gave nothing, and variants without a figure from some of them."""
+    failed = {}
+    for nth, given in enumerate(measured.processes, 1):
+        for failure in given.failed.items():
+            failed.setdefault(failure, []).append(str(nth))
     told = [
-        f"{name} : aucun chiffre du processus {', '.join(map(str, whys))} "
-        f"({markdown_text(next(iter(whys.values())))})."
-        for name, whys in measured.failed.items()
+        f"{name} : aucun chiffre du processus {', '.join(numbers)} ({markdown_text(why)})."
+        for (name, why), numbers in failed.items()
     ]
     if measured.stopped:
         done = f"{len(measured.processes)} processus sur {measured.asked}"

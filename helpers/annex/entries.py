@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from helpers.annex.comparison import CONTROL, REFERENCE, Comparison, Contribution, Measured, compare
+from helpers.annex.comparison import CONTROL, REFERENCE, Measured, compare
 from helpers.annex.comparison.process import measure_process
 from helpers.annex.variants import Refusal, VariantFailed, guard, parse
 from helpers.annex.variants.select import select
@@ -19,7 +19,7 @@ from helpers.parameters import Parameters
 from helpers.progress import track
 from helpers.validation.processes import in_fresh_process, pack_model
 
-__all__ = ["Candidates", "Comparison", "Measured", "admit", "compare", "measure", "score"]
+__all__ = ["Candidates", "admit", "compare", "measure", "score"]
 
 SCHEDULE = "randomised"  # blocks of all variants in turn, in random order
 NO_REFERENCE = Refusal("no_reference")
@@ -51,10 +51,9 @@ def admit(
     None is built where the reference alone is named, which is measured already; none is admitted
     where the reference is not: there is nothing to compare with.
     """
-    chosen, skipped = select(parameters.variants, device)
-    inputs = move_inputs(dataloader, device)
-    admitted, refused = {}, {}
-    for variant in track(chosen if len(chosen) > 1 else (), len(chosen), "variants"):
+    chosen, refused = select(parameters.variants, device)
+    inputs, admitted = move_inputs(dataloader, device), {}
+    for variant in track(chosen if len(chosen) > 1 else (), description="variants"):
         try:
             admitted[variant.name] = guard.admit(variant, model, inputs, device)
         except VariantFailed as error:
@@ -62,17 +61,15 @@ def admit(
     if REFERENCE in refused:
         refused |= dict.fromkeys(admitted, NO_REFERENCE)
         admitted = {}
-    return Candidates(parameters, model, inputs, device, admitted, refused | skipped)
+    return Candidates(parameters, model, inputs, device, admitted, refused)
 
 
 def score(candidates: Candidates, batches: Iterable) -> dict[str, Accuracy]:
     """Accuracy of the very callables that the guard admitted, on (images, labels) batches."""
     timed, device = candidates.parameters.batch_size, candidates.device
     return {
-        name: measure_accuracy(
-            found.call, batches, device, found.variant.conditions, timed_batch=timed
-        )
-        for name, found in candidates.admitted.items()
+        name: measure_accuracy(a.call, batches, device, a.variant.conditions, timed_batch=timed)
+        for name, a in candidates.admitted.items()
     }
 
 
@@ -87,40 +84,28 @@ def measure(
     are not complete.
     """
     parameters, ready = candidates.parameters, len(candidates.admitted) > 1
-    measured = _MEASURED.get(session.folder)
-    if measured is None:
+    if session.folder not in _MEASURED:
         if not ready or len(session.runs) < parameters.runs:
             return None
-        measured = _MEASURED[session.folder] = Measured(parameters.compare_processes)
-    told = {"dataset": dataset, "receipt": receipt}
+        _MEASURED[session.folder] = Measured(parameters.compare_processes)
+    measured, told = _MEASURED[session.folder], {"dataset": dataset, "receipt": receipt}
     _record(session, measured, accuracies, told)
     left = range(len(measured.processes) + 1, measured.asked + 1) if ready else ()
-    for number in track(left, len(left), "processes"):
+    for number in track(left, description="processes"):
         try:
-            given = _measure_next(candidates, number)
+            packed, inputs = pack_model(candidates.model), [b.cpu() for b in candidates.inputs]
+            given = packed, inputs, tuple(candidates.admitted), candidates.device, parameters
+            measured.processes.append(in_fresh_process(measure_process, *given, number))
         except Exception as error:  # whatever ends a process, or keeps the model from reaching it
             measured.stopped = first_line(error)
             break
-        measured.processes.append(given)
         measured.stopped = ""
         _record(session, measured, accuracies, told)
     return measured
 
 
-def _measure_next(candidates: Candidates, number: int) -> Contribution:
-    """What the `number`-th process gives; the model reaches it by pickle or by name and weights."""
-    given = (
-        pack_model(candidates.model),
-        [batch.cpu() for batch in candidates.inputs],
-        tuple(candidates.admitted),
-        candidates.device,
-        candidates.parameters,
-    )
-    return in_fresh_process(measure_process, *given, number)
-
-
 def _record(session, measured: Measured, accuracies: dict[str, Accuracy], told: dict) -> None:
-    """Add the rows that the session lacks: a row of each entry for each process."""
+    """Add the rows that the session lacks: of each entry, one for each process."""
     rows = session.rows
     there = rows["variant"][rows["schedule"] == SCHEDULE].value_counts()
     for name in measured.names:

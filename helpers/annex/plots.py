@@ -46,7 +46,7 @@ def plot_ratios(comparison: Comparison, dataset: str) -> Figure:
     figure.legend(handles=handles, loc="outside lower right", ncols=len(handles))
     found = "aucune variante plus rapide décelée"
     if best := display.fastest(comparison, first):
-        found = f"{number(comparison.ratios[first][best].ratio, 3)} pour {best}"
+        found = f"{number(comparison.ratios[first][best].mean, 3)} pour {best}"
     title = f"Latence rapportée à {REFERENCE} : {found}"
     return style.finish(figure, title, f"{title}. {' ; '.join(told)}.", dataset)
 
@@ -61,8 +61,8 @@ def _draw_ratio(axis: Axes, comparison: Comparison, clock: str, name: str, row: 
     colour, marker = (GREY, "s") if name == CONTROL else (COLOURS[clock], "o")
     axis.plot(ratio.values, [row + 0.3] * len(ratio.values), ".", color=colour, markersize=3)
     axis.plot([ratio.low, ratio.high], [row, row], "|-", color=colour, markersize=7)
-    axis.plot([ratio.ratio], [row], marker, color=colour, markersize=5)
-    shown, beside = number(ratio.ratio, 3), {"xycoords": ("axes fraction", "data")}
+    axis.plot([ratio.mean], [row], marker, color=colour, markersize=5)
+    shown, beside = number(ratio.mean, 3), {"xycoords": ("axes fraction", "data")}
     axis.annotate(shown, (1.02, row), va="center", fontsize=NOTE_SIZE, **beside)
     return f"{verdict}, {shown} ({display.between(ratio)})"
 

@@ -173,7 +173,7 @@ def test_ratios_and_verdicts_on_both_clocks():
     assert list(gpu) == [name for name in LEVELS if name != REFERENCE]
     assert (gpu[CONTROL].verdict, host[CONTROL].verdict) == (SAME, SAME)
     assert (gpu["fp16"].verdict, host["fp16"].verdict) == (FASTER, SLOWER)
-    assert gpu["compile"].ratio == pytest.approx(0.15 / 1.30, rel=0.01)
+    assert gpu["compile"].mean == pytest.approx(0.15 / 1.30, rel=0.01)
     assert len(gpu["compile"].values) == comparison.processes == 6
 
 
@@ -183,14 +183,12 @@ def test_a_clock_compares_what_it_has_read_in_three_processes():
     assert "fp16" in compare(measured).ratios["host"]
     for number, given in enumerate(measured.processes):
         if number < 3:
-            given.failed["fused"] = "no memory"
             del given.runs["fused"]
         if number < 4:
             del given.runs["compile"]
     host = compare(measured).ratios["host"]
     assert len(host["fused"].values) == 3
     assert "compile" not in host
-    assert list(measured.failed["fused"]) == [1, 2, 3]
 
 
 def test_why_a_clock_compares_nothing():
@@ -204,10 +202,10 @@ def test_why_a_clock_compares_nothing():
 
 def test_a_variant_that_varies_more_than_twice_as_much_as_the_others_is_found():
     comparison = compare(make_measured(sds={"compile": 0.03}, processes=12))
-    assert list(comparison.variable("gpu")) == ["compile"]
-    assert compare(make_measured(processes=12)).variable("gpu") == {}
+    assert comparison.variable("gpu") == ["compile"]
+    assert compare(make_measured(processes=12)).variable("gpu") == []
     alone = {name: LEVELS[name] for name in (REFERENCE, CONTROL, "fp16")}
-    assert compare(make_measured(alone)).variable("gpu") == {}
+    assert compare(make_measured(alone)).variable("gpu") == []
 
 
 # --- size and power, simulated with what H100s showed

@@ -7,7 +7,7 @@ between those two is its own error.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -41,17 +41,8 @@ class Measured:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All entries of which there is a run, in the order of the first process."""
+        """All entries of which there is a run, the reference first and its control second."""
         return tuple(dict.fromkeys(name for given in self.processes for name in given.runs))
-
-    @property
-    def failed(self) -> dict[str, dict[int, str]]:
-        """By entry: the numbers of the processes in which it failed, and why."""
-        found: dict[str, dict[int, str]] = {}
-        for number, given in enumerate(self.processes, 1):
-            for name, why in given.failed.items():
-                found.setdefault(name, {})[number] = why
-        return found
 
     def runs(self, name: str) -> list[Run]:
         """The runs of an entry, one per process that has one."""
@@ -60,14 +51,14 @@ class Measured:
 
 @dataclass(frozen=True)
 class Ratio:
-    """Latency over the reference's; below 1 is faster.
+    """Latency over the reference's, below 1 is faster: each process's, their mean, its interval.
 
-    `values`: of each process, `ratio` their mean. `low`, `high`: 95 % for all variants together, so
-    that the verdict is already corrected for their number.
+    `low`, `high`: 95 % for all variants together, so that the verdict is already corrected for
+    their number.
     """
 
     values: tuple[float, ...]
-    ratio: float
+    mean: float
     low: float
     high: float
 
@@ -79,9 +70,7 @@ class Ratio:
     @property
     def verdict(self) -> str:
         """FASTER, SLOWER or SAME: on which side of 1 the whole interval lies, if on any."""
-        if self.low <= 1 <= self.high:
-            return SAME
-        return FASTER if self.high < 1 else SLOWER
+        return FASTER if self.high < 1 else SLOWER if self.low > 1 else SAME
 
 
 @dataclass(frozen=True)
@@ -92,15 +81,11 @@ class Comparison:
     ratios: dict[str, dict[str, Ratio]]
     refused: dict[str, tuple[str, str]]
 
-    def variable(self, clock: str) -> dict[str, float]:
-        """Variants whose `sd` exceeds twice the median of the others', and how many times it is."""
+    def variable(self, clock: str) -> list[str]:
+        """Variants that vary over the processes more than twice as much as the others' median."""
         sds = {name: r.sd for name, r in self.ratios[clock].items() if name != CONTROL}
-        found = {}
-        for name, sd in sds.items():
-            others = [other for key, other in sds.items() if key != name]
-            if others and sd > 2 * np.median(others) > 0:
-                found[name] = float(sd / np.median(others))
-        return found
+        others = {name: [sds[other] for other in sds if other != name] for name in sds}
+        return [n for n, sd in sds.items() if others[n] and sd > 2 * np.median(others[n])]
 
 
 def compare(measured: Measured) -> Comparison:
@@ -108,30 +93,29 @@ def compare(measured: Measured) -> Comparison:
     ratios, refused = {}, {}
     for clock in CLOCKS:
         values = {name: _process_ratios(measured, name, clock) for name in measured.names}
-        if not values.pop(REFERENCE, ()):
-            refused[clock] = _no_clock(measured.runs(REFERENCE))
+        if not values.pop(REFERENCE, ()) and measured.processes:
+            first = measured.runs(REFERENCE)[0]
+            refused[clock] = first.no_gpu_clock, first.no_gpu_clock_why
         elif found := over_processes(values):
             ratios[clock] = found
         else:
-            refused[clock] = TOO_FEW, f"{len(measured.processes)} processes of {MIN_PROCESSES}"
+            refused[clock] = TOO_FEW, str(len(measured.processes))
     return Comparison(len(measured.processes), ratios, refused)
 
 
 def over_processes(values: dict[str, Sequence[float]]) -> dict[str, Ratio]:
-    """Mean and simultaneous intervals of ratios (k,) by entry; without those with too small a k.
+    """Mean and simultaneous intervals of ratios (k,) by entry; without those of too small a k.
 
     Student's t on the logarithms, with Bonferroni's correction for the number of variants: the
-    control has intervals as wide and is no variant.
+    control is none, but gets intervals as wide.
     """
-    values = {name: ratios for name, ratios in values.items() if len(ratios) >= MIN_PROCESSES}
-    alpha = (1 - CONFIDENCE) / max(len(values.keys() - {CONTROL}), 1)
+    values = {name: tuple(given) for name, given in values.items() if len(given) >= MIN_PROCESSES}
+    confidence = 1 - (1 - CONFIDENCE) / max(len(values.keys() - {CONTROL}), 1)
     return {
         name: Ratio(
-            tuple(ratios),
-            math.exp(np.log(ratios).mean()),
-            *stats.replicate_interval(ratios, 1 - alpha),
+            given, math.exp(np.log(given).mean()), *stats.replicate_interval(given, confidence)
         )
-        for name, ratios in values.items()
+        for name, given in values.items()
     }
 
 
@@ -141,21 +125,15 @@ def process_ratio(run: Run, reference: Run, clock: str) -> float:
     Blocks of one round are close in time: drift that lasts longer than a round cancels. The median
     over the rounds leaves out those in which the CPU changed its mode, on the host clock by 40 %.
     """
-    blocks = [_block_medians(getattr(r, clock).samples_ms, r.block) for r in (run, reference)]
-    return float(np.median(np.divide(*blocks)))
-
-
-def _block_medians(samples_ms: np.ndarray, block: int) -> np.ndarray:
-    starts = range(0, samples_ms.size, block)
-    return np.array([np.median(samples_ms[start : start + block]) for start in starts])
+    medians = []
+    for one in (run, reference):
+        samples = getattr(one, clock).samples_ms
+        starts = range(0, samples.size, one.block)
+        medians.append([np.median(samples[start : start + one.block]) for start in starts])
+    return float(np.median(np.divide(*medians)))
 
 
 def _process_ratios(measured: Measured, name: str, clock: str) -> list[float]:
     """Of all processes in which this clock read both the entry and the reference."""
     pairs = [(p.runs[name], p.runs[REFERENCE]) for p in measured.processes if name in p.runs]
     return [process_ratio(*pair, clock) for pair in pairs if all(getattr(r, clock) for r in pair)]
-
-
-def _no_clock(runs: Iterable[Run]) -> tuple[str, str]:
-    found = ((run.no_gpu_clock, run.no_gpu_clock_why) for run in runs)
-    return next(found, (TOO_FEW, "no process"))
