@@ -100,13 +100,9 @@ def test_a_variant_that_fails_is_named_and_the_others_go_on(monkeypatch):
     assert set(record["not_measured"]) == {"fused", "tf32"}
 
 
-def test_the_reference_alone_is_not_built_again():
-    alone = admit("fp32")
-    assert (alone.admitted, alone.refused) == ({}, {})
-    assert display.guard_table(alone) == display.NOTHING
+def test_the_reference_is_not_built_alone_and_nothing_is_compared_without_it(monkeypatch):
+    assert display.guard_table(admit("fp32")) == display.NOTHING
 
-
-def test_without_the_reference_nothing_is_compared(monkeypatch):
     def only_others(variant, *given):
         if variant.name == REFERENCE:
             raise annex.VariantFailed("no_memory", device="cpu")
@@ -134,16 +130,6 @@ def test_a_real_process_measures_and_its_rows_are_added(candidates, monkeypatch)
     assert recording.added[0]["run"].process.spawned
 
 
-def test_rows_carry_their_own_variant_precision_and_accuracy(candidates, processes):
-    recording = Recording()
-    measure(candidates, recording)
-    assert recording.variants == 3 * ENTRIES
-    assert {(row["schedule"], row["precision"]) for row in recording.added} == {
-        ("randomised", "fp32")
-    }
-    assert [row["accuracy"] for row in recording.added] == 3 * ["scored", None, None]
-
-
 # --- the measuring cell, run in odd orders
 
 
@@ -154,6 +140,8 @@ def test_what_is_recorded_is_never_measured_again(candidates, processes):
     assert measure(candidates, recording) is first
     assert processes == [1, 2, 3]
     assert recording.variants == 3 * ENTRIES
+    told = [(row["schedule"], row["precision"], row["accuracy"]) for row in recording.added]
+    assert told == 3 * [("randomised", "fp32", scored) for scored in ("scored", None, None)]
 
 
 @pytest.mark.parametrize("at", [0, 4])
@@ -177,13 +165,9 @@ def test_a_process_that_fails_is_named_and_may_be_tried_again(candidates, proces
     assert processes == [1, 2, 3, 3]
 
 
-def test_a_model_that_reaches_no_other_process_is_named(candidates, processes):
-    function = replace(candidates, model=lambda x: x)
-    assert "no nn.Module" in measure(function, Recording()).stopped
-    assert processes == []
-
-
-def test_before_its_time_or_with_nothing_to_compare_nothing_is_measured(candidates, processes):
+def test_what_cannot_be_compared_yet_or_elsewhere_is_not_measured(candidates, processes):
     assert measure(candidates, Recording(runs=1)) is None
     assert measure(NOTHING, Recording()) is None
+    function = replace(candidates, model=lambda x: x)
+    assert "no nn.Module" in measure(function, Recording()).stopped
     assert processes == []
