@@ -16,13 +16,11 @@ from helpers.annex.comparison import (
     REFERENCE,
     SAME,
     SLOWER,
-    TOO_FEW,
     compare,
     over_processes,
     process,
     process_ratio,
 )
-from helpers.bench_latency import NO_GPU
 from helpers.clocks.conditions import tf32_in_force
 from helpers.validation.processes import pack_model
 
@@ -169,22 +167,6 @@ def test_a_clock_compares_what_it_has_read_in_three_processes():
     assert len(host["fused"].values) == 3
 
 
-def test_why_a_clock_compares_nothing():
-    assert compare(make_measured(gpu=False)).refused == {"gpu": (NO_GPU, "no CUDA GPU")}
-    for processes in (0, 2):
-        few = compare(make_measured(processes=processes))
-        assert few.ratios == {}
-        assert {code for code, _ in few.refused.values()} == {TOO_FEW}
-
-
-def test_a_variant_that_varies_more_than_twice_as_much_as_the_others_is_found():
-    sds = {"compile": 0.03}
-    assert compare(make_measured(sds=sds, processes=12)).variable("gpu") == ["compile"]
-    assert compare(make_measured(processes=12)).variable("gpu") == []
-    alone = {name: LEVELS[name] for name in (REFERENCE, CONTROL, "fp16")}
-    assert compare(make_measured(alone)).variable("gpu") == []
-
-
 # --- size and power, simulated with what H100s showed
 
 
@@ -204,24 +186,16 @@ def share(events):
 
 
 @pytest.mark.parametrize("processes", [3, 6, 12])
-def test_all_intervals_hold_together_19_times_in_20(processes):
-    random, truths = np.random.default_rng(processes), {"tf32": 0.4, "graph": 0.95, "fp16": 0.1}
-    held, alarms = [], []
+def test_intervals_hold_together_equals_are_not_told_apart_and_3_percent_is_found(processes):
+    truths = {"tf32": 0.4, "graph": 0.95, "equal": 1.0, "slower": 1.03}
+    random, held, alarms, false, right = np.random.default_rng(processes), [], [], [], []
     for _ in range(1500):
-        found = simulated(random, truths, processes, sds=(0.010, 0.0002, 0.014))
+        found = simulated(random, truths, processes, sds=(0.010, 0.0002, 0.005, 0.005))
         held.append(all(found[n].low <= truth <= found[n].high for n, truth in truths.items()))
         alarms.append(found[CONTROL].verdict != SAME)
+        false.append(found["equal"].verdict != SAME)
+        right.append(found["slower"].verdict == SLOWER)
     assert share(held).high >= 0.95
     assert share(held).low <= 0.98  # Bonferroni's correction costs little
-    assert share(alarms).low <= 0.05
-
-
-def test_equal_variants_are_rarely_told_apart_and_3_percent_nearly_always_in_6_processes():
-    random = np.random.default_rng(0)
-    equal, slower = [], []
-    for _ in range(1000):
-        found = simulated(random, {"a": 1.0, "b": 1.03}, 6, sds=(0.005, 0.005))
-        equal.append(found["a"].verdict != SAME)
-        slower.append(found["b"].verdict == SLOWER)
-    assert share(equal).low <= 0.05
-    assert share(slower).low >= 0.90
+    assert max(share(alarms).low, share(false).low) <= 0.05
+    assert processes < 6 or share(right).low >= 0.90
