@@ -20,13 +20,13 @@ import numpy as np
 import torch
 from scipy.stats import binomtest
 
+from helpers import environment
 from helpers.annex.comparison.stats import FASTER, SLOWER, compare_rounds
 from helpers.annex.variants import build, parse
 from helpers.bench_latency import benchmark_latency, move_inputs
 from helpers.clocks import GpuClock, host_latencies
 from helpers.clocks.calibration import Spin
 from helpers.clocks.conditions import measuring_conditions
-from helpers.environment import choose_device, collect_environment
 from helpers.models import build_model
 
 ROUNDS, BLOCK = 20, 3
@@ -130,7 +130,7 @@ def main() -> None:
     batches = [torch.randn(1, 3, 32, 32, generator=generator) for _ in range(8)]
     benchmark_latency(model, batches, measure_iters=20, device=device)  # wakes the GPU up
     random, found = np.random.default_rng(0), {}
-    facts = {"block": BLOCK, "environment": collect_environment(choose_device("auto"))}
+    facts = {"block": BLOCK, "environment": environment.look().facts}
     with measuring_conditions(model, "fp32"):
         measures, injected = measures_on(model, move_inputs(batches, device), device)
         for kind, measure in measures.items():

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torchvision.models import resnet18
 
+from helpers import environment
 from helpers.clocks import GpuClock
 from helpers.clocks.conditions import measuring_conditions
 from helpers.clocks.kernels import SOURCE
-from helpers.environment import choose_device, collect_environment
 
 ROUNDS, SAMPLES = 10, 200
 
@@ -33,7 +33,7 @@ class TorchGate(GpuClock):
 
 def main(folder: Path) -> None:
     """Write gates.json and environment.json into `folder`, and print a line per gate."""
-    choice = choose_device("cuda")
+    choice = environment.look("cuda")
     device = choice.device
     model = resnet18(num_classes=10).to(device)
     inputs = [torch.randn(1, 3, 32, 32, device=device) for _ in range(8)]
@@ -52,8 +52,8 @@ def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "gates.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     np.savez_compressed(folder / "gates.npz", **{n: np.stack(s) for n, s in samples.items()})
-    environment = json.dumps(collect_environment(choice), indent=1) + "\n"
-    (folder / "environment.json").write_text(environment, encoding="utf-8")
+    record_of_machine = json.dumps(choice.facts, indent=1) + "\n"
+    (folder / "environment.json").write_text(record_of_machine, encoding="utf-8")
     print(medians, "ratio", record["ratio"])
 
 

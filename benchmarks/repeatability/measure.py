@@ -20,7 +20,7 @@ import torch
 from benchmarks.repeatability.methods import METHODS, repeat_method
 from helpers.bench_latency import benchmark_latency
 from helpers.clocks.calibration import calibrate, limit_ms
-from helpers.environment import choose_device, collect_environment
+from helpers.environment import look
 from helpers.models import build_model
 from helpers.stats import percentile, spread
 
@@ -53,7 +53,10 @@ def three_runs(model, inputs, device, precision: str = "fp32") -> Samples:
 
 def process(seed: int, compare: bool, precision: str = "fp32") -> Samples:
     """One fresh process: J1's three runs, with `compare` the other methods too, in random order."""
-    random, device = np.random.default_rng(seed), choose_device("auto").device
+    random, device = (
+        np.random.default_rng(seed),
+        torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+    )
     generator = torch.Generator().manual_seed(seed)
     inputs = [torch.randn(1, 3, 32, 32, generator=generator) for _ in range(8)]
     model, samples = build_model("resnet18", 0).to(device), {}
@@ -67,12 +70,12 @@ def process(seed: int, compare: bool, precision: str = "fp32") -> Samples:
 
 def gpu_receipt() -> dict:
     """The GPU clock's calibration in a process of its own, with its points."""
-    receipt = calibrate(choose_device("auto").device)
+    receipt = calibrate(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     return next(asdict(clock) for clock in receipt.clocks if clock.clock == "gpu")
 
 
 def environment() -> dict:
-    return collect_environment(choose_device("auto"))
+    return look().facts
 
 
 def fresh(context, function, *arguments):

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from helpers import environment
 from helpers.annex.training import Recipe, TrainingResult, train
 from helpers.cifar10 import Cifar10, load_cifar10, test_loader
-from helpers.environment import choose_device, collect_environment
 from helpers.models.accuracy import measure_accuracy, score
 
 MODEL = "resnet18_cifar"
@@ -99,11 +99,11 @@ def main() -> None:
     parser.add_argument("--candidates", nargs="*", choices=list(CANDIDATES))
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
-    start, choice = time.perf_counter(), choose_device("auto")
+    start, choice = time.perf_counter(), environment.look()
     data = load_cifar10(args.data, "cifar10")
     data = hold_out(data, args.hold_out) if args.hold_out else data
     batches = list(test_loader(data, 500))
-    report = {"environment": collect_environment(choice), "runs": [], "data": data.fingerprint}
+    report = {"environment": choice.facts, "runs": [], "data": data.fingerprint}
     report["evaluated_on"] = f"last {args.hold_out} train images" if args.hold_out else "test set"
     report["loading_s"] = time.perf_counter() - start
     names = args.candidates or (list(CANDIDATES) if args.hold_out else ["recipe"])

@@ -192,7 +192,7 @@ def sentences(measured: Measured, comparison: Comparison) -> list[str]:
         told += [_variable(clock, name, ratios[name]) for name in comparison.variable(clock)]
     if comparison.ratios:
         told.append(
-            f"Chacun des {comparison.processes} processus donne un rapport ; les intervalles sont "
+            f"Chacun des {len(measured.processes)} processus donne un rapport ; les intervalles sont "
             "ceux de leur moyenne (Student), corrigés pour le nombre de variantes."
         )
     for clock, (code, why) in comparison.refused.items():
@@ -222,7 +222,7 @@ def _fastest(comparison: Comparison, clock: str) -> str:
 
 
 def _variable(clock: str, name: str, ratio: Ratio) -> str:
-    by_trial = "tuned" in name or "autotune" in name
+    by_trial = "cudagraph_tuned" in name  # max-autotune's choices are in the shared cache
     return (
         f"{name} varie de {percent(ratio.sd)} (écart type) d'un processus à l'autre, plus du "
         f"double des autres variantes ({CLOCK_NAMES[clock]})"

@@ -69,6 +69,8 @@ def test_a_variant_whose_algorithms_are_chosen_by_trial_is_said_to_vary():
     levels, sds = LEVELS | {"cudagraph_tuned": (0.12, 0.14)}, {"cudagraph_tuned": 0.05}
     assert "choisis par essai" in sentences(make_measured(levels, sds=sds, processes=12))
     assert "varie de" not in sentences(make_measured(levels, processes=12))
+    alone = {name: LEVELS[name] for name in (REFERENCE, CONTROL, "fp16")}
+    assert "varie de" not in sentences(make_measured(alone))
 
 
 def test_nothing_faster_and_what_was_not_measured_are_said():

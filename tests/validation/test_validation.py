@@ -76,7 +76,7 @@ def test_each_run_in_a_fresh_process_of_its_own(monkeypatch):
     model = Traveller().train()
     first, second = runs_of(model, runs=2, isolation="process")
     assert first.process.pid != second.process.pid
-    assert first.conditions.as_required
+    assert first.conditions.required_for("fp32")
     assert model.training
 
 

@@ -77,7 +77,6 @@ class Ratio:
 class Comparison:
     """Ratios by clock and entry, the A/A control among them; `refused`: code and words by clock."""
 
-    processes: int
     ratios: dict[str, dict[str, Ratio]]
     refused: dict[str, tuple[str, str]]
 
@@ -100,7 +99,7 @@ def compare(measured: Measured) -> Comparison:
             ratios[clock] = found
         else:
             refused[clock] = TOO_FEW, str(len(measured.processes))
-    return Comparison(len(measured.processes), ratios, refused)
+    return Comparison(ratios, refused)
 
 
 def over_processes(values: dict[str, Sequence[float]]) -> dict[str, Ratio]:
