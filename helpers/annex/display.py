@@ -192,8 +192,8 @@ def sentences(measured: Measured, comparison: Comparison) -> list[str]:
         told += [_variable(clock, name, ratios[name]) for name in comparison.variable(clock)]
     if comparison.ratios:
         told.append(
-            f"Chacun des {len(measured.processes)} processus donne un rapport ; les intervalles sont "
-            "ceux de leur moyenne (Student), corrigés pour le nombre de variantes."
+            f"Chacun des {len(measured.processes)} processus donne un rapport ; les intervalles "
+            "sont ceux de leur moyenne (Student), corrigés pour le nombre de variantes."
         )
     for clock, (code, why) in comparison.refused.items():
         reason = said(REFUSED, code, {"why": why})
