@@ -68,6 +68,8 @@ REFUSALS = {  # why a variant is not timed
 VERDICTS = {"faster": "plus rapide", "slower": "plus lent", "same": "pas de différence détectée"}
 REFUSED = NO_GPU_CLOCK | {"too_few_processes": "il faut trois processus au moins, il y en a {why}"}
 UNMEASURED = "non mesuré"
+NOT_COMPARED = "Rien n'a été comparé : rien à tracer."
+UNTRAINED = "Avec des poids tirés au sort une exactitude ne dit rien : pas de figure."
 
 
 def guard_table(candidates: Candidates) -> pd.DataFrame | str:
@@ -180,12 +182,12 @@ def markdown(
         for clock in comparison.ratios
     ]
     refused = {name: refusal_sentence(why) for name, why in candidates.refused.items()}
-    told = [f"{name} : non mesurée, {markdown_text(why)}." for name, why in refused.items()]
-    return "\n".join([*parts, *(f"- {line}" for line in (*told, *_missing(measured)))]) + "\n"
+    parts += [f"- {name} : non mesurée, {markdown_text(why)}." for name, why in refused.items()]
+    return "\n".join([*parts, *(f"- {missing}" for missing in _missing(measured))]) + "\n"
 
 
-def sentences(measured: Measured, comparison: Comparison) -> list[str]:
-    """The control first, then what was found, what varies, and what is missing (Markdown)."""
+def sentences(measured: Measured, comparison: Comparison) -> str:
+    """The control first, then what was found, what varies, what is missing: a Markdown list."""
     told = []
     for clock, ratios in comparison.ratios.items():
         told += [_control(clock, ratios[CONTROL]), _fastest(comparison, clock)]
@@ -199,7 +201,7 @@ def sentences(measured: Measured, comparison: Comparison) -> list[str]:
         reason = said(REFUSED, code, {"why": why})
         told.append(f"Pas de comparaison sur l'{CLOCK_NAMES[clock]} : {reason}.")
     seen = disturbances(tags(measured.runs(REFERENCE)), f"la comparaison (blocs de {REFERENCE})")
-    return [*told, *_missing(measured), seen]
+    return "".join(f"- {sentence}\n" for sentence in (*told, *_missing(measured), seen))
 
 
 def _control(clock: str, ratio: Ratio) -> str:

@@ -1,4 +1,4 @@
-"""Figures of a comparison: ratios sorted by speed, and accuracy against latency, on every clock."""
+"""Figures of a comparison, or a sentence where there is nothing to draw."""
 
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -21,11 +21,13 @@ MARKERS = "sD^vP"  # of the fastest variants, which alone are named
 
 
 @rc_context(STYLE)
-def plot_ratios(comparison: Comparison, dataset: str) -> Figure:
+def plot_ratios(comparison: Comparison, dataset: str) -> Figure | str:
     """Latency of each entry over the reference's: the processes', their mean and its interval.
 
     All clocks show the order of the first.
     """
+    if not comparison.ratios:
+        return display.NOT_COMPARED
     first = next(iter(comparison.ratios))
     names = [name for name in display.by_speed(comparison, first) if name != REFERENCE]
     figure, told = style.new_figure(0.3 * len(names) + 1.6), []
@@ -67,20 +69,19 @@ def _draw_ratio(axis: Axes, comparison: Comparison, clock: str, name: str, row: 
     return f"{verdict}, {shown} ({display.between(ratio)})"
 
 
-def trained(accuracies: display.Accuracies) -> bool:
-    """Does the reference tell the classes apart? With random weights accuracies mean nothing."""
-    return REFERENCE in accuracies and accuracies[REFERENCE].fraction >= TRAINED
-
-
 @rc_context(STYLE)
 def plot_accuracy_latency(
     measured: Measured, comparison: Comparison, accuracies: display.Accuracies, dataset: str
-) -> Figure:
+) -> Figure | str:
     """Accuracy against latency (p95, ms) of every variant, by clock; the control is left out.
 
     Across: the range of the processes' p95. Upwards: the accuracy's interval. Only the fastest
     variants and the reference have a marker of their own: all stand in the tables.
     """
+    if not comparison.ratios:
+        return display.NOT_COMPARED
+    if REFERENCE not in accuracies or accuracies[REFERENCE].fraction < TRAINED:
+        return display.UNTRAINED
     names = display.by_speed(comparison, next(iter(comparison.ratios)))
     names = [name for name in names if name in accuracies]
     markers = dict(zip([n for n in names if n != REFERENCE], MARKERS, strict=False))

@@ -10,7 +10,7 @@ from comparison_fakes import ACCURACIES, LEVELS, make_measured, without_gpu_cloc
 from helpers.annex import display
 from helpers.annex.comparison import CONTROL, REFERENCE, compare
 from helpers.annex.entries import Candidates
-from helpers.annex.plots import MARKERS, plot_accuracy_latency, plot_ratios, trained
+from helpers.annex.plots import MARKERS, plot_accuracy_latency, plot_ratios
 from helpers.annex.variants import PARTS, Refusal
 from helpers.annex.variants.select import ALL
 from helpers.display.plots.style import GREY
@@ -21,8 +21,7 @@ MANY = LEVELS | {name: (0.2 * 1.05**i, 0.3 * 1.01**i) for i, name in enumerate(A
 
 
 def sentences(measured):
-    told = "\n".join(display.sentences(measured, compare(measured)))
-    return told.replace("\N{NO-BREAK SPACE}", " ")
+    return display.sentences(measured, compare(measured)).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def test_one_clock_the_fastest_first_with_interval_verdict_and_accuracy():
@@ -58,8 +57,8 @@ def test_foreign_text_does_not_break_out_of_the_markdown(evil):
 
 
 def test_the_control_comes_first_then_the_fastest_and_an_alarm_is_said():
-    told = display.sentences(MEASURED, COMPARISON)
-    assert told[0].startswith("A/A")
+    told = sentences(MEASURED).splitlines()
+    assert told[0].startswith("- A/A")
     assert "compile" in told[1]
     assert "ATTENTION" not in sentences(MEASURED)
     assert "ATTENTION" in sentences(make_measured(LEVELS | {CONTROL: (1.35, 2.30)}))
@@ -81,8 +80,10 @@ def test_nothing_faster_and_what_was_not_measured_are_said():
     assert "aucun GPU CUDA" in said
     assert "6 processus sur 8" in said
     assert "aucune variante" in plot_ratios(compare(measured), "cifar10").get_suptitle()
-    assert "trois processus" in sentences(make_measured(processes=2))
-    assert sentences(make_measured(processes=0, stopped="killed"))
+    for processes in (0, 2):
+        few = make_measured(processes=processes)
+        assert "trois processus" in sentences(few)
+        assert plot_ratios(compare(few), "cifar10") == display.NOT_COMPARED
 
 
 def test_every_part_and_every_precision_has_its_words():
@@ -141,8 +142,9 @@ def test_accuracy_against_p95_on_one_clock_and_with_data_that_is_named():
         ]
     assert figure.get_suptitle().endswith("données synthétiques")
     assert "94,46" in figure.get_label()
-    assert trained(ACCURACIES)
-    assert not trained({REFERENCE: SimpleNamespace(fraction=0.11)})  # random weights
+    guessed = {REFERENCE: SimpleNamespace(fraction=0.11)}  # by random weights
+    drawn = plot_accuracy_latency(measured, compare(measured), guessed, "cifar10")
+    assert drawn == display.UNTRAINED
 
 
 def test_with_many_variants_names_are_whole_and_no_text_lies_on_another():

@@ -5,6 +5,7 @@ Each round holds one block of each, in random order: drift hits all alike. torch
 compiles; the algorithms that max-autotune chose there are thereby the others' too.
 """
 
+import gc
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -59,6 +60,7 @@ def measure_process(
     Exception
         Of any type: the reference itself cannot be measured.
     """
+    gc.freeze()  # each variant's two collections need not search all that was imported
     model, inputs = unpack_model(packed).to(device), move_inputs(inputs, device)
     entries = _Entries()
     for name in names:
