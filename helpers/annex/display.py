@@ -177,7 +177,7 @@ def markdown(
 ) -> str:
     """The tables of all clocks, to paste into a report, and below them what was not measured."""
     parts = [
-        f"### {CLOCK_NAMES[clock].capitalize()}\n\n"
+        f"### {CLOCK_NAMES[clock].replace('h', 'H', 1)}\n\n"
         + markdown_table(ratio_table(measured, comparison, clock, accuracies))
         for clock in comparison.ratios
     ]

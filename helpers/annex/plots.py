@@ -1,7 +1,7 @@
 """Figures of a comparison, or a sentence where there is nothing to draw."""
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 from matplotlib import rc_context
@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from helpers.annex import display
 from helpers.annex.comparison import CONTROL, REFERENCE, Comparison, Measured
-from helpers.display.french import counted, number, percent
+from helpers.display.french import counted, number
 from helpers.display.plots import style
 from helpers.display.plots.style import COLOURS, GREY, NAMES, NOTE_SIZE, STYLE, handle
 
@@ -90,9 +90,12 @@ def plot_accuracy_latency(
     for axis, clock in _axes(figure, comparison, "Latence, p95 (ms)"):
         for name in names:
             if p95 := [s.p95 for s in display.summaries(measured, clock, name)]:
-                x, y = np.median(p95), accuracies[name].fraction
-                _draw_point(axis, p95, accuracies[name], COLOURS[clock], markers.get(name, "."))
-                told.append(f"{name} ({NAMES[clock]}) {number(x, 3)} ms, {percent(y, 4)}")
+                x, found, colour = np.median(p95), accuracies[name], {"color": COLOURS[clock]}
+                y, *ends = (100 * share for share in (found.fraction, found.low, found.high))
+                axis.plot([min(p95), max(p95)], [y, y], "|-", markersize=6, **colour)
+                axis.plot([x, x], ends, "_-", markersize=6, alpha=0.3, **colour)
+                axis.plot([x], [y], markers.get(name, "."), markersize=6, **colour)
+                told.append(f"{name} ({NAMES[clock]}) {number(x, 3)} ms, {number(y)} %")
         axis.yaxis.set_major_formatter(style.DecimalComma(useOffset=False))
         axis.margins(0.12, 0.2)
         _logarithmic(axis)
@@ -102,17 +105,6 @@ def plot_accuracy_latency(
     title = f"Exactitude et latence de {counted(len(names), 'variante')}"
     caption = f"{title} (barres : étendue sur les processus, intervalle de l'exactitude)"
     return style.finish(figure, caption, f"{title}. {' ; '.join(told)}.", dataset)
-
-
-def _draw_point(axis: Axes, p95: Sequence[float], accuracy, colour: str, marker: str) -> None:
-    """Draw a variant and both its spans."""
-    x, (y, *ends) = (
-        np.median(p95),
-        np.multiply(100, (accuracy.fraction, accuracy.low, accuracy.high)),
-    )
-    axis.plot([min(p95), max(p95)], [y, y], "|-", color=colour, markersize=6)
-    axis.plot([x, x], ends, "_-", color=colour, markersize=6, alpha=0.3)
-    axis.plot([x], [y], marker, color=colour, markersize=6)
 
 
 def _axes(figure: Figure, comparison: Comparison, label: str) -> Iterator[tuple[Axes, str]]:

@@ -44,21 +44,9 @@ def measure_process(
 ) -> Contribution:
     """Build, warm up and measure all variants in this process, the comparison's `number`-th.
 
-    A variant that cannot be built or measured here has no run, and why is said.
-
-    Parameters
-    ----------
-    packed
-        The model, of `pack_model`.
-    inputs
-        Batches (N, 3, H, W).
-    names
-        Of variants, the reference first.
-
-    Raises
-    ------
-    Exception
-        Of any type: the reference itself cannot be measured.
+    `packed`: the model, of `pack_model`. `inputs` (N, 3, H, W). `names` of variants, the reference
+    first: whatever it raises is raised here. Another that cannot be built or measured has no run,
+    and why is said.
     """
     gc.freeze()  # each variant's two collections need not search all that was imported
     model, inputs = unpack_model(packed).to(device), move_inputs(inputs, device)
