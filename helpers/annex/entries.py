@@ -14,9 +14,9 @@ from helpers.annex.variants import Refusal, VariantFailed, guard, parse
 from helpers.annex.variants.select import select
 from helpers.clocks.checks import move_inputs
 from helpers.environment.facts import first_line
+from helpers.environment.progress import track
 from helpers.models.accuracy import Accuracy, measure_accuracy
 from helpers.parameters import Parameters
-from helpers.progress import track
 from helpers.validation.processes import in_fresh_process, pack_model
 
 __all__ = ["Candidates", "admit", "compare", "measure", "score"]
