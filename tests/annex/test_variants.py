@@ -24,8 +24,6 @@ IMAGES = [torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(i)) 
 
 
 class SmallNet(nn.Module):
-    """A residual block of every kind that the rewritings know, small."""
-
     def __init__(self):
         super().__init__()
         self.stem = nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False)
@@ -183,16 +181,20 @@ def on_gpu():
     return [torch.randn(1, 3, 32, 32, device="cuda") for _ in range(3)]
 
 
+GRAPHS = ["cudagraph", "fp16+cropped+epilogue+overlap+channels_last+cudagraph_tuned"]
+
+
 @pytest.mark.gpu
-@pytest.mark.parametrize("name", ["cudagraph", "fp16+channels_last+cudagraph_tuned"])
-def test_a_graph_follows_its_inputs_and_refuses_other_shapes(model, name):
-    model, inputs, variant = model.cuda(), on_gpu(), parse(name)
+@pytest.mark.parametrize("name", [*GRAPHS, "fp16+cropped+epilogue+channels_last"])
+def test_on_a_gpu_the_logits_are_the_references_and_follow_their_images(name):
+    model, inputs, variant = build_model().cuda(), on_gpu(), parse(name)
     call = build(variant, model, inputs[0])
     with measuring_conditions(model), measuring_conditions(call):
         for x in [*inputs, inputs[0]]:
             torch.testing.assert_close(call(x).clone(), model(x), atol=5e-3, rtol=0)
-        with pytest.raises(ValueError, match="captured for batches"):
-            call(inputs[0].expand(2, -1, -1, -1))
+        if name in GRAPHS:
+            with pytest.raises(ValueError, match="captured for batches"):
+                call(inputs[0].expand(2, -1, -1, -1))
     call(inputs[0])  # outside inference mode too
 
 
@@ -213,20 +215,6 @@ def test_a_graph_owns_all_the_memory_it_reads(name):
 
 
 @pytest.mark.gpu
-@pytest.mark.slow
-def test_a_graph_survives_those_that_inductor_records_after_it():
-    model, inputs = build_model().cuda(), on_gpu()
-    names = ["fp16+compile_reduce_overhead", "bf16+compile_frozen+cudagraph", FASTEST]
-    calls = {parse(name): build(parse(name), model, inputs[0]) for name in names}
-    with measuring_conditions(model):
-        expected = [model(x) for x in inputs]
-    for variant, call in calls.items():
-        with measuring_conditions(call, variant.conditions):
-            for x, y in zip(inputs, expected, strict=True):
-                torch.testing.assert_close(call(x.clone()).clone(), y, atol=5e-2, rtol=0)
-
-
-@pytest.mark.gpu
 @pytest.mark.parametrize("name", ["fp16", "fp16+channels_last+cudagraph_tuned"])
 def test_both_clocks_read_a_variant_and_memory_is_given_back(name):
     model, inputs, variant = build_model().cuda(), on_gpu(), parse(name)
@@ -239,13 +227,3 @@ def test_both_clocks_read_a_variant_and_memory_is_given_back(name):
         gc.collect()
         allocated.append(torch.cuda.memory_allocated())
     assert allocated[-1] <= allocated[0] + 2**20
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("how", ["channels_last", "overlap", "overlap+channels_last+cudagraph"])
-def test_a_fused_epilogue_agrees_with_its_parts(how):
-    model, inputs = build_model().cuda(), on_gpu()
-    call = build(parse(f"fp16+cropped+epilogue+{how}"), model, inputs[0])
-    with measuring_conditions(model), measuring_conditions(call):
-        for x in inputs:
-            torch.testing.assert_close(call(x), model(x), atol=5e-3, rtol=0)
