@@ -98,19 +98,14 @@ def train(
     CPU (with as many threads) the same final weights to the bit. On a GPU cuDNN sums gradients in
     an order of its own, so final weights differ from run to run.
 
+    Raises ModelNameError where the model cannot be trained on these classes, ValueError for a
+    checkpoint that is damaged or foreign, RuntimeError once the loss is no longer finite.
+
     Parameters
     ----------
     model : a name that `build_model` knows.
     checkpoint : file written after the last epoch; replaced if another training's, or None.
     limit : train on the first so many images only; None takes all.
-
-    Raises
-    ------
-    ValueError
-        `epochs` or `limit` is out of range; `checkpoint` is damaged or a foreign file;
-        ModelNameError where the model cannot be trained on these classes.
-    OSError, RuntimeError
-        The checkpoint cannot be written; RuntimeError also where the loss is no longer finite.
     """
     recipe, there = recipe or Recipe(), len(data.train_labels)
     images = there if limit is None else limit

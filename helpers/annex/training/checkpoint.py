@@ -49,10 +49,7 @@ def save_checkpoint(path: str | Path, content: dict) -> None:
 def load_checkpoint(path: str | Path, key: str) -> dict | None:
     """Read a finished training, or return None where there is none with this key.
 
-    Raises
-    ------
-    ValueError
-        The file is damaged or no checkpoint of this project: it is not overwritten.
+    Raises ValueError for a damaged or foreign file, so that it is not overwritten.
     """
     if not Path(path).exists():
         return None

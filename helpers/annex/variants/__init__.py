@@ -96,12 +96,8 @@ class Variant:
 def parse(name: str) -> Variant:
     """Read one name: parts come in any order, the variant's own name has them in the table's.
 
-    "fp32" is what a name without a precision means, and is left out beside other parts.
-
-    Raises
-    ------
-    VariantError
-        An unknown part (with a suggestion), two precisions, two executions.
+    "fp32" is what a name without a precision means, and is left out beside other parts. Raises
+    VariantError for an unknown part (with a suggestion), two precisions or two executions.
     """
     given = list(dict.fromkeys(part.strip() for part in name.split("+")))
     for part in given:
@@ -126,22 +122,18 @@ def parse(name: str) -> Variant:
 
 
 def build(variant: Variant, model: nn.Module, example: torch.Tensor) -> nn.Module:
-    """Build the callable of a variant from a copy of `model`, which stays as it is.
+    """Build the callable of a variant, unguarded, from a copy of `model`, which stays as it is.
 
     It is warm and in eval mode, and takes its images under
     `measuring_conditions(call, variant.conditions)`, under which it was built. Its attribute
     `static_batch` is the only batch size it takes, None where any will do. What was built is freed
-    with the callable; a captured one returns its own buffer, which its next call overwrites.
+    with the callable; a captured one returns its own buffer, which its next call overwrites. What
+    torch raises where a part cannot be built is sorted by `guard.admit`.
 
     Parameters
     ----------
     example
         A batch (N, 3, H, W) on the device where the variant shall run; its values do not matter.
-
-    Raises
-    ------
-    Exception
-        Whatever torch raises where a part cannot be built; `guard.admit` sorts it.
     """
     chosen = {PARTS[part].kind: PARTS[part].apply for part in variant.parts}
     dtype = PARTS[variant.precision].apply

@@ -58,13 +58,8 @@ def admit(
 ) -> Admitted:
     """Build a variant for the shape of `inputs` and guard it; what failed is freed.
 
-    `model` is the reference, on `device`; it stays as it is.
-
-    Raises
-    ------
-    VariantFailed
-        It cannot be built here, the memory does not suffice, it raised (anything but the user's
-        own interruption), or the guard refused it.
+    `model` is the reference, on `device`; it stays as it is. Raises VariantFailed where it cannot
+    be built, raises anything but the user's own interruption, or is refused by the guard.
     """
     doing = "not_built"
     try:
@@ -96,21 +91,12 @@ def guard(
 ) -> GuardReport:
     """Check a built variant against `reference`, the same model in strict FP32 on `device`.
 
-    Parameters
-    ----------
-    inputs
-        At least two different batches of the built shape, on `device`.
-
-    Raises
-    ------
-    VariantFailed
-        It must not be timed.
-    ValueError
-        Fewer than two batches.
+    `inputs` are different batches of the built shape on `device`, at least two. Raises
+    VariantFailed where the variant must not be timed.
     """
-    if len(inputs) < 2:
-        raise ValueError(f"the guard compares two different images at least, got {len(inputs)}")
     inputs = inputs[:GUARD_IMAGES]
+    if len(inputs) < 2:
+        raise ValueError("the guard compares two different images at least")
     with measuring_conditions(reference, "fp32"):
         expected = [reference(x).clone() for x in inputs]
     with measuring_conditions(call, variant.conditions), no_recompilation() as recompiled:

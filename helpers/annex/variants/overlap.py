@@ -51,11 +51,6 @@ def overlap_shortcuts(network: nn.Module, example: torch.Tensor) -> nn.Module:
     A captured graph keeps the two paths as branches, and a GPU that one small kernel leaves mostly
     idle runs both at once. A shortcut's convolution reads what the main path reads too, and is
     added to what that makes of it. One whose input is overwritten in place stays where it is.
-
-    Raises
-    ------
-    VariantFailed
-        There is no such convolution.
     """
     already = any(isinstance(module, ConvEpilogue) for module in network.modules())
     traced = network if already else folded(network)

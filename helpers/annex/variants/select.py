@@ -19,23 +19,10 @@ GROUPS = {"all": ALL, "all_slow": ALL_SLOW}
 
 
 def select(text: str, device: torch.device) -> tuple[list[Variant], dict[str, Refusal]]:
-    """Choose the variants of a session from a comma-separated text.
+    """Choose the variants of a session from comma-separated names and `GROUPS`.
 
-    Parameters
-    ----------
-    text
-        Names; "all" stands for `ALL` (everything but max-autotune), "all_slow" for `ALL_SLOW`.
-
-    Returns
-    -------
-    tuple
-        The variants, each once, "fp32" (the reference) always first; and, by name, why others
-        cannot run here.
-
-    Raises
-    ------
-    VariantError
-        See `parse`.
+    Returns the variants, each once, "fp32" (the reference) always first; and, by name, why others
+    cannot run here. Raises VariantError as `parse` does.
     """
     wanted = list(dict.fromkeys([parse("fp32"), *_parsed(text)]))
     skipped = {v.name: found for v in wanted if (found := _refusal(v, device))}
