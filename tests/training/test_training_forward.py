@@ -38,14 +38,6 @@ def test_warming_up_leaves_no_trace_and_says_why_it_did_not_compile(outcome):
     assert all(parameter.grad is None for parameter in network.parameters())
 
 
-def test_other_errors_are_not_taken_for_what_cannot_be_compiled():
-    def full(images):
-        raise torch.OutOfMemoryError("no memory")
-
-    with pytest.raises(torch.OutOfMemoryError):
-        forward._warm(full, small_network(), torch.rand(4, 3, 32, 32))
-
-
 @pytest.mark.gpu
 @pytest.mark.parametrize(
     ("model", "how"),
