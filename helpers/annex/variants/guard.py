@@ -32,9 +32,7 @@ class GuardReport:
 
     drift: float  # largest absolute difference of a logit from strict FP32
     tolerance: float  # the drift that the precision explains
-    scale: float  # largest absolute logit of the reference
     beyond_fp32: bool | None  # is the drift larger than FP32's could be? None for "fp32"
-    repeats_exactly: bool  # the same image gave the same bits again
     kernels: float | None  # per forward; None without a profile
     kernel_ms: float | None  # their summed durations per forward; None without a profile
     kernel_names: tuple[str, ...]
@@ -120,9 +118,7 @@ def guard(
     return GuardReport(
         drift=drift,
         tolerance=allowed,
-        scale=scale,
         beyond_fp32=None if strict else drift > tolerance("fp32", reference, scale),
-        repeats_exactly=torch.equal(outputs[0], again),
         kernels=profile.kernels if profile else None,
         kernel_ms=profile.kernel_ms if profile else None,
         kernel_names=names,
