@@ -63,18 +63,6 @@ def test_the_interval_of_the_median_of_ranks_is_hutsons():
         assert special.betainc(low, n - low + 1, 0.5) == pytest.approx(1 - tail, abs=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("probability", "rank"), [(1 - 1e-9, 1.0), (0.5**6, 6.0), (0.5**6 / 2, 6.0), (0.95, None)]
-)
-def test_a_fractional_rank_stays_within_the_sample(probability, rank):
-    found = stats._fractional_rank(6, 0.5, probability)
-    if rank is None:
-        assert 1 < found < 2
-        assert special.betainc(found, 7 - found, 0.5) == pytest.approx(probability, abs=1e-9)
-    else:
-        assert found == pytest.approx(rank)
-
-
 def test_a_spread_that_is_exactly_the_limit_is_not_met():
     runs, limit = [make_run(np.full(100, ms)) for ms in (1.0, 1.1)], float(spread([1.0, 1.1]))
     for allowed, met in ((limit, False), (math.nextafter(limit, 1), True)):

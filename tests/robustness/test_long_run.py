@@ -26,7 +26,7 @@ def resident():
 
 
 @pytest.mark.parametrize("iterations", [100_000, LONG])
-def test_memory_is_flat_while_it_measures(iterations, tell):
+def test_memory_is_flat_while_it_measures(iterations):
     grown = []
     with prepared(lambda x: x, INPUTS, 50) as bench:
         measuring = bench.new_run(iterations)
@@ -39,17 +39,15 @@ def test_memory_is_flat_while_it_measures(iterations, tell):
     assert run.block == BLOCK
     assert grown[-1] - settled <= iterations * 8 * 2 + SLACK / 2  # the blocks alone: 8 bytes each
     assert resident() - settled <= iterations * 3 * 8 + SLACK  # blocks, joined, copied read-only
-    tell(f"{iterations:,} iterations: {(grown[-1] - settled) / 2**20:.1f} MiB more while measured")
 
 
-def test_looking_between_blocks_costs_little_memory_each_time(tell):
+def test_looking_between_blocks_costs_little_memory_each_time():
     looks, looker, blocks = [], Looker(torch.device("cpu")), 300
     looks += [looker() for _ in range(50)]
     before = resident()
     looks += [looker() for _ in range(blocks)]
     each = (resident() - before) / blocks
     assert each <= 4096 + SLACK / blocks
-    tell(f"{blocks:,} looks between blocks: {max(each, 0) / 1024:.2f} KiB of memory each")
 
 
 def long_runs(iterations):
@@ -74,10 +72,9 @@ def shown_bytes(runs) -> int:
 
 
 @pytest.mark.parametrize("iterations", [20_000, LONG])
-def test_what_the_notebook_stores_does_not_grow(iterations, tell):
+def test_what_the_notebook_stores_does_not_grow(iterations):
     short, long = shown_bytes(long_runs(500)), shown_bytes(long_runs(iterations))
     assert long <= min(SHOWN_LIMIT, 2 * short)
-    tell(f"figures, tables, verdict of 3 runs of {iterations:,}: {long // 1000} kB")
 
 
 def test_what_is_said_of_disturbances_does_not_grow():
