@@ -51,10 +51,9 @@ def serving(folder: Path, private: Path):
     options += [f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder}"]
     options += ["--no-browser", "--allow-root", "--LabApp.expose_app_in_browser=True"]
     options += ["--LabApp.extension_manager=readonly"]
-    places = {"JUPYTER_CONFIG_DIR": "config", "JUPYTERLAB_SETTINGS_DIR": "settings"}
-    places |= {"JUPYTERLAB_WORKSPACES_DIR": "workspaces", "IPYTHONDIR": "ipython"}
-    places |= {"JUPYTER_RUNTIME_DIR": "runtime"}
-    environment = os.environ | {name: str(private / sub) for name, sub in places.items()}
+    places = [f"JUPYTER{name}_DIR" for name in ("_CONFIG", "LAB_WORKSPACES", "_RUNTIME")]
+    environment = os.environ | {name: str(private / name) for name in (*places, "IPYTHONDIR")}
+    environment["JUPYTERLAB_SETTINGS_DIR"] = str(private / "settings")
     command = [sys.executable, "-m", "jupyterlab", *options]
     with (private / "lab.log").open("w") as log:
         server = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)

@@ -3,13 +3,15 @@
 They go to the folder named by J1_SCREENSHOTS, or else to pytest's temporary folder.
 """
 
+import math
 import os
 import shutil
+import time
 from pathlib import Path
 
 import nbformat
 import pytest
-from lab import NOTEBOOK, OpenNotebook, copy_project, failures, serving, text
+from lab import NOTEBOOK, RUN_S, OpenNotebook, copy_project, failures, serving, text
 from nbformat.v4 import new_code_cell, new_notebook
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -62,27 +64,21 @@ def sessions(lab):
     return {path.parent.name: path.read_text().splitlines()[1:] for path in found}
 
 
-def photograph(notebook, folder):
-    """One screenshot for each screenful of the notebook."""
-    scroll = """page => {
-        const outer = document.querySelector('.jp-WindowedPanel-outer');
-        outer.scrollTop = page * (outer.clientHeight - 40);
-        const last = [...outer.querySelectorAll('.jp-Cell')].at(-1);
-        return last.getBoundingClientRect().bottom > outer.getBoundingClientRect().bottom;
-    }"""
-    page, more = 0, True
-    while more:
-        more = notebook.page.evaluate(scroll, page)
+def photograph(notebook, folder, name):
+    """Take one picture of each screenful of the notebook."""
+    panel = notebook.page.locator(".jp-WindowedPanel-outer")
+    whole, shown = panel.evaluate("panel => [panel.scrollHeight, panel.clientHeight]")
+    for number in range(math.ceil(whole / shown)):
+        panel.evaluate("(panel, top) => { panel.scrollTop = top; }", number * shown)
         notebook.page.wait_for_timeout(200)
-        notebook.page.screenshot(path=folder / f"run_{page:02d}.png")
-        page += 1
+        notebook.page.screenshot(path=folder / f"{name}_{number:02d}.png")
 
 
 def test_all_cells_run_to_the_verdict_and_again_with_another_parameter(opened, lab, screenshots):
     notebook = opened()
     notebook.run_all()
     cells = notebook.cells()
-    photograph(notebook, screenshots)
+    photograph(notebook, screenshots, "run")
     assert not failures(cells)
     assert "ACCEPTÉ" in text(cells["verdict"])
     for name, cell in cells.items():
@@ -113,26 +109,20 @@ def test_an_interrupted_run_goes_on_where_it_stopped(opened, lab):
     # Long enough to be interrupted after the first run, whatever the machine.
     notebook.write("parameters", "measure_iters = 60", "measure_iters = 1500")
     notebook.menu("Run", "Run All Cells")
-    name, rows = wait_for_a_run(notebook, lab, before)
+    end = time.monotonic() + RUN_S
+    while not (new := sessions(lab).keys() - before.keys()):
+        assert time.monotonic() < end, failures(notebook.cells())
+        notebook.page.wait_for_timeout(100)
+    (name,) = new
     notebook.menu("Kernel", "Interrupt Kernel")
     notebook.wait()
     assert "KeyboardInterrupt" in str(notebook.cells()["runs"]["outputs"])
-    assert len(sessions(lab)[name]) == 1
+    (row,) = sessions(lab)[name]
 
     notebook.run("runs")
     notebook.wait()
-    kept = sessions(lab)[name]
     assert not failures({"runs": notebook.cells()["runs"]})
-    assert (len(kept), kept[0]) == (2, rows[0])
-
-
-def wait_for_a_run(notebook, lab, before):
-    for _ in range(3000):
-        new = {name: rows for name, rows in sessions(lab).items() if name not in before}
-        if new:
-            return new.popitem()
-        notebook.page.wait_for_timeout(100)
-    raise AssertionError(f"no run within 300 s: {failures(notebook.cells())}")
+    assert (len(sessions(lab)[name]), sessions(lab)[name][0]) == (2, row)
 
 
 def test_a_progress_bar_is_live_and_leaves_nothing(opened, lab, screenshots):
@@ -146,7 +136,7 @@ def test_a_progress_bar_is_live_and_leaves_nothing(opened, lab, screenshots):
     shown = notebook.page.locator(".jp-OutputArea-output", has_text="essai:")
     notebook.run("bar")
     shown.filter(has_text="3/8").wait_for()
-    notebook.page.screenshot(path=screenshots / "progress.png")
+    photograph(notebook, screenshots, "progress")
     notebook.wait()
     assert shown.count() == 0
     assert text(notebook.cells()["bar"]).split() == ["before", "after"]

@@ -1,11 +1,10 @@
-"""Bad models, loaders, labels and clocks: each fails before it spoils a figure, in silence never.
+"""Bad models, loaders and labels: each fails before it spoils a figure, in silence never.
 
 What torch or Python refuses by itself fails in its own words; the errors of ours are asserted by
 the word that names the trouble.
 """
 
 import itertools
-import re
 
 import numpy as np
 import pytest
@@ -15,9 +14,7 @@ from torch import nn
 
 from helpers import bench_latency
 from helpers.bench_latency import benchmark_latency
-from helpers.clocks import WAITS_INSIDE, NotQueueableError
 from helpers.models.accuracy import measure_accuracy
-from helpers.validation import judge
 
 CPU = torch.device("cpu")
 ONE = [torch.zeros(1, 3, 8, 8)]
@@ -172,38 +169,6 @@ SCORES = {
 def test_accuracy_is_never_counted_from_nonsense(model, labels):
     with pytest.raises(ValueError, match=r"logits|labels|NaN"):
         measure_accuracy(model, [(torch.eye(10)[:4], labels)], CPU)
-
-
-# --- a GPU clock that cannot be had is said, and none stands in for it unseen
-
-
-class NoClock:
-    def __init__(self, device):
-        raise RuntimeError("torch 2.8 cannot compile CUDA kernels: install torch >= 2.9")
-
-
-class WaitsInside:
-    batch = 0
-
-    def __init__(self, device):
-        pass
-
-    def adapt(self, call, inputs):
-        raise NotQueueableError(WAITS_INSIDE, "it waits for the GPU inside: remove the wait")
-
-
-@pytest.mark.parametrize("clock", [NoClock, WaitsInside])
-def test_why_there_is_no_gpu_clock(monkeypatch, clock):
-    monkeypatch.setattr(bench_latency, "GpuClock", clock)
-    with bench_latency.prepared(TinyNet(), ONE, 5) as bench:
-        bench._start_gpu_clock()
-        measuring = bench.new_run(20)
-        measuring.measure_block()
-        run = measuring.result()
-    assert run.gpu is None
-    assert re.search("install torch|remove the wait", run.no_gpu_clock_why)
-    with pytest.raises(RuntimeError, match=r"install torch|remove the wait"):
-        judge([run, run], clock="gpu")
 
 
 # --- on a GPU
