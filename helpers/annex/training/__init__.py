@@ -138,12 +138,9 @@ def _check_trainable(network: nn.Module, batch: int, device, labels: np.ndarray)
     before = copy.deepcopy(network.state_dict())
     told, wanted = try_forward(network, (batch, 3, 32, 32), device, True), int(labels.max()) + 1
     if told < wanted:
-        raise ModelNameError(
-            f"the model tells {told} classes apart, the labels are of {wanted}: give it {wanted} "
-            "outputs to train it"
-        )
+        raise ModelNameError(f"the model tells {told} classes apart, the labels are of {wanted}")
     if not any(parameter.requires_grad for parameter in network.parameters()):
-        raise ModelNameError("the model has no weights that could be trained: leave train_epochs=0")
+        raise ModelNameError("the model has no weights that could be trained")
     network.load_state_dict(before)  # batch-norms have averaged over the trial
 
 
@@ -151,14 +148,8 @@ def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     parameters = list(network.parameters())
     decayed = {"params": [p for p in parameters if p.ndim > 1]}
     others = {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0}
-    return torch.optim.SGD(
-        [decayed, others],
-        lr=recipe.peak_rate,  # set anew before each step
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        nesterov=True,
-        fused=parameters[0].is_cuda,
-    )
+    how = {"lr": recipe.peak_rate, "momentum": recipe.momentum, "weight_decay": recipe.weight_decay}
+    return torch.optim.SGD([decayed, others], **how, nesterov=True, fused=parameters[0].is_cuda)
 
 
 def _train(network, images, labels, recipe: Recipe, epochs: int, seed: int) -> dict:

@@ -163,10 +163,9 @@ def no_recompilation() -> Iterator[dict[str, int]]:
 
 def _check_outputs(outputs, again, expected, allowed: float) -> float:
     """Compare a variant's logits with the reference's; returns the drift."""
-    found, wanted = ((tuple(y.shape), y.dtype, y.device) for y in (outputs[0], expected[0]))
+    found, wanted = (f"{tuple(y.shape)} {y.dtype} {y.device}" for y in (outputs[0], expected[0]))
     if found != wanted:
-        told = (" ".join(map(str, form)) for form in (found, wanted))
-        raise VariantFailed("wrong_form", **dict(zip(("found", "expected"), told, strict=True)))
+        raise VariantFailed("wrong_form", found=found, expected=wanted)
     if not all(torch.isfinite(y).all() for y in outputs):
         raise VariantFailed("not_finite")
     # Each output must be nearest to its own image's reference: an output that does not follow its

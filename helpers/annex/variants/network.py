@@ -35,11 +35,6 @@ def fold_batch_norm(network: nn.Module, example: torch.Tensor) -> nn.Module:
     """Fold each batch-norm that follows a convolution or a linear layer into its weights."""
     if not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules()):
         raise VariantFailed("nothing_to_change", part="fused")
-    return folded(network)
-
-
-def folded(network: nn.Module) -> fx.GraphModule:
-    """`network` traced, its batch-norms, if any, folded."""
     return fuse(network, inplace=True)
 
 
@@ -77,11 +72,9 @@ def _crop(conv: nn.Conv2d, seen: torch.Size, made: torch.Size) -> None:
     kept, padding = [], []
     for axis in range(2):
         stride, pad, step = conv.stride[axis], conv.padding[axis], conv.dilation[axis]
-        used = [
-            tap
-            for tap in range(conv.kernel_size[axis])
-            if any(0 <= o * stride - pad + tap * step < seen[axis] for o in range(made[axis]))
-        ]
+        starts = [output * stride - pad for output in range(made[axis])]
+        taps = range(conv.kernel_size[axis])
+        used = [t for t in taps if any(0 <= s + t * step < seen[axis] for s in starts)]
         first, last = used[0], used[-1]
         pad -= first * step
         size = (seen[axis] + 2 * pad - step * (last - first) - 1) // stride + 1
@@ -167,7 +160,7 @@ def fuse_epilogues(network: nn.Module, example: torch.Tensor) -> nn.Module:
     cuDNN's fused operations (ConvBiasAct) save a kernel's launch and a round trip through memory
     for each; PyTorch offers them as `cudnn_convolution_relu` and `cudnn_convolution_add_relu`.
     """
-    traced = folded(network)
+    traced = fuse(network, inplace=True)
     modules = dict(traced.named_modules())
     for relu in list(traced.graph.nodes):
         if not is_call(relu, RELUS, nn.ReLU, modules):

@@ -2,15 +2,9 @@
 
 import torch
 from torch import fx, nn
+from torch.fx.experimental.optimization import fuse
 
-from helpers.annex.variants.network import (
-    ADDITIONS,
-    ConvEpilogue,
-    add_module,
-    folded,
-    is_call,
-    lone_conv,
-)
+from helpers.annex.variants.network import ADDITIONS, ConvEpilogue, add_module, is_call, lone_conv
 from helpers.annex.variants.refusal import VariantFailed
 
 
@@ -53,7 +47,7 @@ def overlap_shortcuts(network: nn.Module, example: torch.Tensor) -> nn.Module:
     added to what that makes of it. One whose input is overwritten in place stays where it is.
     """
     already = any(isinstance(module, ConvEpilogue) for module in network.modules())
-    traced = network if already else folded(network)
+    traced = network if already else fuse(network, inplace=True)
     modules = dict(traced.named_modules())
     shortcuts = [node for node in traced.graph.nodes if _is_shortcut(node, modules)]
     unchanged = _Unchanged(traced, garbage_collect_values=False).by(example) if shortcuts else set()

@@ -51,8 +51,8 @@ def _refusal(variant: Variant, device: torch.device) -> Refusal | None:
     if device.type == "cuda" and variant.precision in ("tf32", "bf16"):
         major, minor = torch.cuda.get_device_capability(device)
         if major < 8:
-            needed = {"precision": variant.precision, "needed": "8.0", "found": f"{major}.{minor}"}
-            return Refusal("needs_capability", needed)
+            told = {"precision": variant.precision, "needed": "8.0", "found": f"{major}.{minor}"}
+            return Refusal("needs_capability", told)
     if any(PARTS[p].kind == "compiler" for p in parts):
         check = check_compile_once(device)
         if not check.usable:
