@@ -1,7 +1,7 @@
 """What a session found, read back from its folder.
 
 python -m helpers.after.report SESSION            prints it
-python -m helpers.after.report html SESSION       writes report.html there: one file, code folded
+python -m helpers.after.report html SESSION       writes report.html there: one file, without code
 python -m helpers.after.report markdown SESSION   writes report.md there: for an issue or a wiki
 """
 
@@ -45,13 +45,11 @@ def write_report(session: StoredSession, form: str) -> Path:
     ResultsError
         For "html", there is no executed notebook in the folder; or it cannot be written to.
     """
-    if form == "html":  # nbconvert takes seconds to import, and torch as long for the Markdown
-        from helpers.after.report.html import session_html
-
-        return write_file(session.folder / "report.html", session_html(session).encode())
+    from helpers.after.report.html import session_html  # nbconvert takes seconds to import
     from helpers.after.report.markdown import session_markdown
 
-    return write_file(session.folder / "report.md", session_markdown(session).encode())
+    name, write = {"html": ("report.html", session_html), "markdown": ("report.md", session_markdown)}[form]
+    return write_file(session.folder / name, write(session).encode())
 
 
 def main() -> None:
