@@ -103,7 +103,7 @@ def figures(rng, variants, processes, between):
 @pytest.mark.parametrize(("variants", "processes"), [(1, 3), (1, 8), (4, 6)])
 def test_equal_sessions_seldom_seem_to_differ(variants, processes):
     """At most 5 % of the pairs of equal sessions hold a false alarm, in any of their figures."""
-    rng, pairs = np.random.default_rng(variants + processes), 500
+    rng, pairs = np.random.default_rng(variants + processes), 1500
     alarms = sum(
         any(
             change.verdict != SAME

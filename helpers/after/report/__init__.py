@@ -19,22 +19,19 @@ SHOWN += ["flags"]
 
 def session_text(session: StoredSession) -> str:
     """The verdict, headline first, where the files are, and last the table of runs."""
-    table = session.rows[SHOWN]
     text = "\n".join(
         [
             *session.sentences,
-            "",
-            f"Fichiers dans {session.folder} : {', '.join(session.files)}",
+            f"\nFichiers dans {session.folder} : {', '.join(session.files)}",
             f"CSV publié : {session.folder.parent / PUBLISHED}",
-            "",
-            f"Session {session.name}, jeu de données {session.dataset}, latences en ms",
-            table.to_string(index=False, float_format="%.4f", decimal=",", na_rep="-"),
+            f"\nSession {session.name}, jeu de données {session.dataset}, latences en ms",
+            session.rows[SHOWN].to_string(
+                index=False, float_format="%.4f", decimal=",", na_rep="-"
+            ),
         ]
     )
     # A terminal obeys control characters, and these texts may come from anywhere.
-    return "".join(
-        c if c == "\n" or c.isprintable() or c == "\N{NO-BREAK SPACE}" else "?" for c in text
-    )
+    return "".join(c if c in "\n\N{NO-BREAK SPACE}" or c.isprintable() else "?" for c in text)
 
 
 def write_report(session: StoredSession, form: str) -> Path:
@@ -48,8 +45,9 @@ def write_report(session: StoredSession, form: str) -> Path:
     from helpers.after.report.html import session_html  # nbconvert takes seconds to import
     from helpers.after.report.markdown import session_markdown
 
-    name, write = {"html": ("report.html", session_html), "markdown": ("report.md", session_markdown)}[form]
-    return write_file(session.folder / name, write(session).encode())
+    if form == "html":
+        return write_file(session.folder / "report.html", session_html(session).encode())
+    return write_file(session.folder / "report.md", session_markdown(session).encode())
 
 
 def main() -> None:

@@ -27,10 +27,10 @@ def session_markdown(session: StoredSession) -> str:
         f"**{headline}**",
         "\n".join(f"- {sentence}" for sentence in sentences),
         f"Latences en ms. Jeu de données : **{DATASETS[session.dataset]}**.",
-        markdown_table(pd.DataFrame(map(_run, session.validation_rows.to_dict("records")))),
+        _table(pd.DataFrame(map(_run, session.validation_rows.to_dict("records")))),
         *(["**Variantes, mesurées à tour de rôle**", variants] if variants.strip() else []),
         "**Conditions fixes**",
-        markdown_table(pd.DataFrame(_conditions(session).items(), columns=["Condition", "Valeur"])),
+        _table(pd.DataFrame(_conditions(session).items(), columns=["Condition", "Valeur"])),
         f"**Fichiers de la session** : {', '.join(files)}",
     ]
     return "\n\n".join(part.strip() for part in parts) + "\n"
@@ -38,8 +38,12 @@ def session_markdown(session: StoredSession) -> str:
 
 def harmless(text: str) -> str:
     """Markdown with its tables and lists, without links, images, code or HTML."""
-    live = r"\\(\W)|[`\[\]\x00-\x09\x0b-\x1f]|<(?=\S)"
+    live = r"\\(\W)|:(?=//)|[`\[\]\x00-\x09\x0b-\x1f]|<(?=\S)"
     return re.sub(live, lambda found: f"&#{ord(found[1] or found[0])};", text)
+
+
+def _table(frame: pd.DataFrame) -> str:
+    return harmless(markdown_table(frame))
 
 
 def _run(row: dict) -> dict[str, str]:
