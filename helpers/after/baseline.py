@@ -14,6 +14,7 @@ from scipy.stats import norm
 
 from helpers import stats
 from helpers.display.french import number, percent
+from helpers.display.words import CLOCK_NAMES
 from helpers.results import ResultsError, StoredSession, read_session
 from helpers.results.files import read_file
 
@@ -216,15 +217,14 @@ def enforce_baseline(
 
 def baseline_sentences(comparison: BaselineComparison) -> list[str]:
     """What is said of the comparison, in French; the only French of this module."""
-    clocks = {"gpu": "horloge GPU", "host": "horloge hôte"}
     schedules = {"consecutive": "runs consécutifs", "randomised": "à tour de rôle"}
     verdicts = {FASTER: "plus rapide que", SLOWER: "plus lent que"}
     told = []
     for c in comparison.changes:
         figure = f"rapport à {REFERENCE}, " if c.to_reference else ""
         told.append(
-            f"{c.variant} ({schedules.get(c.schedule, c.schedule)}), {figure}{clocks[c.clock]} : "
-            f"{verdicts.get(c.verdict, 'pas de différence détectée avec')} `{comparison.baseline}`,"
+            f"{c.variant} ({schedules.get(c.schedule, c.schedule)}), {figure}"
+            f"{CLOCK_NAMES[c.clock]} : {verdicts.get(c.verdict, 'pas de différence détectée avec')} `{comparison.baseline}`,"
             f" × {number(c.ratio)} ({number(c.low)} – {number(c.high)}), "
             f"{c.processes[0]} processus contre {c.processes[1]}."
         )

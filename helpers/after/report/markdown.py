@@ -11,10 +11,10 @@ import pandas as pd
 
 from helpers.display.french import number, percent
 from helpers.display.tables import markdown_table
+from helpers.display.words import CLOCK_NAMES, FLAG_LABELS
 from helpers.results import StoredSession
 
 DATASETS = {"cifar10": "CIFAR-10", "synthetic": "synthétique (dessiné, pas CIFAR-10)"}
-CLOCKS = {"gpu": "GPU", "host": "hôte"}
 
 
 def session_markdown(session: StoredSession) -> str:
@@ -47,11 +47,12 @@ def _table(frame: pd.DataFrame) -> str:
 
 
 def _run(row: dict) -> dict[str, str]:
+    codes = filter(None, row["flags"].split(";"))
     bounds = [row["lat_p95_low"], row["lat_p95_high"]]
     interval = "non estimable" if any(map(math.isnan, bounds)) else " – ".join(map(number, bounds))
     return {
         "Run": str(row["run"]),
-        "Horloge": CLOCKS[row["clock"]],
+        "Horloge": CLOCK_NAMES[row["clock"]],
         "Moyenne": number(row["lat_mean"]),
         "p50": number(row["lat_p50"]),
         "p95": number(row["lat_p95"]),
@@ -60,7 +61,7 @@ def _run(row: dict) -> dict[str, str]:
         "p95 hôte": _or_dash(row["host_p95"], number),
         "p95 GPU": _or_dash(row["gpu_p95"], number),
         "Exactitude": _or_dash(row["accuracy"], lambda value: percent(value, 4)),
-        "Signalements": row["flags"].replace(";", ", ") or "aucun",
+        "Signalements": ", ".join(FLAG_LABELS.get(code, code) for code in codes) or "aucun",
     }
 
 
