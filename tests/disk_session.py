@@ -47,7 +47,7 @@ def write_session(
     `files`: more JSON files, by stem.
     """
     folder = Path(results) / name
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     rows = pd.DataFrame([row for row, _ in runs]).assign(session=name)
     rows.to_csv(folder / "results.csv", index=False)
     for number, (_, samples) in enumerate(runs, start=1):
