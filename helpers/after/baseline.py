@@ -25,10 +25,8 @@ CONFIDENCE = 0.95  # of all changes of a comparison together (Bonferroni)
 # machine cannot show. Two H100 sittings (benchmarks/repeatability): a rough figure, to be replaced
 # by what is measured once both sessions hold several GPUs. It cancels in a ratio to fp32.
 OTHER_MACHINE_SD = 0.025
-SAME_BUT_MODEL = ("gpu_name", "torch_version", "cuda_version")
-SAME_IN_A_SESSION = (*SAME_BUT_MODEL, "model")  # which older sessions did not write down
-SAME_IN_A_VARIANT = ("precision", "batch_size", "input_shape", "device_type")
-ENTRY, WHOLE = ["variant", "schedule"], ("", "")
+SAME_IN_BOTH = ("gpu_name", "torch_version", "cuda_version", "model")
+SAME_IN_BOTH += ("precision", "batch_size", "input_shape", "device_type")
 FASTER, SLOWER, SAME = "faster", "slower", "same"
 PROCESSES = "processes"
 
@@ -64,10 +62,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Mismatch:
-    """Why an entry (WHOLE: the session) is not compared: what each session has for a condition.
-
-    `what`: a column of the results, "model" or PROCESSES.
-    """
+    """Why an entry (variant, schedule) is not compared: what each session has for a condition."""
 
     entry: tuple[str, str]
     what: str
@@ -97,7 +92,8 @@ def check_baseline(folder: str | Path) -> None:
             hint = f", did you mean '{RESULTS / folder}'?" if (RESULTS / folder).is_dir() else ""
             raise ResultsError(f"there is no such folder{hint}")
         session = read_session(folder)
-        for index in _rows(session).index:
+        _entries(session)
+        for index in session.rows.index:
             session.samples(index)
     except (ResultsError, ValueError, TypeError, KeyError) as error:  # the others: of runs.json
         raise BaselineError(f"baseline='{folder}': {error}; give a complete session") from None
@@ -107,13 +103,13 @@ def compare_baseline(folder: str | Path, baseline: str | Path) -> BaselineCompar
     """Compare two complete sessions; BaselineError as from `check_baseline`."""
     check_baseline(baseline)
     now, before = read_session(folder), read_session(Path(baseline).expanduser())
-    mismatches = _mismatches(_rows(now), _rows(before))
-    left_out = {one.entry for one in mismatches}
+    ours, theirs = _entries(now), _entries(before)
+    found = {entry: _mismatches(entry, own, theirs.get(entry)) for entry, own in ours.items()}
+    figures = [_figures({e: rows[e] for e in found if not found[e]}) for rows in (ours, theirs)]
     uuids = [(session.environment["gpu"] or {}).get("uuid") for session in (now, before)]
     same_gpu = uuids[0] is not None and uuids[0] == uuids[1]
-    ours = {k: own for k, own in _figures(_rows(now)).items() if not left_out & {k[:2], WHOLE}}
-    changes = changes_of(ours, _figures(_rows(before)), same_gpu)
-    return BaselineComparison(now.name, before.name, same_gpu, changes, tuple(mismatches))
+    told = (now.name, before.name, same_gpu, changes_of(*figures, same_gpu))
+    return BaselineComparison(*told, tuple(one for own in found.values() for one in own))
 
 
 def changes_of(now: dict, before: dict, same_gpu: bool) -> tuple[Change, ...]:
@@ -131,8 +127,8 @@ def changes_of(now: dict, before: dict, same_gpu: bool) -> tuple[Change, ...]:
     return tuple(changes)
 
 
-def _rows(session: StoredSession) -> pd.DataFrame:
-    """The rows of the variants, and of each its `process`: sessions that say of none had one."""
+def _entries(session: StoredSession) -> dict[tuple[str, str], pd.DataFrame]:
+    """Rows by variant and schedule, with their `process`: sessions that say of none had one."""
     given, rows, path = session.parameters, session.rows, session.folder / "runs.json"
     own = {"randomised": "compare_processes" in given}
     own["consecutive"] = given.get("isolation") == "process"
@@ -140,50 +136,40 @@ def _rows(session: StoredSession) -> pd.DataFrame:
         pids = {run["process"]["pid"] for run in json.loads(read_file(path))}
         own["consecutive"] = len(pids) > 1
     rows = rows.assign(
-        process=rows["run"].where(rows["schedule"].map(own).fillna(False).astype(bool), 0),
+        process=rows["run"].where(rows["schedule"].isin([name for name in own if own[name]]), 0),
         device_type=rows["device"].str.partition(":")[0],
         model=given.get("model") or "",
     )
     # The reference again, as in « fp32 (A/A) », judges a session, not two.
-    return rows[~rows["variant"].str.startswith(f"{REFERENCE} (")]
+    rows = rows[~rows["variant"].str.startswith(f"{REFERENCE} (")]
+    return dict(iter(rows.groupby(["variant", "schedule"], sort=False)))
 
 
-def _figures(rows: pd.DataFrame) -> dict[tuple[str, str, str, bool], pd.Series]:
+def _figures(entries: dict) -> dict[tuple[str, str, str, bool], pd.Series]:
     """p95 (ms) by process of each variant and clock, and its ratio to the reference's."""
     figures = {}
-    for (*entry,), own in rows.groupby(ENTRY, sort=False):
+    for entry, rows in entries.items():
         for clock in ("gpu", "host"):
-            p95 = own.groupby("process")[f"{clock}_p95"].median()
+            p95 = rows.groupby("process")[f"{clock}_p95"].median()
             if p95.notna().all():
                 figures[*entry, clock, False] = p95
-    for variant, schedule, clock, _ in list(figures):
-        reference = figures.get((REFERENCE, schedule, clock, False))
+    for (variant, *where, _), p95 in list(figures.items()):
+        reference = figures.get((REFERENCE, *where, False))
         if variant != REFERENCE and reference is not None:
-            ratio = figures[variant, schedule, clock, False] / reference
-            figures[variant, schedule, clock, True] = ratio.dropna()
+            figures[variant, *where, True] = (p95 / reference).dropna()
     return {key: own for key, own in figures.items() if len(own) > 1}
 
 
-def _mismatches(now: pd.DataFrame, before: pd.DataFrame) -> list[Mismatch]:
-    known = SAME_IN_A_SESSION if now["model"].all() and before["model"].all() else SAME_BUT_MODEL
-    if found := _differences(WHOLE, known, now, before):
-        return found
-    for entry, own in now.groupby(ENTRY, sort=False):
-        stored = before[(before[ENTRY] == list(entry)).all(axis=1)]
-        processes = [rows["process"].nunique() for rows in (own, stored)]
-        if min(processes) < 2:  # 0: the variant is not there
-            found.append(Mismatch(entry, PROCESSES, *map(str, processes)))
-        else:
-            found += _differences(entry, SAME_IN_A_VARIANT, own, stored)
-    return found
-
-
-def _differences(entry, names, now: pd.DataFrame, before: pd.DataFrame) -> list[Mismatch]:
-    """The columns that do not hold one and the same value in both sessions."""
+def _mismatches(entry, now: pd.DataFrame, before: pd.DataFrame | None) -> list[Mismatch]:
+    """The conditions that do not have one and the same value in both sessions."""
+    counts = [0 if rows is None else rows["process"].nunique() for rows in (now, before)]
+    if min(counts) < 2:
+        return [Mismatch(entry, PROCESSES, *map(str, counts))]
     found = []
-    for name in names:
+    for name in SAME_IN_BOTH:
         sides = [" / ".join(map(str, rows[name].unique())) for rows in (now, before)]
-        if sides[0] != sides[1] or " / " in sides[0]:
+        unknown = name == "model" and "" in sides  # older sessions did not write it down
+        if not unknown and (sides[0] != sides[1] or " / " in sides[0]):
             found.append(Mismatch(entry, name, *sides))
     return found
 
@@ -219,19 +205,23 @@ def baseline_sentences(comparison: BaselineComparison) -> list[str]:
     """What is said of the comparison, in French; the only French of this module."""
     schedules = {"consecutive": "runs consécutifs", "randomised": "à tour de rôle"}
     verdicts = {FASTER: "plus rapide que", SLOWER: "plus lent que"}
+    verdicts[SAME] = "pas de différence détectée avec"
+
+    def named(variant: str, schedule: str) -> str:
+        return f"{variant} ({schedules.get(schedule, schedule)})"
+
     told = []
     for c in comparison.changes:
         figure = f"rapport à {REFERENCE}, " if c.to_reference else ""
         told.append(
-            f"{c.variant} ({schedules.get(c.schedule, c.schedule)}), {figure}"
-            f"{CLOCK_NAMES[c.clock]} : {verdicts.get(c.verdict, 'pas de différence détectée avec')} `{comparison.baseline}`,"
-            f" × {number(c.ratio)} ({number(c.low)} – {number(c.high)}), "
+            f"{named(c.variant, c.schedule)}, {figure}"
+            f"{CLOCK_NAMES[c.clock]} : {verdicts[c.verdict]} `{comparison.baseline}`, "
+            f"× {number(c.ratio)} ({number(c.low)} – {number(c.high)}), "
             f"{c.processes[0]} processus contre {c.processes[1]}."
         )
     for m in comparison.mismatches:
-        where = "" if m.entry == WHOLE else f"{m.entry[0]} ({schedules.get(*m.entry[1:] * 2)}) : "
         now, before = m.now or "aucun", m.before or "aucun"
-        told.append(f"Non comparable : {where}{m.what} = {now} ici, {before} dans la référence.")
+        told.append(f"Non comparable : {named(*m.entry)} : {m.what} = {now} ici, {before} là-bas.")
     if any(m.what == PROCESSES for m in comparison.mismatches):
         told.append(
             "Un seul processus ne dit rien de ce que liraient les autres : il en faut deux."

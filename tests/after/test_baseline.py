@@ -119,17 +119,17 @@ def test_equal_sessions_seldom_seem_to_differ(variants, processes):
 
 
 MISMATCHES = [
-    ({"gpu_name": "NVIDIA A100"}, "gpu_name = NVIDIA H100 80GB HBM3 ici, NVIDIA A100 dans la réf"),
-    ({"torch_version": "2.9.0"}, "torch_version = 2.11.0+cu130 ici, 2.9.0 dans"),
-    ({"cuda_version": ""}, "cuda_version = 13.0 ici, aucun dans"),
-    ({"precision": "tf32"}, "fp32 (runs consécutifs) : precision = fp32 ici, tf32 dans"),
-    ({"batch_size": 8}, "batch_size = 1 ici, 8 dans"),
-    ({"input_shape": "1x3x64x64"}, "1x3x64x64 dans"),
-    ({"device": "cpu"}, "device_type = cuda ici, cpu dans"),
-    ({"before": {"fp16": (1, 2)}}, "fp32 (runs consécutifs) : processes = 3 ici, 0 dans"),
-    ({"processes": 1}, "processes = 3 ici, 1 dans"),
-    ({"isolation": "none"}, "processes = 3 ici, 1 dans"),
-    ({"model": "resnet18", "ours": {"model": "vgg11"}}, "model = vgg11 ici, resnet18 dans"),
+    ({"gpu_name": "NVIDIA A100"}, "gpu_name = NVIDIA H100 80GB HBM3 ici, NVIDIA A100 là-bas"),
+    ({"torch_version": "2.9.0"}, "torch_version = 2.11.0+cu130 ici, 2.9.0 là-bas"),
+    ({"cuda_version": ""}, "cuda_version = 13.0 ici, aucun là-bas"),
+    ({"precision": "tf32"}, "fp32 (runs consécutifs) : precision = fp32 ici, tf32 là-bas"),
+    ({"batch_size": 8}, "batch_size = 1 ici, 8 là-bas"),
+    ({"input_shape": "1x3x64x64"}, "1x3x64x64 là-bas"),
+    ({"device": "cpu"}, "device_type = cuda ici, cpu là-bas"),
+    ({"before": {"fp16": (1, 2)}}, "fp32 (runs consécutifs) : processes = 3 ici, 0 là-bas"),
+    ({"processes": 1}, "processes = 3 ici, 1 là-bas"),
+    ({"isolation": "none"}, "processes = 3 ici, 1 là-bas"),
+    ({"model": "resnet18", "ours": {"model": "vgg11"}}, "model = vgg11 ici, resnet18 là-bas"),
 ]
 
 

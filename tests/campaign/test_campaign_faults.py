@@ -15,8 +15,7 @@ import yaml
 
 from helpers.after.campaign.merge import FAILURES, TABLE
 from helpers.after.campaign.plan import read_plan
-from helpers.after.campaign.session import NOTEBOOK, ROOT
-from helpers.after.campaign.stored import FACTS
+from helpers.after.campaign.session import FACTS, NOTEBOOK, ROOT
 from tests.campaign.dask_processes import cluster
 from tests.campaign.stand_in import FAILING_SEED, write_notebook
 

@@ -54,19 +54,12 @@ class Project:
             start_new_session=True,
         )
 
-    def made(self, *arguments: str, **environment: str) -> list[str]:
-        """Run make, which must succeed; returns the lines that it prints."""
+    def made(self, *arguments: str, fails: bool = False, **environment: str) -> list[str]:
+        """Run make, which must succeed (or `fails`); returns what it prints, or its errors."""
         process = self.start(*arguments, **environment)
         said, complained = process.communicate(timeout=120)
-        assert process.returncode == 0, complained
-        return said.splitlines()
-
-    def refused(self, *arguments: str, **environment: str) -> str:
-        """Run make, which must fail; returns its errors."""
-        process = self.start(*arguments, **environment)
-        complained = process.communicate(timeout=120)[1]
-        assert process.returncode != 0
-        return complained
+        assert bool(process.returncode) == fails, complained
+        return (complained if fails else said).splitlines()
 
 
 @pytest.fixture
@@ -121,7 +114,7 @@ def test_a_named_session_is_written_where_it_is_named_and_once(
     said = project.made("benchmark", *arguments, **environment)
     assert said[-1] == f"table of runs|{folder}"
     assert (project.folder / folder / "session.json").is_file()
-    assert folder in project.refused("benchmark", *arguments, **environment)
+    assert folder in "".join(project.made("benchmark", *arguments, fails=True, **environment))
 
 
 def test_sessions_of_one_second_have_their_own_names(project):
@@ -141,9 +134,8 @@ TWICE += ["-p model alexnet -y 'results_dir: y'", "-f session.yml"]
 def test_args_may_not_name_the_session(notebook, args):
     """case 6"""
     (notebook.folder / "session.yml").write_text("session: x", encoding="utf-8")
-    complained = notebook.refused("benchmark", f"ARGS={args}")
-    assert "SESSION=" in complained
-    assert "RESULTS=" in complained
+    (complained,) = notebook.made("benchmark", f"ARGS={args}", fails=True)[:1]
+    assert "use SESSION=, RESULTS=" in complained
     assert not list(notebook.folder.glob("results/*"))
 
 
@@ -196,8 +188,8 @@ def test_a_failing_install_names_the_package(tmp_path):
     """issue 15 A, with the real pip."""
     project = Project(tmp_path, "pip.py")
     (project.folder / "requirements.txt").write_text("no-such-package==1.0\n", encoding="utf-8")
-    complained = project.refused("benchmark", PIP_NO_INDEX="1", PIP_FIND_LINKS="")
-    assert "no-such-package==1.0" in complained
+    complained = project.made("benchmark", fails=True, PIP_NO_INDEX="1", PIP_FIND_LINKS="")
+    assert "no-such-package==1.0" in "".join(complained)
     assert not list(project.folder.glob("results/*"))
     assert not (project.folder / ".venv" / "installed").exists()
 
@@ -219,7 +211,7 @@ def test_lab_and_report_take_options_and_folders_with_spaces(project):
     """case 24"""
     said = project.made("lab", "ARGS=--allow-root --notebook-dir='mes cahiers'")
     assert said[-1] == f"--allow-root|--notebook-dir=mes cahiers|{NOTEBOOK}"
-    assert "mes resultats" in project.refused("report", "RESULTS=mes resultats")
+    assert "mes resultats" in "".join(project.made("report", "RESULTS=mes resultats", fails=True))
     for age, session in ((100, "an old one"), (10, "latest")):
         folder = project.folder / "mes resultats" / session
         folder.mkdir(parents=True)

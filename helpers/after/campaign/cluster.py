@@ -52,12 +52,7 @@ def run(task: Task, notebook: str, exclusive_host: bool) -> dict[str, bytes]:
 def connected(scheduler: str | None, plan: Plan, tls: Mapping[str, Path]) -> Iterator[Client]:
     """A client of an existing cluster, or of one on this machine for as long as it is used.
 
-    Raises
-    ------
-    CampaignError
-        No scheduler answers at that address, or the files for TLS are of no use.
-    PlanError
-        The plan asks for what no worker of this machine will ever offer.
+    Raises CampaignError where no scheduler answers, or PlanError from `local_cluster`.
     """
     if scheduler is None:
         with dask.config.set(SETTINGS), local_cluster(plan) as cluster, Client(cluster) as client:
@@ -86,7 +81,8 @@ def connected(scheduler: str | None, plan: Plan, tls: Mapping[str, Path]) -> Ite
 def local_cluster(plan: Plan) -> SpecCluster:
     """One worker per GPU of this machine, pinned to it, or one worker where there is none.
 
-    Worker k offers GPU=1 and GPU<k>=1, so that a plan may ask for a certain one.
+    Worker k offers GPU=1 and GPU<k>=1, so that a plan may ask for a certain one; PlanError where it
+    asks for what no worker will ever offer.
     """
     gpus, security = visible_gpus(), Security.temporary()
     common = {"host": "127.0.0.1", "protocol": "tls://", "security": security}

@@ -5,6 +5,7 @@ ratio of those: what one process reads, the next one does not.
 """
 
 import json
+import math
 
 import matplotlib.style
 import numpy as np
@@ -32,7 +33,7 @@ def compare(rows: pd.DataFrame) -> pd.DataFrame:
     depend on what was measured. Their intervals hold all at once (Bonferroni). Columns: `protocol`
     (from 1), `place` in it (0: the reference), `settings` (what differs within the campaign),
     `clock`, `name`, `p95_ms` (one per session), `shared` (sessions beside another one on the same
-    host), `ratio`, `low`, `high` to the reference, None where there are too few sessions.
+    host), `ratio`, `low`, `high` to the reference, NaN where there are too few sessions.
     """
     table = rows.assign(
         threads=rows["torch_threads"].where(rows["clock"] == "host", 0),
@@ -46,7 +47,7 @@ def compare(rows: pd.DataFrame) -> pd.DataFrame:
         reference = p95_ms[min(p95_ms)]
         confidence = 1 - (1 - CONFIDENCE) / max(1, len(devices) - 1)
         for place, (name, own) in enumerate(p95_ms.items()):
-            interval = (None, None, None)
+            interval = (math.nan,) * 3
             if place and min(len(own), len(reference)) >= MIN_SESSIONS:
                 interval = stats.welch_interval(reference, own, confidence)
             shared = int(devices[name]["host_shared"].first().sum())
@@ -90,7 +91,7 @@ def comparison_table(devices: pd.DataFrame) -> pd.DataFrame:
 
 
 def _verdict(device) -> str:
-    if device.ratio is None:
+    if np.isnan(device.ratio):
         return {0: "référence"}.get(device.place, f"moins de {MIN_SESSIONS} sessions de chaque")
     told = "pas de différence montrée"
     if not device.low <= 1 <= device.high:

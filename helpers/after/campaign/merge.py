@@ -28,12 +28,8 @@ TABLE, FAILURES = "campaign.csv", "failures.json"
 def land(campaign: Path, task: Task, files: Mapping[str, bytes]) -> Path:
     """Bring a session's files in: all of them, checked, synced to the disk, or none.
 
-    Raises
-    ------
-    SessionError
-        They are no complete session of this task.
-    ResultsError, OSError
-        They cannot be written.
+    Raises SessionError where they are no complete session of this task, ResultsError where they
+    cannot be written.
     """
     final = campaign / task.session
     temporary = campaign / f".{task.session}.{secrets.token_hex(4)}.tmp"

@@ -124,13 +124,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def read_plan(path: str | Path, notebook: str = NOTEBOOK) -> Plan:
-    """Read and check a plan.
-
-    Raises
-    ------
-    PlanError
-        The file cannot be read, or an entry is wrong; nothing has been started.
-    """
+    """Read and check a plan; PlanError where the file cannot be read, or an entry is wrong."""
     path = Path(path)
     try:
         if not path.is_file() or path.stat().st_size > MOST_BYTES:

@@ -25,8 +25,6 @@ from helpers.after.campaign.plan import Plan, PlanError, read_plan
 from helpers.after.campaign.session import NOTEBOOK, first_lines
 from helpers.results import ResultsError
 
-__all__ = ["CampaignError", "Outcome", "PlanError", "run_campaign"]
-
 RETRIES = 1  # of a session that failed; those of a worker that died are Dask's allowed-failures
 
 
@@ -54,13 +52,8 @@ def run_campaign(
 ) -> Outcome:
     """Measure what the plan asks for and is not there yet.
 
-    Parameters
-    ----------
-    scheduler
-        Address of a Dask scheduler, such as "tls://host:8786"; by default a cluster on this
-        machine, one worker per GPU, or one where there is none.
-    tls
-        Paths of "ca_file", "cert" and "key", for a tls:// address.
+    On the cluster of `scheduler` ("tls://host:8786", with the `tls` paths "ca_file", "cert" and
+    "key"), by default on one of this machine: a worker per GPU, or one where there is none.
 
     Raises
     ------
@@ -68,7 +61,7 @@ def run_campaign(
         The plan is wrong; nothing was started.
     CampaignError
         The scheduler cannot be reached, or was lost.
-    ResultsError, OSError, filelock.Timeout
+    ResultsError, filelock.Timeout
         The results cannot be written, or another process runs the same campaign.
     """
     plan = read_plan(plan_file, notebook)

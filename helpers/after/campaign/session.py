@@ -85,11 +85,8 @@ def machine() -> str:
 def measure(task: Task, notebook: str, scratch: Path) -> dict[str, bytes]:
     """Execute the notebook in `scratch` and return the session's folder, file by file.
 
-    Raises
-    ------
-    SessionError
-        The project on this machine is another one than the plan's, more than one GPU is visible,
-        the notebook failed, or it left no complete session.
+    Raises SessionError where this machine has another project than the plan's or shows several
+    GPUs, and where the notebook failed or left no complete session.
     """
     gpus, folder, name = visible_gpus(), scratch / task.session, Path(notebook).name
     try:
@@ -125,10 +122,7 @@ def measure(task: Task, notebook: str, scratch: Path) -> dict[str, bytes]:
 def read_finished(folder: Path, task: Task) -> list[dict[str, Any]]:
     """The rows of a session, each with who measured it, where and with what before its own columns.
 
-    Raises
-    ------
-    SessionError
-        The folder holds no complete session of this task: damaged, without a run, other code, …
+    Raises SessionError where the folder holds no complete session of this task.
     """
     try:
         facts = json.loads(read_file(folder / FACTS, MOST_FACTS))

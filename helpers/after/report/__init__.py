@@ -35,13 +35,7 @@ def session_text(session: StoredSession) -> str:
 
 
 def write_report(session: StoredSession, form: str) -> Path:
-    """Write report.html or report.md into the session's folder; returns its path.
-
-    Raises
-    ------
-    ResultsError
-        For "html", there is no executed notebook in the folder; or it cannot be written to.
-    """
+    """Write report.html or report.md into the session's folder; returns its path."""
     from helpers.after.report.html import session_html  # nbconvert takes seconds to import
     from helpers.after.report.markdown import session_markdown
 

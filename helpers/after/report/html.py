@@ -40,13 +40,7 @@ PAGE = Template("""<!doctype html>
 
 
 def session_html(session: StoredSession) -> str:
-    """Render the summary of the session, then its executed notebook.
-
-    Raises
-    ------
-    ResultsError
-        There is not one executed notebook in the session's folder.
-    """
+    """Render the session's summary, then its one executed notebook (ResultsError without it)."""
     found = sorted(session.folder.glob("*.ipynb"))
     if len(found) != 1:
         raise ResultsError(
