@@ -23,12 +23,14 @@ def task_of(name, **changes) -> Task:
     return Task(session=name, **values | changes)
 
 
-def files_of(tmp_path, name, task=None, machine=ON_A_CPU, levels=(1.31, 1.32), row=None, **facts):
+def files_of(
+    tmp_path, name, task=None, machine=ON_A_CPU, levels=(1.31, 1.32), row=None, facts=None
+):
     """A session's files, as a worker sends them."""
     folder = session(tmp_path / "worker", name, levels, machine, **(row or {}))
     told = {"host": "node1", "machine": "boot1", "visible_gpus": []}
     told |= {"started_s": 0.0, "finished_s": 60.0}
-    content = asdict(task_of(name, **(task or {}))) | told | facts
+    content = asdict(task_of(name, **(task or {}))) | told | (facts or {})
     (folder / FACTS).write_text(json.dumps(content))
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -94,10 +96,8 @@ def test_host_shared_is_told_of_sessions_that_overlap_on_one_machine(tmp_path, c
         "elsewhere": ("b", 0.0, 100.0),
     }
     for name, (machine, start, end) in times.items():
-        facts = {"started_s": start, "finished_s": end}
-        told = files_of(tmp_path, name, **facts)
-        told[FACTS] = told[FACTS].replace(b"boot1", machine.encode())
-        land(campaign, task_of(name), told)
+        facts = {"machine": machine, "started_s": start, "finished_s": end}
+        land(campaign, task_of(name), files_of(tmp_path, name, facts=facts))
     rows, _ = merged(campaign, map(task_of, times))
     assert set(rows["session"][rows["host_shared"]]) == {"long", "inside", "later"}
 
@@ -142,7 +142,7 @@ def test_attack_A10_a_session_of_other_code_or_another_plan_is_not_finished(
 @pytest.mark.parametrize("name", ["=cmd|' /C calc'!A0", "@x", r"$\frac{$", "x" * 30_000, "$"])
 def test_attack_A12_no_name_of_a_device_is_a_formula(tmp_path, campaign, name):
     machine = MACHINE | {"gpu": {"name": "GPU", "uuid": "=x"}, "git": {"commit": "=x"}}
-    files = files_of(tmp_path, "s1", machine=machine, row={"gpu_name": name}, host=name)
+    files = files_of(tmp_path, "s1", machine=machine, row={"gpu_name": name}, facts={"host": name})
     land(campaign, task_of("s1"), files)
     rows, _ = merged(campaign, [task_of("s1")])
     write_tables(campaign, rows, {"s9": "\ud800"})

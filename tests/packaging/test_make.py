@@ -120,9 +120,7 @@ def test_a_named_session_is_written_where_it_is_named_and_once(
 def test_sessions_of_one_second_have_their_own_names(project):
     """case 21"""
     project.made("benchmark")
-    for process in [project.start("benchmark") for _ in range(4)]:
-        process.communicate()
-        assert process.returncode == 0
+    assert not any(p.wait() for p in [project.start("benchmark") for _ in range(4)])
     assert len(list(project.folder.glob("results/*"))) == 5
 
 
@@ -182,16 +180,6 @@ def test_an_interrupted_install_is_made_again(project, moment, number):
     assert any(line.startswith("pip install") for line in project.made("benchmark"))
     assert len(list(project.folder.glob(".venv/made-*"))) == 1  # nothing of the first is left
     assert not any(line.startswith("pip install") for line in project.made("benchmark"))
-
-
-def test_a_failing_install_names_the_package(tmp_path):
-    """issue 15 A, with the real pip."""
-    project = Project(tmp_path, "pip.py")
-    (project.folder / "requirements.txt").write_text("no-such-package==1.0\n", encoding="utf-8")
-    complained = project.made("benchmark", fails=True, PIP_NO_INDEX="1", PIP_FIND_LINKS="")
-    assert "no-such-package==1.0" in "".join(complained)
-    assert not list(project.folder.glob("results/*"))
-    assert not (project.folder / ".venv" / "installed").exists()
 
 
 def test_the_environment_follows_its_lists_and_its_python(project):
