@@ -12,7 +12,7 @@ from helpers.clocks.checks import move_inputs
 from helpers.clocks.profiling import ForwardProfile, contradicted
 from helpers.environment.facts import first_line
 from helpers.parameters import Parameters
-from helpers.progress import track
+from helpers.environment.progress import track
 from helpers.stats import further_interval, spread
 from helpers.validation.causes import Cause, find_causes
 from helpers.validation.interference import GPU_RULES, RunTags, tags
