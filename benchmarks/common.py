@@ -1,8 +1,9 @@
-"""What the scripts share: random inputs, fresh processes, the machine's record, files kept whole."""
+"""What the scripts share: inputs, fresh processes, the machine's record, files kept whole."""
 
 import json
 import multiprocessing
 import os
+import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -36,7 +37,8 @@ def forked(function: Callable, *arguments: Any) -> Any:
     can_fork = "forkserver" in multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if can_fork else "spawn")
     if can_fork:
-        context.set_forkserver_preload(HEAVY)
+        script = getattr(sys.modules["__main__"].__spec__, "name", "")
+        context.set_forkserver_preload([*HEAVY, *[script] * script.startswith("benchmarks.")])
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(function, *arguments).result()
 

@@ -2,8 +2,8 @@
 
     python -m benchmarks.comparison.sittings FOLDER --sittings 2 --processes 6
 
-FOLDER, one per machine, gets sitting_1.json and so on, written after each process; called again, it
-goes on. Every process's ratios are kept, and those of its rounds; `benchmarks.comparison.agree` reads
+FOLDER, one per machine, gets sitting_1.json and so on, written after each process; called again,
+it goes on. The ratios of every process and round are kept; `benchmarks.comparison.agree` reads
 them. The variants are not guarded here: the notebook's annex does that.
 """
 
@@ -28,11 +28,13 @@ NAMES = ("fp32", "tf32", "fp16", "cudagraph", "fp16+channels_last+cudagraph", "c
 def medians(run: Run, clock: str) -> np.ndarray:
     """Median of each round's block, (rounds,) ms."""
     samples = getattr(run, clock).samples_ms
-    return np.array([np.median(samples[i : i + run.block]) for i in range(0, len(samples), run.block)])
+    return np.array(
+        [np.median(samples[i : i + run.block]) for i in range(0, len(samples), run.block)]
+    )
 
 
 def told(given: Contribution, seconds: float) -> dict:
-    """What is kept of a process: by clock and entry, its ratio, those of its rounds, its p95 in ms."""
+    """What is kept of a process, by clock and entry: its ratio, its rounds' ratios, its p95 (ms)."""
     kept = {"seconds": seconds, "failed": given.failed, "ratio": {}, "rounds": {}, "p95_ms": {}}
     reference = given.runs[REFERENCE]
     for clock in CLOCKS:

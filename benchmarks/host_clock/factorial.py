@@ -37,7 +37,7 @@ LIMIT, TRIPLE = 0.10, 3
 def siblings(core: int) -> frozenset[int]:
     """Logical CPUs of the same physical core, itself among them."""
     file = Path(f"/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list")
-    ends = [part.split("-") for part in file.read_text().strip().split(",")]
+    ends = [part.split("-") for part in file.read_text(encoding="utf8").strip().split(",")]
     return frozenset(cpu for pair in ends for cpu in range(int(pair[0]), int(pair[-1]) + 1))
 
 

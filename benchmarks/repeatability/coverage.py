@@ -43,7 +43,9 @@ def rows(files: Iterable[Path]) -> list[dict]:
     for file in files:
         record = load(file)
         for clock in CLOCKS:
-            sessions = [[r[clock]["p95"] for r in s["runs"] if r[clock]] for s in record["sessions"]]
+            sessions = [
+                [r[clock]["p95"] for r in s["runs"] if r[clock]] for s in record["sessions"]
+            ]
             if len(sessions) < 2 or min(map(len, sessions)) < 3:
                 continue
             levels = np.array([level(one) for one in sessions])

@@ -3,8 +3,8 @@
     python -m benchmarks.repeatability.sessions FOLDER --sessions 12 --runs 3
     python -m benchmarks.repeatability.sessions FOLDER --sessions 6 --runs 8
 
-FOLDER, one per machine, gets sessions_of_3.json and so on, written after each session; called again,
-it goes on. Every process's own figures are kept; `benchmarks.repeatability.coverage` reads them.
+FOLDER, one per machine, gets sessions_of_3.json and so on, written after each session; called
+again, it goes on. Every process's figures are kept; `benchmarks.repeatability.coverage` reads them.
 """
 
 import argparse
