@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from scipy.stats import binomtest
 
-from helpers.environment import choose_device, collect_environment
+from helpers import environment
 
 HEAVY = ["helpers.models", "helpers.bench_latency", "helpers.environment"]  # none touches CUDA
 
@@ -25,7 +25,7 @@ def random_batches(count: int = 8) -> list[torch.Tensor]:
 
 def machine_facts() -> dict:
     """The record of the machine and the software."""
-    return collect_environment(choose_device("auto"))
+    return environment.look().facts
 
 
 def forked(function: Callable, *arguments: Any) -> Any:
@@ -57,9 +57,7 @@ def load(file: Path) -> Any:
     return json.loads(file.read_text(encoding="utf8"))
 
 
-def share(hits: int, tried: int) -> str:
+def share(hits: int, tried: int, of: str = "of") -> str:
     """« 5 of 8 (24–91 %) », with the 95 % interval of Clopper and Pearson."""
-    if not tried:
-        return "0 of 0"
-    low, high = binomtest(hits, tried).proportion_ci(0.95, "exact")
-    return f"{hits} of {tried} ({100 * low:.0f}–{100 * high:.0f} %)"
+    low, high = binomtest(hits, tried).proportion_ci(0.95, "exact") if tried else (0, 1)
+    return f"{hits} {of} {tried} ({100 * low:.0f}–{100 * high:.0f} %)"
