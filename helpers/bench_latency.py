@@ -10,9 +10,7 @@ import torch
 from helpers.clocks import GpuClock, NotQueueableError, host_latencies
 from helpers.clocks.checks import (
     DISTINCT_INPUTS,
-    ModelError,
     check_count,
-    check_device,
     check_output,
     check_repeats,
     check_unchanged,
@@ -31,7 +29,6 @@ __all__ = [
     "DISTINCT_INPUTS",
     "Bench",
     "Measuring",
-    "ModelError",
     "Run",
     "benchmark_latency",
     "move_inputs",
@@ -131,10 +128,10 @@ def benchmark_latency(
     Raises
     ------
     ValueError
-        No batch, unequal batches, too few iterations, unknown precision, a model elsewhere than
-        on `device`, that changes its inputs, or whose output is no finite tensor of one shape.
-    ModelError
-        The model raised; the message says what, in which phase and iteration.
+        No batch, unequal batches, too few iterations, a model that changes its inputs, or whose
+        output is no finite tensor of one shape.
+    Exception
+        Whatever the model raises, with a note of the phase and the iteration.
     """
     settings = {"device": device, "precision": precision, "clock": clock}
     with prepared(model, dataloader, warmup_iters, **settings) as bench:
@@ -159,7 +156,6 @@ def prepared(
     """Everything that comes before the first sample; yields a warm `Bench`, restores on exit."""
     check_count("warmup_iters", warmup_iters)
     device = torch.device(device) if device is not None else device_of(model)
-    check_device(model, device)
     inputs = move_inputs(dataloader, device)
     with measuring_conditions(model, precision) as seen:
         bench = Bench(model, inputs, device, precision, seen, clock)

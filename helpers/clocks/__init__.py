@@ -8,7 +8,6 @@ gives up by itself after a time-out, so that a model that synchronises inside ca
 """
 
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter_ns
@@ -16,15 +15,16 @@ from time import perf_counter_ns
 import numpy as np
 import torch
 
-from helpers.clocks.kernels import compile_kernel
+from helpers.clocks.kernels import compile_kernel, synchronizer
+from helpers.clocks.profiling import count_kernels
 
 QUEUE_PROBES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)  # forwards per batch that are tried, in order
 MIN_GATE_TIMEOUT_MS = 50
 MAX_GATE_TIMEOUT_MS = 1000
 
-# Launches that a stream holds before the next one blocks (CUDA_SCALE_LAUNCH_QUEUES changes it); the
-# events around a forward take some of them.
-QUEUE_DEPTH = 1_000
+# Launches that a stream holds before the next one blocks, about 1,024 with the forward's events;
+# CUDA_SCALE_LAUNCH_QUEUES changes it.
+QUEUE_DEPTH = 900
 
 # Why a model's work cannot be queued
 LAUNCHES_BLOCK = "launches_block"
@@ -45,34 +45,17 @@ class NotQueueableError(RuntimeError):
         self.taken_ms = np.zeros(0) if taken_ms is None else taken_ms
 
 
-class ForwardError(RuntimeError):
-    """The model raised (its error is the cause) in forward `index` of a series, from 0."""
-
-    def __init__(self, index: int, error: BaseException):
-        super().__init__(f"the model raised {type(error).__name__} in forward {index}: {error}")
-        self.index = index
-
-
 @dataclass(frozen=True)
 class GpuSamples:
-    """What one call of `GpuClock.measure` read, all in ms.
+    """What one call of `GpuClock.measure` read, in ms.
 
     `samples_ms` (n,) come from batches queued whole before the gate opened; `rejected_ms` (m,) from
-    the batches that were not, which are kept but never mixed in; `retried_batches` counts them.
-    `launch_ms` (batches,) is the host's time to queue one forward, a mean for each batch.
+    the `retried_batches` that were not, which are kept but never mixed in.
     """
 
     samples_ms: np.ndarray
     rejected_ms: np.ndarray
     retried_batches: int
-    launch_ms: np.ndarray
-
-
-def synchronizer(device: torch.device) -> Callable[[], None]:
-    """Return the function that waits until `device` has finished: a no-op on a CPU."""
-    if device.type != "cuda":
-        return lambda: None
-    return lambda: torch.cuda.synchronize(device)
 
 
 def host_latencies(
@@ -80,12 +63,8 @@ def host_latencies(
 ) -> np.ndarray:
     """Time `iterations` forwards one by one with the host's clock.
 
-    Returns (iterations,) float64 ms: forward + synchronize. The inputs are used in turn.
-
-    Raises
-    ------
-    ForwardError
-        The model raised.
+    Returns (iterations,) float64 ms: forward + synchronize. The inputs are used in turn. What the
+    model raises gets the attribute `forward`, the forward's index in this series.
     """
     synchronize, kinds = synchronizer(device), len(inputs)
     elapsed_ns = np.zeros(iterations, dtype=np.int64)
@@ -97,15 +76,16 @@ def host_latencies(
             call(inputs[i % kinds])
             synchronize()
             elapsed_ns[i] = perf_counter_ns() - start
-    except KeyboardInterrupt:
+    except BaseException as error:
+        error.forward = i
         raise
-    except BaseException as error:  # a sys.exit() in a model would end the notebook as if all well
-        raise ForwardError(i, error) from error
     return elapsed_ns / 1e6
 
 
 class GpuClock:
     """CUDA events around each forward, behind a gate that the host opens.
+
+    What the model raises gets the attribute `forward`, as by `host_latencies`.
 
     Parameters
     ----------
@@ -134,7 +114,7 @@ class GpuClock:
         self.timeout_ms = MAX_GATE_TIMEOUT_MS
 
     def adapt(self, call: Callable, inputs: Sequence[torch.Tensor]) -> int:
-        """Find how many forwards fit into the launch queue (about 1,024 launches deep) and keep it.
+        """Find how many forwards fit into the launch queue and keep it.
 
         A launch into a full queue blocks until the gate times out, so the largest batch whose gate
         was still shut after its last launch is the answer: nothing has to be known of the model.
@@ -142,47 +122,36 @@ class GpuClock:
         Raises
         ------
         NotQueueableError
-            Not even one forward can be queued; its `reason` says which of three things it is.
-        ForwardError
-            The model raised.
+            Not even one forward can be queued; its `reason` says why.
         """
         self.batch, self.timeout_ms = 0, MAX_GATE_TIMEOUT_MS
-        for count in QUEUE_PROBES:
+        for count in (1, *QUEUE_PROBES):  # the first twice: it may load modules, which waits
             _, shut, launch_ms = self._measure_batch(call, inputs, 0, count)
-            if not shut and count == 1:  # once more: a first call may load modules, which waits
-                _, shut, launch_ms = self._measure_batch(call, inputs, 0, count)
-            if not shut:
+            if shut:
+                self.batch = count
+                # the next probe is at most twice as long: five times that is a stall, not slowness
+                patience = 5 * 2 * count * launch_ms
+                self.timeout_ms = int(np.clip(patience, MIN_GATE_TIMEOUT_MS, MAX_GATE_TIMEOUT_MS))
+            elif count > 1:
                 break
-            self.batch = count
-            # the next probe is at most twice as long: five times that is a stall, not slowness
-            patience = 5 * 2 * count * launch_ms
-            self.timeout_ms = int(np.clip(patience, MIN_GATE_TIMEOUT_MS, MAX_GATE_TIMEOUT_MS))
         if not self.batch:
             raise self._not_queueable(call, inputs[0])
         return self.batch
 
     def _not_queueable(self, call: Callable, batch) -> NotQueueableError:
         """Tell launches that wait by order, a queue that is too short, and a wait inside apart."""
-        if os.environ.get("CUDA_LAUNCH_BLOCKING", "0") not in ("", "0"):
-            return NotQueueableError(
-                LAUNCHES_BLOCK,
-                "CUDA_LAUNCH_BLOCKING is set: every launch waits for the GPU, none can be queued. "
-                "Unset it and restart the kernel",
+        if launches_block():
+            reason, why = LAUNCHES_BLOCK, "CUDA_LAUNCH_BLOCKING is set: no launch can be queued"
+        elif (launches := count_kernels(call, batch, self.device) or 0) >= QUEUE_DEPTH:
+            reason = QUEUE_TOO_SHORT
+            why = (
+                f"one forward launches {launches} kernels, more than the launch queue holds: set "
+                "CUDA_SCALE_LAUNCH_QUEUES=4x before Python starts, or capture it in a graph"
             )
-        launches = None if _waits_by_torch(call, batch) else _launches(call, batch, self.device)
-        if launches is not None and launches >= 0.9 * QUEUE_DEPTH:
-            return NotQueueableError(
-                QUEUE_TOO_SHORT,
-                f"one forward launches {launches:.0f} kernels, more than the launch queue holds "
-                f"(about {QUEUE_DEPTH}): set CUDA_SCALE_LAUNCH_QUEUES=4x before Python starts, or "
-                "capture the model in a graph (variant cudagraph)",
-            )
-        return NotQueueableError(
-            WAITS_INSIDE,
-            f"one forward did not return within {MAX_GATE_TIMEOUT_MS} ms while the GPU's stream "
-            "was held: it waits for the GPU inside (.item(), .cpu(), synchronize). Remove the "
-            "wait, or measure with clock='host'",
-        )
+        else:
+            reason = WAITS_INSIDE
+            why = "the model waits for the GPU inside its forward (.item(), .cpu(), synchronize)"
+        return NotQueueableError(reason, why)
 
     def measure(
         self, call: Callable, inputs: Sequence[torch.Tensor], iterations: int
@@ -193,19 +162,16 @@ class GpuClock:
         ------
         NotQueueableError
             More batches were rejected than accepted batches were needed.
-        ForwardError
-            The model raised.
         """
         if not self.batch:
             self.adapt(call, inputs)
-        samples, rejected, launches, retried = np.zeros(iterations), [], [], 0
-        done, allowed = 0, max(3, -(-iterations // self.batch))
+        samples, rejected, retried, done = np.zeros(iterations), [np.zeros(0)], 0, 0
+        allowed = max(3, -(-iterations // self.batch))
         while done < iterations:
             count = min(self.batch, iterations - done)
-            batch_ms, shut, launch_ms = self._measure_batch(call, inputs, done, count)
+            batch_ms, shut, _ = self._measure_batch(call, inputs, done, count)
             if shut:
                 samples[done : done + count] = batch_ms
-                launches.append(launch_ms)
                 done += count
                 continue
             rejected.append(batch_ms)
@@ -213,19 +179,17 @@ class GpuClock:
             if retried > allowed:
                 raise NotQueueableError(
                     HOST_TOO_SLOW,
-                    f"{retried} batches of {count} forwards were not queued within the gate's "
-                    f"{self.timeout_ms} ms, {done} of {iterations} samples taken: the host is too "
-                    "busy to queue work, or its CPU quota too small. Free the CPU",
+                    f"the host did not queue {count} forwards within {self.timeout_ms} ms, "
+                    f"{retried} times; {done} of {iterations} samples taken. Free the CPU",
                     np.concatenate([samples[:done], *rejected]),
                 )
-        kept = np.concatenate(rejected) if rejected else np.zeros(0)
-        return GpuSamples(samples, kept, retried, np.array(launches))
+        return GpuSamples(samples, np.concatenate(rejected), retried)
 
     def _measure_batch(self, call, inputs, first: int, count: int):
         """Queue `count` forwards behind the gate, open it, return (samples_ms, shut, launch_ms).
 
         `shut`: the gate was still closed when the last launch had returned, so that the GPU ran
-        the batch back to back.
+        the batch back to back. `launch_ms`: the host's time to queue one forward.
         """
         opened, timed_out, kinds = self._opened, self._timed_out, len(inputs)
         starts, ends, before = self._starts, self._ends, self._before
@@ -241,10 +205,9 @@ class GpuClock:
                     ends[i].record()
                 launch_ms = (perf_counter_ns() - start) / 1e6 / count
                 shut = not timed_out.item()
-            except KeyboardInterrupt:
-                raise
             except BaseException as error:
-                raise ForwardError(first + i, error) from error
+                error.forward = first + i
+                raise
             finally:  # also when the model raises: never leave the stream held
                 opened[0] = 1
                 torch.cuda.synchronize(self.device)
@@ -252,26 +215,6 @@ class GpuClock:
         return np.array(samples), shut, launch_ms
 
 
-def _waits_by_torch(call: Callable, batch) -> bool:
-    """Does the model wait for the GPU by an operation of torch's, which torch then refuses?"""
-    mode = torch.cuda.get_sync_debug_mode()
-    with warnings.catch_warnings():  # torch's, that this mode does not see every wait
-        warnings.filterwarnings("ignore", "Synchronization debug mode is a prototype")
-        torch.cuda.set_sync_debug_mode("error")
-    try:
-        call(batch)
-    except RuntimeError as error:
-        return "synchroniz" in str(error)
-    finally:
-        torch.cuda.set_sync_debug_mode(mode)
-    return False
-
-
-def _launches(call: Callable, batch, device: torch.device) -> float | None:
-    """Kernels of one forward; None where no profiler sees them."""
-    from helpers.clocks.profiling import kernels_of  # it needs this module's own clocks
-
-    try:
-        return kernels_of(call, batch, device)
-    except Exception:  # beside the measurement: then the two causes cannot be told apart
-        return None
+def launches_block() -> bool:
+    """Is every launch made to wait, by CUDA_LAUNCH_BLOCKING?"""
+    return os.environ.get("CUDA_LAUNCH_BLOCKING", "0") not in ("", "0")

@@ -6,15 +6,14 @@ measured = intercept + slope x true is fitted on some durations and judged on ot
 subtracted from the benchmark's samples: the receipt says how far a label can be trusted.
 """
 
-import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
 
-from helpers.clocks import GpuClock, host_latencies, synchronizer
+from helpers.clocks import GpuClock, host_latencies, launches_block
 from helpers.clocks.kernels import compile_kernel
 from helpers.environment.facts import first_line
 
@@ -25,7 +24,7 @@ REPEATS = {10: 200, 30: 200, 100: 100, 300: 100, 1_000: 30, 3_000: 20, 10_000: 1
 # The host's clock also waits for the scheduler: below 0.1 ms it says nothing on a virtual machine.
 LIMITS = {"gpu": (0.001, 0.001), "host": (0.100, 0.010)}
 TIMER_SPINS_S = (0.3, 1.3)
-TIMER_LIMIT = 5e-4  # GPU timer against host clock over 1 s: half of the GPU clock's 0.1 %
+TIMER_LIMIT = 5e-4  # GPU timer against host clock: half of the GPU clock's 0.1 %
 
 
 @dataclass(frozen=True)
@@ -87,19 +86,11 @@ def limit_ms(true_ms, clock: str, resolution_ms: float | None = None):
 
 
 def judge(clock: str, resolution_ms: float | None, empty_ms: float, points) -> Calibration:
-    """Fit the points marked for the fit, judge the others.
-
-    Parameters
-    ----------
-    points
-        (true_ms, measured_ms, used for the fit) triples; at least two of either kind.
-    """
-    true, measured = (np.array([p[i] for p in points]) for i in (0, 1))
-    fitted = np.array([p[2] for p in points])
+    """Fit the (true_ms, measured_ms, used for the fit) points marked for it, judge the others."""
+    true, measured, fitted = (np.array(column) for column in zip(*points, strict=True))
     limits = limit_ms(true, clock, resolution_ms)
-    slope, intercept = map(
-        float, np.polyfit(true[fitted], measured[fitted], 1, w=1 / limits[fitted])
-    )
+    weights = 1 / limits[fitted]
+    slope, intercept = map(float, np.polyfit(true[fitted], measured[fitted], 1, w=weights))
     error = np.abs((measured[~fitted] - intercept) / slope - true[~fitted])
     ratio = float(np.max(error / limits[~fitted]))
     return Calibration(
@@ -112,20 +103,18 @@ def calibrate(device: torch.device) -> CalibrationReceipt:
 
     It stands beside the measurement: what cannot be calibrated, for whatever reason, is said.
     """
-    if device.type != "cuda":
-        return CalibrationReceipt((_calibrate_host_cpu(),), None, "")
     clocks: list[Calibration] = []
     try:
+        if device.type != "cuda":
+            clocks.append(calibrate_host(BusyWait(), device))
+            return CalibrationReceipt(tuple(clocks), None, "")
         spin = Spin(device)
-        clocks.append(_calibrate_host_gpu(spin))
-        clocks.append(_calibrate_gpu(spin))
+        clocks.append(calibrate_host(spin, device))
+        clocks.append(calibrate_gpu(spin))
         return CalibrationReceipt(tuple(clocks), gpu_timer_ratio(spin), "")
     except Exception as error:  # no compiler, launches that wait, a GPU that is lost …
-        blocking = os.environ.get("CUDA_LAUNCH_BLOCKING", "0") not in ("", "0")
-        reason = first_line(error)
-        if blocking and "CUDA_LAUNCH_BLOCKING" not in reason:
-            reason = f"CUDA_LAUNCH_BLOCKING is set; {reason}"
-        return CalibrationReceipt(tuple(clocks), None, reason)
+        blocking = "CUDA_LAUNCH_BLOCKING is set; " if launches_block() else ""
+        return CalibrationReceipt(tuple(clocks), None, blocking + first_line(error))
 
 
 class Spin:
@@ -164,15 +153,51 @@ class Spin:
         return float(self._elapsed_ns[: min(self._launched, self.ROOM)].median()) / 1e6
 
 
-def _calibrate_gpu(spin: Spin) -> Calibration:
-    clock, points = GpuClock(spin.device), []
+class BusyWait:
+    """The same on a CPU: waits of known duration on the raw monotonic counter."""
+
+    CLOCK = getattr(time, "CLOCK_MONOTONIC_RAW", time.CLOCK_MONOTONIC)
+
+    def __init__(self):
+        self.forget()
+
+    def __call__(self, duration_us: int) -> None:
+        start = now = time.clock_gettime_ns(self.CLOCK)
+        while now - start < duration_us * 1000:
+            now = time.clock_gettime_ns(self.CLOCK)
+        self._noted_ns.append(now - start)
+
+    def forget(self) -> None:
+        self._noted_ns: list[int] = []
+
+    def median_ms(self) -> float:
+        return float(np.median(self._noted_ns)) / 1e6
+
+
+def calibrate_gpu(spin: Spin) -> Calibration:
+    """Calibrate the GPU's clock."""
+    clock = GpuClock(spin.device)
     empty = clock.measure(lambda _: None, [None], 100).samples_ms
     clock.adapt(spin, [min(FIT_US)])  # a long spin fills the queue no sooner than a short one
-    for duration in sorted(FIT_US + HELD_OUT_US):
-        spin.forget()
-        samples = clock.measure(spin, [duration], REPEATS[duration]).samples_ms
-        points.append((spin.median_ms(), float(np.median(samples)), duration in FIT_US))
+    points = _points(spin, lambda *series: clock.measure(spin, *series).samples_ms)
     return judge("gpu", smallest_step(empty), float(np.median(empty)), points)
+
+
+def calibrate_host(wait: Spin | BusyWait, device: torch.device) -> Calibration:
+    """Calibrate the host's clock, around work on `device`."""
+    empty = float(np.median(host_latencies(lambda _: None, [None], 200, device)))
+    points = _points(wait, lambda *series: host_latencies(wait, *series, device))
+    return judge("host", time.get_clock_info("perf_counter").resolution * 1e3, empty, points)
+
+
+def _points(wait: Spin | BusyWait, read: Callable) -> list[tuple[float, float, bool]]:
+    """What a clock reads on each duration: (true_ms, measured_ms, used for the fit) medians."""
+    points = []
+    for duration in sorted(FIT_US + HELD_OUT_US):
+        wait.forget()
+        measured = float(np.median(read([duration], REPEATS[duration])))
+        points.append((wait.median_ms(), measured, duration in FIT_US))
+    return points
 
 
 def smallest_step(readings_ms: np.ndarray) -> float | None:
@@ -181,44 +206,11 @@ def smallest_step(readings_ms: np.ndarray) -> float | None:
     return float(steps.min()) if len(steps) else None
 
 
-def _calibrate_host_gpu(spin: Spin) -> Calibration:
-    empty = float(np.median(host_latencies(lambda _: None, [None], 200, spin.device)))
-    points = []
-    for duration in sorted(FIT_US + HELD_OUT_US):
-        spin.forget()
-        samples = host_latencies(spin, [duration], REPEATS[duration], spin.device)
-        points.append((spin.median_ms(), float(np.median(samples)), duration in FIT_US))
-    return judge("host", time.get_clock_info("perf_counter").resolution * 1e3, empty, points)
-
-
-def _calibrate_host_cpu() -> Calibration:
-    cpu = torch.device("cpu")
-    empty = float(np.median(host_latencies(lambda _: None, [None], 200, cpu)))
-    points = []
-    for duration in sorted(FIT_US + HELD_OUT_US):
-        true_ns: list[int] = []
-        wait = partial(_busy_wait, record=true_ns)
-        samples = host_latencies(wait, [duration], REPEATS[duration], cpu)
-        points.append(
-            (float(np.median(true_ns)) / 1e6, float(np.median(samples)), duration in FIT_US)
-        )
-    return judge("host", time.get_clock_info("perf_counter").resolution * 1e3, empty, points)
-
-
-def _busy_wait(duration_us: int, record: list[int]) -> None:
-    raw = time.CLOCK_MONOTONIC_RAW if hasattr(time, "CLOCK_MONOTONIC_RAW") else time.CLOCK_MONOTONIC
-    start = now = time.clock_gettime_ns(raw)
-    while now - start < duration_us * 1000:
-        now = time.clock_gettime_ns(raw)
-    record.append(now - start)
-
-
 def gpu_timer_ratio(spin: Spin) -> float:
-    """GPU timer over host clock on long spins.
+    """GPU timer over host clock: events and the GPU's timer may share a time base, the host's not.
 
-    CUDA events and the GPU's timer may share a time base; the host's clock does not. The host may
-    wake up a millisecond late: what looks off the limit is measured twice more, and the median of
-    the three counts.
+    The host may wake up a millisecond late: what looks off the limit is measured twice more, and
+    the median of the three counts.
     """
     ratios = [_timer_ratio_once(spin)]
     if abs(ratios[0] - 1) > TIMER_LIMIT:
@@ -228,12 +220,9 @@ def gpu_timer_ratio(spin: Spin) -> float:
 
 def _timer_ratio_once(spin: Spin) -> float:
     """One short spin and one long: their difference cancels the launch overhead."""
-    readings = []
-    synchronize = synchronizer(spin.device)
+    host, gpu = [], []
     for seconds in TIMER_SPINS_S:
         spin.forget()
-        host = host_latencies(spin, [int(seconds * 1e6)], 1, spin.device)[0]
-        synchronize()
-        readings.append((spin.median_ms(), host))
-    (gpu_a, host_a), (gpu_b, host_b) = readings
-    return (gpu_b - gpu_a) / (host_b - host_a)
+        host.append(host_latencies(spin, [int(seconds * 1e6)], 1, spin.device)[0])
+        gpu.append(spin.median_ms())
+    return (gpu[1] - gpu[0]) / (host[1] - host[0])

@@ -1,32 +1,20 @@
-"""What can be wrong with a model or a data loader, said before or where it spoils a measurement."""
+"""What would spoil a measurement in silence, in a model or a data loader."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
-from numbers import Integral
 
 import torch
 
-from helpers.clocks import ForwardError
 from helpers.clocks.conditions import modules_of
 
 DISTINCT_INPUTS = 8  # several images, rotated: one image alone may be a special case
 
 
-# CUDA's words for a device that failed by itself, in lower case.
-GPU_FAILURES = ("uncorrectable ecc", "gpu is lost", "fallen off the bus", "device unavailable")
-
-
-class ModelError(RuntimeError):
-    """The model raised while it was measured; its own error is the cause."""
-
-
 def check_count(name: str, value: int) -> None:
-    """Refuse what is no whole number of iterations, at least 1."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-        raise ValueError(
-            f"{name}={value!r} ({type(value).__name__}): an integer of at least 1 is needed"
-        )
+    """Raise ValueError unless `value` iterations, at least 1, can be done."""
+    if value < 1 or value != int(value):
+        raise ValueError(f"{name}={value!r}: an integer of at least 1 is needed")
 
 
 def device_of(model: Callable) -> torch.device:
@@ -35,99 +23,46 @@ def device_of(model: Callable) -> torch.device:
     return parameter.device if parameter is not None else torch.device("cpu")
 
 
-def check_device(model: Callable, device: torch.device) -> None:
-    """Refuse a device that has no clock here, and a model that is, even in part, elsewhere."""
-    if device.type not in ("cpu", "cuda"):
-        raise ValueError(f"device='{device}' cannot be timed: use 'cpu' or 'cuda'")
-    tensors = (t for m in modules_of(model) for t in (*m.parameters(), *m.buffers()))
-    for home in dict.fromkeys(tensor.device for tensor in tensors):
-        if home.type != device.type or device.index not in (None, home.index):
-            raise ValueError(
-                f"the model, or a part of it, is on {home}, the benchmark and its inputs on "
-                f"{device}: move the model with .to('{device}')"
-            )
-
-
 def move_inputs(dataloader: Iterable, device: torch.device) -> list[torch.Tensor]:
     """Move the first `DISTINCT_INPUTS` batches to `device`, once, before any timing.
 
     Raises
     ------
     ValueError
-        No batch, an empty batch, something that is no finite floating-point tensor (N, ...),
-        unequal shapes or types, or the loader itself raised.
+        No batch, an empty one, batches of several shapes or types, or a device whose work no clock
+        waits for.
     """
-    batches = []
-    try:
-        for batch in islice(dataloader, DISTINCT_INPUTS):
-            batches.append(batch[0] if isinstance(batch, (tuple, list)) and batch else batch)
-    except Exception as error:
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device='{device}' cannot be timed: use 'cpu' or 'cuda'")
+    batches = [
+        batch[0] if isinstance(batch, (tuple, list)) else batch
+        for batch in islice(dataloader, DISTINCT_INPUTS)
+    ]
+    kinds = {(tuple(batch.shape), batch.dtype) for batch in batches}
+    if len(kinds) != 1 or not batches[0].numel():
         raise ValueError(
-            f"the data loader ({type(dataloader).__name__}) raised {type(error).__name__} when "
-            f"asked for batch {len(batches)}: {error}; iterate over it alone, it must yield "
-            "inputs (N, ...) or (inputs, labels)"
-        ) from error
-    if not batches:
-        raise ValueError("the data loader yields no batch: give it at least one image")
-    for index, batch in enumerate(batches):
-        _check_batch(f"batch {index} of the data loader", batch, batches[0])
+            f"the data loader yields {kinds or 'nothing'}: batches (N, ...) of one shape and type "
+            "are needed, N >= 1 (drop_last=True)"
+        )
     return [batch.to(device) for batch in batches]
 
 
-def _check_batch(name: str, batch, first) -> None:
-    if not isinstance(batch, torch.Tensor) or not batch.is_floating_point():
-        kind = getattr(batch, "dtype", type(batch).__name__)
-        raise ValueError(
-            f"{name} is {kind}, not a floating-point tensor: apply the test transform, which "
-            "scales and normalises"
-        )
-    if batch.shape != first.shape or not batch.numel() or not batch.dim():
-        raise ValueError(
-            f"{name} has shape {tuple(batch.shape)}, batch 0 {tuple(first.shape)}: latencies need "
-            "batches (N, ...) of one size, N >= 1 (drop_last=True)"
-        )
-    if batch.dtype != first.dtype:
-        raise ValueError(f"{name} is {batch.dtype}, batch 0 {first.dtype}: use one type for all")
-    if not torch.isfinite(batch).all():
-        raise ValueError(f"{name} holds NaN or infinity: mend the data")
-
-
 def check_output(model: Callable, batch: torch.Tensor, device: torch.device) -> tuple[int, ...]:
-    """Return the shape of what the model makes of a batch, if that can be timed.
+    """Return the shape of what the model makes of a batch.
 
-    Raises
-    ------
-    ValueError
-        It is no tensor, empty, on another device, or not finite.
-    ModelError
-        The model raised.
+    Raise ValueError unless it is a tensor on `device`, not empty, without NaN or infinity.
     """
     with phase("check of its output"):
-        try:
-            output = model(batch)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            raise ForwardError(0, error) from error
+        output = model(batch)
     if not isinstance(output, torch.Tensor):
-        raise ValueError(
-            f"the model returned {type(output).__name__}, not a tensor of logits: wrap it in a "
-            "function that returns the tensor to be timed"
-        )
+        kind = type(output).__name__
+        raise ValueError(f"the model returned {kind}, not the tensor that is to be timed")
     if output.device.type != device.type:
+        raise ValueError(f"the model's output is on {output.device}, the benchmark on {device}")
+    if not output.numel() or not torch.isfinite(output).all():
         raise ValueError(
-            f"the model's output is on {output.device}, the benchmark on {device}: "
-            f"move the model with .to('{device}')"
-        )
-    if not output.numel():
-        raise ValueError(
-            f"the model's output is empty, of shape {tuple(output.shape)}: it computes nothing "
-            "that could be timed"
-        )
-    if not torch.isfinite(output).all():
-        raise ValueError(
-            "the model's output holds NaN or infinity, its latency means nothing: check its "
-            "weights and the inputs' normalisation"
+            f"the model's output, {tuple(output.shape)}, is empty or holds NaN or infinity: its "
+            "latency means nothing, check its weights and the inputs' normalisation"
         )
     return tuple(output.shape)
 
@@ -136,8 +71,8 @@ def check_repeats(model: Callable, batch: torch.Tensor) -> None:
     """Raise ValueError where the same batch, given twice, gives two answers beyond rounding.
 
     Such a model is not in eval mode whatever its modules say: `F.dropout(x, 0.5)` without
-    `training=self.training`, noise, a counter. What it computes, and how long, is another thing
-    each time. Atomic additions round differently each time, hence a tolerance.
+    `training=self.training`, noise, a counter. Atomic additions round differently each time, hence
+    a tolerance.
     """
     first, second = model(batch).clone(), model(batch)
     if first.shape != second.shape:
@@ -164,18 +99,11 @@ def check_unchanged(inputs: list[torch.Tensor], originals: list[torch.Tensor]) -
 
 @contextmanager
 def phase(name: str, done: int = 0) -> Iterator[None]:
-    """Say in which phase and iteration, counted from 1, the model raised, and what helps."""
+    """Note on what the model raises in which iteration of a phase, from 1, after `done` others."""
     try:
         yield
-    except ForwardError as error:
-        cause = error.__cause__
-        remedy = "run the model alone on one batch of this data loader"
-        if isinstance(cause, torch.OutOfMemoryError):
-            remedy = "use a smaller batch_size, or free the GPU's memory"
-        who = "the model"
-        if any(sign in str(cause).lower() for sign in GPU_FAILURES):
-            who, remedy = "the GPU, not the model,", "see nvidia-smi and dmesg; restart the kernel"
-        raise ModelError(
-            f"{who} raised {type(cause).__name__} in iteration {done + error.index + 1} of "
-            f"the {name}: {cause}; {remedy}"
-        ) from cause
+    except SystemExit as error:  # would end the notebook as if all were well
+        raise RuntimeError(f"the model ended Python in the {name}: {error!r}") from error
+    except Exception as error:
+        error.add_note(f"in iteration {done + getattr(error, 'forward', 0) + 1} of the {name}")
+        raise

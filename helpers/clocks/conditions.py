@@ -1,7 +1,6 @@
 """What is held fixed while a latency is measured; everything is restored, whatever happens."""
 
 import gc
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -9,19 +8,24 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-# Legacy switch and its successors (torch >= 2.9). Reading a legacy flag raises RuntimeError when a
-# successor contradicts it, so both are set, and both are put back as they were.
-_LEGACY = ((torch.backends.cudnn, "allow_tf32"), (torch.backends.cuda.matmul, "allow_tf32"))
-_SUCCESSORS = tuple(
-    (owner, "fp32_precision")
-    for owner in (
-        getattr(torch.backends.cudnn, "conv", None),
-        getattr(torch.backends.cudnn, "rnn", None),
-        torch.backends.cuda.matmul,
-        getattr(torch.backends.mkldnn, "conv", None),
-        getattr(torch.backends.mkldnn, "matmul", None),
-    )
-    if hasattr(owner, "fp32_precision")
+from helpers.environment.facts import tf32_in_force
+
+# Reading an older switch raises RuntimeError when its successor (torch >= 2.9) contradicts it, so
+# both are set, and both are put back as they were: (owner, name, not allowed, allowed).
+_SWITCHES = (
+    (torch.backends.cudnn, "allow_tf32", False, True),
+    (torch.backends.cuda.matmul, "allow_tf32", False, True),
+    *(
+        (owner, "fp32_precision", "ieee", "tf32")
+        for owner in (
+            getattr(torch.backends.cudnn, "conv", None),
+            getattr(torch.backends.cudnn, "rnn", None),
+            torch.backends.cuda.matmul,
+            getattr(torch.backends.mkldnn, "conv", None),
+            getattr(torch.backends.mkldnn, "matmul", None),
+        )
+        if hasattr(owner, "fp32_precision")
+    ),
 )
 
 
@@ -37,13 +41,8 @@ class ConditionsSeen:
     tf32_matmul: bool
     gc_enabled: bool
 
-    @property
-    def as_required(self) -> bool:
-        """All modules in eval mode, no grad, no TF32, no garbage collection."""
-        return self.required_for("fp32")
-
     def required_for(self, precision: str) -> bool:
-        """The same for a precision of `measuring_conditions`: "tf32" requires TF32 instead."""
+        """All modules in eval mode, no grad, no GC, and TF32 as `precision` has it."""
         switches = {self.tf32_convolutions, self.tf32_matmul}
         return (
             self.modules == self.modules_in_eval
@@ -57,22 +56,17 @@ def tf32(allowed: bool) -> Iterator[None]:
     """Allow or forbid TF32 (and its bf16 cousins on a CPU) in FP32 convolutions and matmuls.
 
     "FP32" convolutions run in TF32 by default on NVIDIA GPUs: 10 bits of mantissa instead of 23.
-    Works whichever of torch's two APIs the caller used before, and restores both.
     """
-    saved = [(owner, name, _read(owner, name)) for owner, name in (*_LEGACY, *_SUCCESSORS)]
+    saved = [(owner, name, _read(owner, name)) for owner, name, *_ in _SWITCHES]
     try:
-        for owner, name, value in saved:
-            if value is not None:
-                setattr(owner, name, ("tf32" if allowed else "ieee") if _is_new(name) else allowed)
+        for (owner, name, *values), (*_, before) in zip(_SWITCHES, saved, strict=True):
+            if before is not None:
+                setattr(owner, name, values[allowed])
         yield
     finally:
-        for owner, name, value in saved:
-            if value is not None:
-                setattr(owner, name, value)
-
-
-def _is_new(name: str) -> bool:
-    return name == "fp32_precision"
+        for owner, name, before in saved:
+            if before is not None:
+                setattr(owner, name, before)
 
 
 def _read(owner, name: str):
@@ -80,27 +74,6 @@ def _read(owner, name: str):
         return getattr(owner, name)
     except RuntimeError:  # the caller mixed the two APIs: leave the unreadable one alone
         return None
-
-
-def tf32_in_force() -> tuple[bool, bool]:
-    """Return (convolutions, matmul): may FP32 work run in TF32 on the GPU right now?
-
-    NVIDIA's libraries obey NVIDIA_TF32_OVERRIDE over torch's switches: 0 forbids TF32, and 1 makes
-    matrix products use it (convolutions stay as torch says; measured on an H100).
-    """
-    override = os.environ.get("NVIDIA_TF32_OVERRIDE")
-    if override == "0":
-        return False, False
-    backends = torch.backends
-    if not _SUCCESSORS:
-        seen = backends.cudnn.allow_tf32, backends.cuda.matmul.allow_tf32
-    else:
-        default = backends.fp32_precision
-        seen = tuple(
-            (default if owner.fp32_precision == "none" else owner.fp32_precision) == "tf32"
-            for owner in (backends.cudnn.conv, backends.cuda.matmul)
-        )
-    return seen[0], seen[1] or override == "1"
 
 
 @contextmanager
@@ -138,34 +111,25 @@ def no_gc() -> Iterator[None]:
 def measuring_conditions(model: Callable, precision: str = "fp32") -> Iterator[ConditionsSeen]:
     """Eval mode, inference mode (which includes no_grad), TF32 by `precision`, no GC.
 
+    Yields what is in force inside.
+
     Parameters
     ----------
     precision
         "fp32": strict, TF32 forbidden; "tf32": allowed for convolutions and matmul; "default":
         switches left as they are (PyTorch's own default is TF32 for convolutions only).
-
-    Yields
-    ------
-    ConditionsSeen
-        read inside, after everything was applied.
     """
     switches = {"fp32": tf32(False), "tf32": tf32(True), "default": nullcontext()}
-    if precision not in switches:
-        raise ValueError(
-            f"precision={precision!r} is unknown: use 'fp32' (strict), 'tf32' or 'default'"
-        )
     with ExitStack() as stack:
         for condition in (switches[precision], eval_mode(model), no_gc()):
             stack.enter_context(condition)
         stack.enter_context(torch.inference_mode())
-        convolutions, matmul = tf32_in_force()
         modules = modules_of(model)
         yield ConditionsSeen(
-            modules=len(modules),
-            modules_in_eval=sum(not m.training for m in modules),
-            grad_enabled=torch.is_grad_enabled(),
-            inference_mode=torch.is_inference_mode_enabled(),
-            tf32_convolutions=convolutions,
-            tf32_matmul=matmul,
-            gc_enabled=gc.isenabled(),
+            len(modules),
+            sum(not m.training for m in modules),
+            torch.is_grad_enabled(),
+            torch.is_inference_mode_enabled(),
+            *tf32_in_force(),
+            gc.isenabled(),
         )

@@ -51,3 +51,8 @@ def compile_kernel(name: str, device: torch.device) -> Callable[..., None]:
         launch(stream, one_thread, kernel, *arguments)
 
     return launcher
+
+
+def synchronizer(device: torch.device) -> Callable[[], None]:
+    """Return the function that waits until `device` has finished: a no-op on a CPU."""
+    return (lambda: torch.cuda.synchronize(device)) if device.type == "cuda" else (lambda: None)

@@ -10,18 +10,14 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from helpers.clocks import synchronizer
 from helpers.clocks.conditions import measuring_conditions
+from helpers.clocks.kernels import synchronizer
 from helpers.environment.facts import first_line
 
 PROFILED_FORWARDS = 10
 CONTRADICTED = 0.5  # GPU p50 over the kernels' time below which the clock missed work
 _ACTIVITIES = [ProfilerActivity.CPU, ProfilerActivity.CUDA]
 _DETACHING_CALLS, _DETACHING_PAUSE_S = 50, 0.002
-
-
-class NoKernelSeenError(RuntimeError):
-    """The profiler saw no kernel at all: then it proves nothing."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +46,8 @@ def detached_profile(device: torch.device) -> Iterator[profile]:
     """Profile what is inside, then detach CUPTI, NVIDIA's tracing library, from the process.
 
     torch leaves it attached (https://github.com/pytorch/pytorch/issues/144455), and every later
-    launch pays for it. Told to tear down, Kineto does so in a
-    thread of its own, when some CUDA call returns: hence the calls at the end, before it is told
-    otherwise.
+    launch pays for it. Told to tear down, Kineto does so in a thread of its own when some CUDA call
+    returns: hence the calls at the end, before it is told otherwise.
     """
     synchronize, before = synchronizer(device), os.environ.get("TEARDOWN_CUPTI")
     os.environ["TEARDOWN_CUPTI"] = "1"
@@ -65,20 +60,15 @@ def detached_profile(device: torch.device) -> Iterator[profile]:
             for _ in range(_DETACHING_CALLS):
                 synchronize()
                 sleep(_DETACHING_PAUSE_S)
+        os.environ["TEARDOWN_CUPTI"] = before or "0"
         if before is None:
             del os.environ["TEARDOWN_CUPTI"]
-        else:
-            os.environ["TEARDOWN_CUPTI"] = before
 
 
 def profile_forwards(
-    model: Callable,
-    inputs: Sequence[torch.Tensor],
-    device: torch.device,
-    precision: str = "fp32",
-    forwards: int = PROFILED_FORWARDS,
+    model: Callable, inputs: Sequence[torch.Tensor], device: torch.device, precision: str = "fp32"
 ) -> ForwardProfile | None:
-    """Profile `forwards` warm forwards under the measuring conditions; None on a CPU.
+    """Profile warm forwards under the measuring conditions; None on a CPU.
 
     `inputs` are already on the device, as in the timed loop: what is copied here would be copied
     there too.
@@ -89,29 +79,33 @@ def profile_forwards(
         model(inputs[0])
         synchronizer(device)()
         with detached_profile(device) as prof:
-            for i in range(forwards):
+            for i in range(PROFILED_FORWARDS):
                 model(inputs[i % len(inputs)])
-    return summarise_events(
-        [(e.name, e.device_time / 1e3) for e in prof.events() if e.device_type == DeviceType.CUDA],
-        forwards,
-    )
+    return summarise_events(_gpu_events(prof), PROFILED_FORWARDS)
 
 
-def try_profile(
-    model: Callable, inputs: Sequence[torch.Tensor], device: torch.device, precision: str = "fp32"
-) -> tuple[ForwardProfile | None, str]:
+def try_profile(*given, **settings) -> tuple[ForwardProfile | None, str]:
     """`profile_forwards`, or None and why it could not be: no session ends for a profile."""
     try:
-        return profile_forwards(model, inputs, device, precision), ""
+        return profile_forwards(*given, **settings), ""
     except Exception as error:  # CUPTI's user is another one, WSL2, no permission, the model …
         return None, first_line(error)
 
 
-def kernels_of(call: Callable, batch, device: torch.device) -> float:
-    """How many kernels one call launches, under the conditions in force."""
-    with detached_profile(device) as prof:
-        call(batch)
-    return sum(e.device_type == DeviceType.CUDA for e in prof.events())
+def count_kernels(call: Callable, batch, device: torch.device) -> int | None:
+    """How many kernels one call launches, under the conditions in force; None: not observable."""
+    try:
+        with detached_profile(device) as prof:
+            call(batch)
+        return len(_gpu_events(prof))
+    except Exception:  # beside the measurement
+        return None
+
+
+def _gpu_events(prof: profile) -> list[tuple[str, float]]:
+    """(name, ms) of what ran on the GPU."""
+    events = (e for e in prof.events() if e.device_type == DeviceType.CUDA)
+    return [(e.name, e.device_time / 1e3) for e in events]
 
 
 def contradicted(gpu_p50_ms: float, kernel_ms: float) -> bool:
@@ -126,18 +120,12 @@ def contradicted(gpu_p50_ms: float, kernel_ms: float) -> bool:
 def summarise_events(events: Sequence[tuple[str, float]], forwards: int) -> ForwardProfile:
     """Sort GPU events (name, ms) into kernels and copies.
 
-    Raises
-    ------
-    NoKernelSeenError
-        The profiler saw no kernel at all: then it proves nothing about copies either.
+    Raise RuntimeError where there is no kernel at all: then it proves nothing about copies either.
     """
     copies = [name for name, _ in events if name.startswith("Memcpy")]
     kernels = [(n, ms) for n, ms in events if not n.startswith(("Memcpy", "Memset"))]
     if not kernels:
-        raise NoKernelSeenError(
-            "the profiler recorded no GPU kernel, so it cannot show that nothing is copied: "
-            "close other profilers (CUPTI has one user at a time) and run again"
-        )
+        raise RuntimeError("the profiler saw no GPU kernel: close other profilers (CUPTI has one)")
     return ForwardProfile(
         forwards=forwards,
         kernels=len(kernels) / forwards,

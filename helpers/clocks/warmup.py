@@ -31,11 +31,6 @@ def warm_up(
     """Run until `warmup_iters` forwards are done and all is steady, or 200 forwards or 60 s are up.
 
     The first iterations load modules, choose algorithms and raise an idle GPU's clock.
-
-    Raises
-    ------
-    ModelError
-        The model raised.
     """
     handle, windows, clocks_mhz = nvml_handle(device), [], []
     done, start = 0, perf_counter()

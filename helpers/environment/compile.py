@@ -26,17 +26,11 @@ class CompileCheck:
 
 
 @lru_cache
-def check_compile_once(device: torch.device) -> CompileCheck:
-    """`check_compile` on its first call for a device; later calls leave what is compiled alone."""
-    return check_compile(device)
+def check_compile_once(device: torch.device | str) -> CompileCheck:
+    """Compile a small function for `device`, run it, and compare it with eager; once a process.
 
-
-def check_compile(device: torch.device | str) -> CompileCheck:
-    """Compile a small function for `device`, run it, and compare it with eager.
-
-    The first call on a machine takes longest: Inductor tries out the CPU's vector instructions and
-    remembers the answer on disk. torch's compiled functions are forgotten on the way out, so call
-    this before compiling anything that shall live.
+    torch's compiled functions are forgotten on the way out: call this before compiling what shall
+    live.
     """
     # A new constant makes new source, so that the compiler runs and no cache answers in its place.
     scale = random.SystemRandom().uniform(1, 2)
@@ -50,29 +44,15 @@ def check_compile(device: torch.device | str) -> CompileCheck:
             compiled = torch.compile(probe, options={"compile_threads": 1})
             x = torch.linspace(-1, 1, 8 * 64, device=device).reshape(8, 64)
             result, was_compiled = compiled(x)
-            expected, _ = probe(x)
-            if not was_compiled:
-                return CompileCheck(False, NOT_COMPILED)
-            if not torch.allclose(result, expected, rtol=1e-4, atol=1e-4):
-                worst = (result - expected).abs().max().item()
-                return CompileCheck(False, f"compiled and eager results differ by {worst:.3g}")
+            torch.testing.assert_close(result, probe(x)[0], rtol=1e-4, atol=1e-4)
+            return CompileCheck(was_compiled, "" if was_compiled else NOT_COMPILED)
     except Exception as error:  # a missing compiler, Triton, an unsupported Python …: all mean no
-        return CompileCheck(False, _reason(error))
+        # Triton's compiler writes to the terminal: only its command is in the error.
+        headers = Path(sysconfig.get_path("include"), "Python.h").exists()
+        hint = "" if headers else " (Python.h is missing: install Python's development headers)"
+        return CompileCheck(False, first_line(error) + hint)
     finally:
         attempt(torch.compiler.reset)
-    return CompileCheck(True, "")
-
-
-def _reason(error: Exception) -> str:
-    """The compiler's own line with "error:" where there is one, else what torch says first."""
-    lines = str(error).splitlines()
-    said = next((line.strip() for line in lines if "error:" in line), None)
-    if said:
-        return f"{type(error).__name__}: {said}"[:200]
-    missing = not Path(sysconfig.get_path("include"), "Python.h").exists()
-    # Triton's compiler writes to the terminal, so that only its command is in the error.
-    hint = " (Python.h is missing: install Python's development headers)" if missing else ""
-    return first_line(error) + (hint if "Command" in str(error) else "")
 
 
 @contextmanager

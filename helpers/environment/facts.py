@@ -1,16 +1,14 @@
-"""What machine this is: small `collect_*` functions, each filling one part of the record.
-
-One function per subject and one record, after psf/pyperf's ``_collect_metadata.py``. A reading that
-fails gives None and its reason: not every machine shows everything, and no session may die of that.
-"""
+"""What machine this is. A reading that fails gives None and its reason, and ends nothing."""
 
 import os
 import platform
 import re
+import resource
 import subprocess
 import sys
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from operator import attrgetter
 from pathlib import Path
@@ -22,6 +20,11 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("torchvision", "numpy", "scipy", "pandas", "triton", "nvidia-ml-py")
 CGROUPS = Path("/sys/fs/cgroup")
+SWITCHES = (  # of torch.backends
+    *("fp32_precision", "cudnn.fp32_precision", "cudnn.conv.fp32_precision"),
+    *("cuda.matmul.fp32_precision", "cudnn.allow_tf32", "cuda.matmul.allow_tf32"),
+    *("cudnn.enabled", "cudnn.benchmark", "cudnn.deterministic"),
+)
 
 # Environment variables that change what is measured, by the beginning of their names.
 MEASURED_WITH = re.compile(
@@ -33,11 +36,14 @@ WHERE = ("_DIR", "_HOME", "_PATH", "_VERSION")  # of theirs, these only say wher
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was verified, here or in the data; `detail` is a French sentence."""
+    """One thing that was verified, here or in the data: its code, and the values of its sentence.
 
-    name: str
+    The display has the sentences.
+    """
+
+    code: str
     ok: bool
-    detail: str
+    values: dict[str, Any] = field(default_factory=dict)
 
 
 class Reader:
@@ -60,19 +66,62 @@ def attempt(read: Callable, *args: Any) -> Any:
     return Reader()("", read, *args)
 
 
-def first_line(error: BaseException, limit: int = 200) -> str:
-    """Return the first line of an error that says something, with its type, shortened."""
+def first_line(error: BaseException) -> str:
+    """Return the line of an error that says most, with its type, in 200 characters at most.
+
+    It is the first with "error:", as compilers write, else the first that says something.
+    """
     lines = [line.strip() for line in str(error).splitlines()]
     told = [line for line in lines if line and not line.startswith("backend=")]
-    text = f"{type(error).__name__}: {told[0]}" if told else type(error).__name__
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    said = next((line for line in told if "error:" in line), *told[:1] or [""])
+    text = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    return text if len(text) <= 200 else text[:199] + "…"
 
 
-def collect_software(read: Reader) -> dict:
-    """Versions of Python and of the packages that measure; whether Python drops assertions."""
+def collect_facts(read: Reader) -> dict:
+    """The software, the CPU, the system and the switches that this process finds."""
+    convolutions, matmul = read("tf32", tf32_in_force) or (None, None)
     packages = {name: read(name, metadata.version, name) for name in PACKAGES}
-    versions = {"python": platform.python_version(), "torch": str(torch.__version__), **packages}
-    return versions | {"optimize": sys.flags.optimize}
+    marks = {"docker": "/.dockerenv", "podman": "/run/.containerenv"}
+    return {
+        "software": {
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            **packages,
+            "optimize": sys.flags.optimize,  # of -O: Python then drops assertions
+        },
+        "variables": collect_variables(),
+        "cpu": {
+            "model": read("cpu_model", _cpu_model),
+            "physical_cores": read("physical_cores", lambda: psutil.cpu_count(logical=False)),
+            "logical_cores": read("logical_cores", lambda: psutil.cpu_count()),
+            "usable_cores": read("usable_cores", lambda: len(os.sched_getaffinity(0))),
+            "quota_cpus": read("quota_cpus", cpu_quota),
+            "governor": read("governor", _governors),
+            "memory_gib": read(
+                "memory_gib", lambda: round(psutil.virtual_memory().total / 2**30, 1)
+            ),
+            "torch_threads": torch.get_num_threads(),
+            "torch_interop_threads": torch.get_num_interop_threads(),
+        },
+        "system": {
+            "os": read("os", lambda: platform.freedesktop_os_release()["PRETTY_NAME"]),
+            "kernel": platform.release(),
+            "architecture": platform.machine(),
+            "hypervisor": read("hypervisor", lambda: " hypervisor" in _text("/proc/cpuinfo")),
+            "machine": read("machine", _text, "/sys/class/dmi/id/product_name"),
+            "container": next((name for name, path in marks.items() if Path(path).exists()), None),
+        },
+        "git": collect_git(),
+        "other_code": read("other_code", find_other_code),
+        "switches": {
+            "tf32_convolutions": convolutions,
+            "tf32_matmul": matmul,
+            **{name: read(name, attrgetter(name), torch.backends) for name in SWITCHES},
+            "matmul_precision": read("matmul_precision", torch.get_float32_matmul_precision),
+            "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+        },
+    }
 
 
 def collect_variables() -> dict[str, str]:
@@ -81,49 +130,28 @@ def collect_variables() -> dict[str, str]:
     return {name: os.environ[name] for name in names if not name.endswith(WHERE)}
 
 
-def collect_cpu(read: Reader) -> dict:
-    """CPU model, cores, quota, frequency governor, memory and torch's threads."""
-    return {
-        "model": read("cpu_model", _cpu_model),
-        "physical_cores": read("physical_cores", lambda: psutil.cpu_count(logical=False)),
-        "logical_cores": read("logical_cores", lambda: psutil.cpu_count()),
-        "usable_cores": read("usable_cores", lambda: len(os.sched_getaffinity(0))),
-        "quota_cpus": read("quota_cpus", cpu_quota),
-        "governor": read("governor", _governors),
-        "memory_gib": read("memory_gib", lambda: round(psutil.virtual_memory().total / 2**30, 1)),
-        "torch_threads": torch.get_num_threads(),
-        "torch_interop_threads": torch.get_num_interop_threads(),
-    }
-
-
 def _cpu_model() -> str | None:
-    text = _text("/proc/cpuinfo")
-    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    found = re.search(r"^model name\s*:\s*(.+)$", _text("/proc/cpuinfo"), re.MULTILINE)
     return found[1].strip() if found else platform.processor() or None
 
 
 def _governors() -> str | None:
     cores = Path("/sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_governor")
-    return ", ".join(sorted({path.read_text(encoding="utf8").strip() for path in cores})) or None
+    return ", ".join(sorted({_text(path) for path in cores})) or None
 
 
 def cpu_quota(groups: str | None = None, mount: Path = CGROUPS) -> float | None:
     """CPUs that the control groups of this process allow, the least of them; None: no limit.
 
-    `groups`: the text of /proc/self/cgroup. Version 2 limits by `cpu.max` of each group on the
-    way up, version 1 by `cpu.cfs_quota_us`.
+    `groups`: the text of /proc/self/cgroup. Each group on the way up may limit: version 2 by
+    `cpu.max`, version 1 by `cpu.cfs_quota_us`.
     """
-    groups = _text("/proc/self/cgroup") if groups is None else groups
     limits = []
-    for line in groups.splitlines():
+    for line in (_text("/proc/self/cgroup") if groups is None else groups).splitlines():
         _, controllers, path = line.split(":", 2)
-        if not controllers:
-            names = ("", "unified")
-        elif "cpu" in controllers.split(","):
-            names = (controllers, "cpu")
-        else:
+        if controllers and "cpu" not in controllers.split(","):
             continue
-        for root in (mount / name for name in names):
+        for root in (mount / controllers, mount / ("cpu" if controllers else "unified")):
             group = root / path.lstrip("/")
             limits += [_quota(at) for at in (group, *group.parents) if at.is_relative_to(root)]
     return min(filter(None, limits), default=None)
@@ -139,62 +167,27 @@ def _quota(group: Path) -> float | None:
     return None if quota == "max" or int(quota) < 0 else int(quota) / int(period)
 
 
-def collect_system(read: Reader) -> dict:
-    """Operating system, kernel, and hints that this is a virtual machine or a container."""
-    marks = {"docker": "/.dockerenv", "podman": "/run/.containerenv"}
-    found = [name for name, path in marks.items() if os.path.exists(path)]
-    return {
-        "os": read("os", lambda: platform.freedesktop_os_release()["PRETTY_NAME"]),
-        "kernel": platform.release(),
-        "architecture": platform.machine(),
-        "hypervisor": read(
-            "hypervisor", lambda: bool(re.search(r"\bhypervisor\b", _text("/proc/cpuinfo")))
-        ),
-        "machine": read("machine", lambda: _text("/sys/class/dmi/id/product_name").strip()),
-        "container": found[0] if found else None,
-    }
-
-
 def _text(path: Path | str) -> str:
-    return Path(path).read_text(encoding="utf8", errors="replace")
+    return Path(path).read_text(encoding="utf8", errors="replace").strip()
 
 
-def collect_switches(read: Reader) -> dict:
-    """TF32 and cuDNN switches, through both of PyTorch's TF32 interfaces.
+def tf32_in_force() -> tuple[bool, bool]:
+    """Return (convolutions, matmul): may FP32 work run in TF32 on the GPU right now?
 
-    Once the newer interface (``fp32_precision``, torch >= 2.9) has been used, reading the older one
-    (``allow_tf32``) can raise RuntimeError: that side is then None.
+    NVIDIA's libraries obey NVIDIA_TF32_OVERRIDE over torch's switches: 0 forbids TF32, and 1 makes
+    matrix products use it (convolutions stay as torch says; measured on an H100).
     """
-
-    def switches(*names: str) -> dict:
-        return {name: read(name, attrgetter(name), torch.backends) for name in names}
-
-    new = switches(
-        "fp32_precision",
-        "cudnn.fp32_precision",
-        "cudnn.conv.fp32_precision",
-        "cuda.matmul.fp32_precision",
-    )
-    old = switches("cudnn.allow_tf32", "cuda.matmul.allow_tf32")
-    every, cudnn, conv, matmul = new.values()
-    return {
-        "tf32_convolutions": _tf32(old["cudnn.allow_tf32"], conv, cudnn, every),
-        "tf32_matmul": _tf32(old["cuda.matmul.allow_tf32"], matmul, every),
-        **new,
-        **old,
-        "matmul_precision": read("matmul_precision", torch.get_float32_matmul_precision),
-        **switches("cudnn.enabled", "cudnn.benchmark", "cudnn.deterministic"),
-        "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
-    }
-
-
-def _tf32(old: bool | None, *new: str | None) -> bool | None:
-    """Tell whether TF32 is in force; the first of `new` that is not "none" decides."""
-    if old is not None:
-        return old
-    if new[0] is None:
-        return None
-    return next((value for value in new if value not in (None, "none")), "ieee") == "tf32"
+    override = os.environ.get("NVIDIA_TF32_OVERRIDE")
+    if override == "0":
+        return False, False
+    convolutions, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    if not hasattr(convolutions, "conv"):  # torch < 2.9
+        return convolutions.allow_tf32, matmul.allow_tf32 or override == "1"
+    # Once this newer interface has been used, reading the older one may raise RuntimeError.
+    default = torch.backends.fp32_precision
+    found = (owner.fp32_precision for owner in (convolutions.conv, matmul))
+    seen = [(default if precision == "none" else precision) == "tf32" for precision in found]
+    return seen[0], seen[1] or override == "1"
 
 
 def collect_git(root: Path = ROOT) -> dict:
@@ -203,29 +196,23 @@ def collect_git(root: Path = ROOT) -> dict:
     A copy carried to an offline machine says its commit by J1_GIT_COMMIT: a ``.git`` there may be
     none, or older than the files.
     """
-    if given := os.environ.get("J1_GIT_COMMIT"):
-        return {"commit": given, "dirty": None, "problem": None}
-    if not (root / ".git").exists():
-        # A folder above may be a repository of its own; its commit says nothing about this code.
-        problem = f"no .git in {root}: clone the repository, or set J1_GIT_COMMIT to the commit"
-        return {"commit": None, "dirty": None, "problem": problem}
-    found = {"commit": None, "dirty": None, "problem": None}
+    found = {"commit": os.environ.get("J1_GIT_COMMIT") or None, "dirty": None, "problem": None}
+    if found["commit"]:
+        return found
     try:
+        # A folder above may be a repository of its own; its commit says nothing about this code.
+        if not (root / ".git").exists():
+            raise FileNotFoundError(f"no .git in {root}: clone it, or set J1_GIT_COMMIT")
         found["commit"] = _git(root, "rev-parse", "HEAD")
         found["dirty"] = _git(root, "status", "--porcelain") != ""
-    except subprocess.CalledProcessError as error:  # its words hold the remedy
-        found["problem"] = " ".join(error.stderr.split())
-    except Exception as error:
-        found["problem"] = first_line(error)
+    except Exception as error:  # git's own words hold the remedy
+        found["problem"] = " ".join((getattr(error, "stderr", None) or first_line(error)).split())
     return found
 
 
 def _git(root: Path, *args: str) -> str:
-    command, english = ["git", "-C", str(root), *args], os.environ | {"LC_ALL": "C"}
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=True, timeout=20, env=english
-    )
-    return done.stdout.strip()
+    settings = {"capture_output": True, "text": True, "check": True, "timeout": 20}
+    return subprocess.run(["git", "-C", str(root), *args], **settings).stdout.strip()
 
 
 def find_other_code(folder: Path | None = None) -> str | None:
@@ -235,3 +222,19 @@ def find_other_code(folder: Path | None = None) -> str | None:
     if not beside or folder == ROOT:
         return None
     return f"`helpers` comes from {ROOT}, not from {folder}: see PYTHONPATH"
+
+
+def cost(device: torch.device | str | None = None) -> dict[str, float | None]:
+    """Seconds since this process started, its peak memory on the host and on `device` (MiB).
+
+    None: cannot be seen.
+    """
+    unit = 1 if sys.platform == "darwin" else 2**10  # bytes in one unit of ru_maxrss
+    on_gpu = torch.cuda.is_initialized() and torch.device(device or "cuda").type == "cuda"
+    gpu = attempt(torch.cuda.max_memory_allocated, device) if on_gpu else None
+    host = attempt(lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20)
+    return {
+        "wall_s": attempt(lambda: time.time() - psutil.Process().create_time()),
+        "peak_host_mib": host,
+        "peak_gpu_mib": None if gpu is None else gpu / 2**20,
+    }

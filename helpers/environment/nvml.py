@@ -1,7 +1,6 @@
 """NVIDIA's management library, through nvidia-ml-py: opened here and nowhere else."""
 
 import os
-from importlib import metadata
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ except Exception as error:  # absent, or an old package of that name that this P
 # Values of NVML's C interface, which never change; an old `pynvml` lacks some of their names.
 CLOCK_SM, CLOCK_MEMORY, TEMPERATURE_GPU = 1, 2, 0
 POLICY_POWER, POLICY_THERMAL = 0, 1
-NOT_INSTALLED = "NVMLError_LibraryNotFound"  # no NVIDIA driver at all: no fault of this machine
+NO_DRIVER = "LibraryNotFound"  # none at all: no fault of this machine
 MIG_INSTANCE, MIG_PARENT = "MIG instance", "parent GPU of a MIG instance"
 
 
@@ -32,13 +31,10 @@ def nvml_problem() -> str | None:
 
 
 def nvml_remedy() -> str | None:
-    """The two commands that help where `pynvml` is not nvidia-ml-py's; None where it is."""
-    # The old package is a folder, which hides the file of the same name.
-    if pynvml is not None and not hasattr(pynvml, "__path__"):
-        return None
-    version = attempt(metadata.version, "nvidia-ml-py")
-    pin = f"=={version}" if version else ""
-    return f"`pip uninstall pynvml`, then `pip install nvidia-ml-py{pin}`"
+    """What to type where `pynvml` is not nvidia-ml-py's module; None where it is."""
+    # An old package of that name is a folder, which hides the file.
+    right = pynvml is not None and not hasattr(pynvml, "__path__")
+    return None if right else "`pip uninstall pynvml`, then `pip install nvidia-ml-py`"
 
 
 def query(name: str, *args: Any) -> Any:
@@ -59,8 +55,7 @@ def find_gpu(device: torch.device) -> tuple[Any, str | None]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0]
     uuids = [visible] if visible.startswith("MIG-") else []  # CUDA sees one MIG instance at most
     uuid = getattr(seen, "uuid", None)
-    uuids += [f"GPU-{uuid}", f"MIG-{uuid}"]
-    for name in uuids:
+    for name in (*uuids, f"GPU-{uuid}", f"MIG-{uuid}"):
         if handle := attempt(query, "nvmlDeviceGetHandleByUUID", name):
             break
     else:
@@ -72,8 +67,8 @@ def find_gpu(device: torch.device) -> tuple[Any, str | None]:
 
 
 def _by_bus(seen: Any) -> Any:
-    bus = (seen.pci_domain_id, seen.pci_bus_id, seen.pci_device_id)
-    return query("nvmlDeviceGetHandleByPciBusId", "{:08x}:{:02x}:{:02x}.0".format(*bus))
+    bus = f"{seen.pci_domain_id:08x}:{seen.pci_bus_id:02x}:{seen.pci_device_id:02x}.0"
+    return query("nvmlDeviceGetHandleByPciBusId", bus)
 
 
 def nvml_handle(device: torch.device) -> Any:

@@ -5,6 +5,7 @@ A value of None, or an empty answer while we compute, means "not observable here
 
 import multiprocessing
 import os
+import re
 import resource
 import time
 from dataclasses import dataclass
@@ -65,9 +66,6 @@ class Look:
     failed: dict[str, str]
 
 
-Snapshot = Look  # its name until validation reads `Look`
-
-
 @dataclass(frozen=True)
 class Process:
     """The process that measures: its pids, and how many CPUs the system counts.
@@ -114,8 +112,8 @@ def own_pids() -> frozenset[int]:
     parent = multiprocessing.parent_process()
     ours = {os.getpid()} | ({parent.pid} if parent else set())
     status = [attempt(Path(f"/proc/{pid}/status").read_text) or "" for pid in ours]
-    lines = [line for text in status for line in text.splitlines() if line.startswith("NSpid:")]
-    return frozenset(ours | {int(pid) for line in lines for pid in line.split()[1:]})
+    found = re.findall(r"^NSpid:(.*)$", "\n".join(status), re.MULTILINE)
+    return frozenset(ours | {int(pid) for line in found for pid in line.split()})
 
 
 def utilisation_samples(handle: Any, since: int) -> tuple[tuple, int]:
@@ -137,52 +135,26 @@ def utilisation_samples(handle: Any, since: int) -> tuple[tuple, int]:
 
 def read_gpu(handle: Any, shares: tuple | None, read: Reader) -> GpuReading:
     """Read what NVML says now; `shares` are the samples that the caller has already fetched."""
-    power = read("power", query, "nvmlDeviceGetPowerUsage", handle)
+
+    def nvml(key: str, name: str, *args: int) -> Any:
+        return read(key, query, name, handle, *args)
+
+    def limited_s(key: str, policy: int) -> float | None:
+        status = nvml(key, "nvmlDeviceGetViolationStatus", policy)
+        return attempt(lambda: status.violationTime / 1e9)
+
+    power = nvml("power", "nvmlDeviceGetPowerUsage")
     return GpuReading(
         processes=read("processes", _processes, handle),
         shares=shares,
-        sm_mhz=read("sm_clock", query, "nvmlDeviceGetClockInfo", handle, CLOCK_SM),
-        memory_mhz=read("memory_clock", query, "nvmlDeviceGetClockInfo", handle, CLOCK_MEMORY),
+        sm_mhz=nvml("sm_clock", "nvmlDeviceGetClockInfo", CLOCK_SM),
+        memory_mhz=nvml("memory_clock", "nvmlDeviceGetClockInfo", CLOCK_MEMORY),
         reasons=read("reasons", _reasons, handle),
-        power_limited_s=read("power_limited", _limited_s, handle, POLICY_POWER),
-        thermal_limited_s=read("thermal_limited", _limited_s, handle, POLICY_THERMAL),
-        temperature_c=read(
-            "temperature", query, "nvmlDeviceGetTemperature", handle, TEMPERATURE_GPU
-        ),
+        power_limited_s=limited_s("power_limited", POLICY_POWER),
+        thermal_limited_s=limited_s("thermal_limited", POLICY_THERMAL),
+        temperature_c=nvml("temperature", "nvmlDeviceGetTemperature", TEMPERATURE_GPU),
         power_w=None if power is None else power / 1e3,
     )
-
-
-def read_host(read: Reader) -> HostReading:
-    """Read the counters of the system, this process and this thread."""
-    return HostReading(
-        core=read("core", lambda: psutil.Process().cpu_num()),
-        busy_s=read("busy", _busy_s),
-        steal_s=read("steal", _steal_s),
-        preemptions=read("preemptions", _preemptions),
-        at_s=time.perf_counter(),
-        own_s=time.process_time(),
-        thread_s=time.thread_time(),
-    )
-
-
-def _busy_s() -> float:
-    times = psutil.cpu_times()
-    return sum(getattr(times, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq"))
-
-
-def _preemptions() -> int:
-    whose = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)  # a thread's: Linux alone
-    return resource.getrusage(whose).ru_nivcsw
-
-
-def _steal_s() -> dict[int, float]:
-    """Stolen seconds by the core's own number: a container may list fewer cores, or others."""
-    lines = [line.split() for line in Path("/proc/stat").read_text(encoding="utf8").splitlines()]
-    found = {int(f[0][3:]): f[8] for f in lines if f and f[0][:3] == "cpu" and f[0] != "cpu"}
-    if not os.sched_getaffinity(0) <= found.keys():
-        raise LookupError("/proc/stat does not list the cores that we may run on")
-    return {core: int(ticks) / os.sysconf("SC_CLK_TCK") for core, ticks in found.items()}
 
 
 def _processes(handle: Any) -> frozenset[int]:
@@ -198,5 +170,30 @@ def _reasons(handle: Any) -> int:
     return reasons
 
 
-def _limited_s(handle: Any, policy: int) -> float:
-    return query("nvmlDeviceGetViolationStatus", handle, policy).violationTime / 1e9
+def read_host(read: Reader) -> HostReading:
+    """Read the counters of the system, this process and this thread."""
+    thread = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)  # a thread's: Linux alone
+    return HostReading(
+        core=read("core", lambda: psutil.Process().cpu_num()),
+        busy_s=read("busy", _busy_s),
+        steal_s=read("steal", _steal_s),
+        preemptions=read("preemptions", lambda: resource.getrusage(thread).ru_nivcsw),
+        at_s=time.perf_counter(),
+        own_s=time.process_time(),
+        thread_s=time.thread_time(),
+    )
+
+
+def _busy_s() -> float:
+    times = psutil.cpu_times()
+    return sum(getattr(times, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq"))
+
+
+def _steal_s() -> dict[int, float]:
+    """Stolen seconds by the core's own number: a container may list fewer cores, or others."""
+    lines = Path("/proc/stat").read_text(encoding="utf8")
+    found = re.findall(r"^cpu(\d+)" + r" \d+" * 7 + r" (\d+)", lines, re.MULTILINE)
+    stolen = {int(core): int(ticks) / os.sysconf("SC_CLK_TCK") for core, ticks in found}
+    if not os.sched_getaffinity(0) <= stolen.keys():
+        raise LookupError("/proc/stat does not list the cores that we may run on")
+    return stolen

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from helpers.bench_latency import Run, benchmark_latency
+from helpers.clocks.calibration import CalibrationReceipt
 from helpers.clocks.checks import move_inputs
 from helpers.clocks.profiling import ForwardProfile, contradicted
 from helpers.environment.facts import first_line
@@ -14,7 +15,7 @@ from helpers.parameters import Parameters
 from helpers.progress import track
 from helpers.stats import further_interval, spread
 from helpers.validation.causes import Cause, find_causes
-from helpers.validation.interference import RunTags, tags
+from helpers.validation.interference import GPU_RULES, RunTags, tags
 from helpers.validation.processes import (
     NotPortableError,
     in_fresh_process,
@@ -23,6 +24,8 @@ from helpers.validation.processes import (
 )
 
 CLOCKS = ("gpu", "host")
+
+ACCEPTED, RESERVED, NOT_ACCEPTED = "yes", "reserved", "no"  # as the CSV says it
 
 # Flags of a run whose GPU clock is in doubt
 CONTRADICTED, UNPROVEN = "gpu_clock_contradicted", "gpu_clock_unproven"
@@ -33,9 +36,9 @@ UNPROVEN_RATIO = 0.2  # GPU p50 over host p50; a launch-bound eager ResNet-18 re
 class ClockVerdict:
     """The criterion on one clock: the runs' p95 and means (ms), their spreads (fractions).
 
-    `met`: the spread of the p95 is below the limit. `causes`: what the evidence points to when it
-    is not; never empty then. `further`: where the p95 of a further session of as many processes
-    would land (95 %, in ms); None where the runs do not come from three processes or more.
+    `met`: the spread of the p95 is below the limit. `causes`: what the evidence points to, met or
+    not. `further`: where the p95 of a further session of as many processes would land (95 %, in
+    ms); None where the runs do not come from three processes or more.
     """
 
     clock: str
@@ -52,7 +55,8 @@ class ClockVerdict:
 class Verdict:
     """All runs, what was seen around them, the verdict on each clock, and which of them decides.
 
-    `doubt`: "" or why the GPU clock's figures are not to be trusted, see `doubt_of`.
+    `doubt`: "" or why the GPU clock's figures are not to be trusted, see `doubt_of`. `reserves`:
+    codes of what disturbed the deciding clock although its criterion may be met, see `judge`.
     """
 
     runs: tuple[Run, ...]
@@ -61,11 +65,19 @@ class Verdict:
     max_p95_spread: float
     clocks: dict[str, ClockVerdict]
     doubt: str = ""
+    reserves: tuple[str, ...] = ()
+
+    @property
+    def outcome(self) -> str:
+        """ACCEPTED, or RESERVED where the criterion is met by disturbed runs, or NOT_ACCEPTED."""
+        if not self.clocks[self.deciding].met:
+            return NOT_ACCEPTED
+        return RESERVED if self.reserves else ACCEPTED
 
     @property
     def accepted(self) -> bool:
-        """Is the criterion met on the deciding clock?"""
-        return self.clocks[self.deciding].met
+        """Is the criterion met on the deciding clock, without reserve?"""
+        return self.outcome == ACCEPTED
 
 
 def measure_runs(
@@ -165,13 +177,20 @@ def judge(
     clock: str = "auto",
     max_p95_spread: float = 0.10,
     profile: ForwardProfile | None = None,
+    receipt: CalibrationReceipt | None = None,
 ) -> Verdict:
     """Apply the criterion, spread = (max - min) / mean of the runs' p95, to every clock there is.
+
+    On the deciding clock, runs are disturbed ("reserves") where a block carries a tag that matters
+    for it, where the calibration or a warm-up is not in order, and where the means spread by the
+    limit or more.
 
     Parameters
     ----------
     profile
         What the GPU really did, where it could be seen: it may contradict the GPU's clock.
+    receipt
+        The clocks' calibration.
 
     Raises
     ------
@@ -191,15 +210,20 @@ def judge(
     }
     doubts = {doubt_of(run, profile) for run in runs}
     doubt = next((code for code in (CONTRADICTED, UNPROVEN) if code in doubts), "")
-    return Verdict(runs, tags(runs), deciding, max_p95_spread, verdicts, doubt)
+    seen = tags(runs)
+    reserves = [c for one in seen for c in one.codes if deciding == "host" or c in GPU_RULES]
+    reserves += receipt.flags if receipt else ()
+    reserves += ["unsteady_warmup"] * any(not run.warmup.steady for run in runs)
+    reserves += ["mean_spread"] * (verdicts[deciding].mean_spread >= max_p95_spread)
+    reserves = tuple(dict.fromkeys(reserves))
+    return Verdict(runs, seen, deciding, max_p95_spread, verdicts, doubt, reserves)
 
 
 def _judge_clock(clock: str, runs: tuple[Run, ...], limit: float) -> ClockVerdict:
     summaries = [getattr(run, clock) for run in runs]
     p95 = tuple(s.p95 for s in summaries)
     means = tuple(s.mean for s in summaries)
-    met = spread(p95) < limit
-    causes = () if met else find_causes(clock, runs, limit)
+    met, causes = spread(p95) < limit, find_causes(clock, runs, limit)
     apart = len(runs) >= 3 and len({run.process.pid for run in runs}) == len(runs)
     further = further_interval(p95) if apart else None
     return ClockVerdict(clock, p95, means, spread(p95), spread(means), met, causes, further)

@@ -3,7 +3,6 @@ import pytest
 import torch
 
 from helpers import clocks
-from helpers.bench_latency import NO_KERNELS, benchmark_latency
 from helpers.clocks import GpuClock, NotQueueableError, host_latencies
 from helpers.clocks.kernels import compile_kernel
 
@@ -44,37 +43,24 @@ def test_a_first_call_that_waits_gets_a_second_chance():
     assert QueueOf(1000, failing={1}).adapt(lambda _: None, [None]) == 64
 
 
-def no_launches(*_):
-    raise RuntimeError("no profiler here")
-
-
 @pytest.mark.parametrize(
-    ("blocking", "torch_tells", "launches", "reason", "remedy"),
+    ("blocking", "launches", "reason"),
     [
-        ("1", False, 68, clocks.LAUNCHES_BLOCK, "CUDA_LAUNCH_BLOCKING"),
-        ("0", False, 1_287, clocks.QUEUE_TOO_SHORT, "CUDA_SCALE_LAUNCH_QUEUES=4x"),
-        ("0", True, 1_287, clocks.WAITS_INSIDE, "clock='host'"),
-        ("0", False, 68, clocks.WAITS_INSIDE, r"\.item\(\)"),
-        ("0", False, None, clocks.WAITS_INSIDE, "Remove the wait"),
+        ("1", 68, clocks.LAUNCHES_BLOCK),
+        ("0", 1_287, clocks.QUEUE_TOO_SHORT),
+        ("0", 68, clocks.WAITS_INSIDE),
+        ("0", None, clocks.WAITS_INSIDE),
     ],
-    ids=["launches wait", "swin_v2_s", "waits", "waits unseen by torch", "no profiler"],
+    ids=["launches wait", "swin_v2_s", "waits", "no profiler"],
 )
-def test_why_a_forward_cannot_be_queued(
-    monkeypatch, blocking, torch_tells, launches, reason, remedy
-):
+def test_why_a_forward_cannot_be_queued(monkeypatch, blocking, launches, reason):
     monkeypatch.setenv("CUDA_LAUNCH_BLOCKING", blocking)
-    monkeypatch.setattr(clocks, "_waits_by_torch", lambda call, batch: torch_tells)
-    monkeypatch.setattr(clocks, "_launches", lambda *_: launches)
+    monkeypatch.setattr(clocks, "count_kernels", lambda *_: launches)
     clock = QueueOf(0)
     clock.device = CPU
-    with pytest.raises(NotQueueableError, match=remedy) as caught:
+    with pytest.raises(NotQueueableError) as caught:
         clock.adapt(lambda _: None, [None])
     assert caught.value.reason == reason
-
-
-def test_a_profiler_that_fails_does_not_end_the_adaptation(monkeypatch):
-    monkeypatch.setattr("helpers.clocks.profiling.kernels_of", no_launches)
-    assert clocks._launches(lambda _: None, None, CPU) is None
 
 
 def test_a_rejected_batch_is_kept_apart_repeated_and_counted():
@@ -85,7 +71,6 @@ def test_a_rejected_batch_is_kept_apart_repeated_and_counted():
     assert taken.retried_batches == 1
     assert taken.samples_ms.tolist() == list(range(20))
     assert taken.rejected_ms.tolist() == list(range(8, 16))
-    assert len(taken.launch_ms) == 3
 
 
 def test_it_gives_up_when_batches_keep_failing():
@@ -111,68 +96,44 @@ def test_gpu_samples_are_those_of_known_spins():
 
 
 @pytest.mark.gpu
-def test_a_model_that_synchronises_does_not_deadlock():
-    clock = GpuClock(torch.device("cuda"))
-    with pytest.raises(NotQueueableError):
-        clock.measure(lambda x: x.sum().item(), [torch.ones(4, device="cuda")], 10)
-
-
-@pytest.mark.gpu
 def test_a_model_that_raises_leaves_no_stream_held():
     def broken(_):
         raise RuntimeError("broken model")
 
-    with pytest.raises(RuntimeError, match="broken model"):
+    with pytest.raises(RuntimeError, match="broken model") as caught:
         GpuClock(torch.device("cuda")).measure(broken, [None], 10)
+    assert caught.value.forward == 0
     torch.cuda.synchronize()  # returns at once: the gate is open
 
 
-@pytest.mark.gpu
-@pytest.mark.parametrize("wait", ["item", "device synchronize", "event"])
-def test_a_wait_inside_is_no_short_queue(wait):
-    def model(x):
-        y = x.sum()
-        if wait == "item":
-            y.item()
-        elif wait == "event":
-            event = torch.cuda.Event()
-            event.record()
-            event.synchronize()
-        else:
-            torch.cuda.synchronize()
-        return y
-
-    with pytest.raises(NotQueueableError) as caught:
-        GpuClock(torch.device("cuda")).adapt(model, [torch.ones(4, device="cuda")])
-    assert caught.value.reason == clocks.WAITS_INSIDE
+def waits(x):
+    return x.sum().item()
 
 
-@pytest.mark.gpu
-def test_more_launches_than_the_queue_holds_are_no_wait():
-    def model(x):
-        for _ in range(5_000):
-            x = x + 1
-        return x
+def waits_unseen_by_torch(x):
+    torch.cuda.synchronize()
+    return x
 
-    with pytest.raises(NotQueueableError) as caught:
-        GpuClock(torch.device("cuda")).adapt(model, [torch.ones(4, device="cuda")])
-    assert caught.value.reason == clocks.QUEUE_TOO_SHORT
+
+def launches_much(x):
+    for _ in range(5_000):
+        x = x + 1
+    return x
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize(
-    "error", [OSError("CUDA_HOME is not set"), ImportError("cuda.core"), KeyError(1)]
+    ("model", "reason"),
+    [
+        (waits, clocks.WAITS_INSIDE),
+        (waits_unseen_by_torch, clocks.WAITS_INSIDE),
+        (launches_much, clocks.QUEUE_TOO_SHORT),
+    ],
 )
-def test_without_the_gate_the_host_clock_goes_on_and_quotes_why(monkeypatch, error):
-    def broken(*_):
-        raise error
-
-    monkeypatch.setattr(clocks, "compile_kernel", broken)
-    model = torch.nn.Linear(4, 4).cuda()
-    result = benchmark_latency(model, [torch.ones(1, 4)], 5, 20)
-    assert result.gpu is None
-    assert result.gpu_unavailable == NO_KERNELS
-    assert type(error).__name__ in result.gpu_unavailable_why
+def test_a_wait_inside_and_a_short_queue_are_told_apart(model, reason):
+    with pytest.raises(NotQueueableError) as caught:
+        GpuClock(torch.device("cuda")).adapt(model, [torch.ones(4, device="cuda")])
+    assert caught.value.reason == reason
 
 
 @pytest.mark.gpu

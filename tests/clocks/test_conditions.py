@@ -6,19 +6,20 @@ from fakes import TinyNet
 
 from helpers.clocks.conditions import measuring_conditions, tf32, tf32_in_force
 
+BACKENDS = torch.backends
+
 
 @pytest.fixture(autouse=True)
 def fresh_switches():
     """Each test starts from PyTorch's defaults and leaves them behind."""
-    backends = torch.backends
 
     def reset():
-        backends.fp32_precision = "none"
-        backends.cudnn.allow_tf32 = True
-        backends.cuda.matmul.allow_tf32 = False
-        for owner in (backends.cudnn.conv, backends.cudnn.rnn):
+        BACKENDS.fp32_precision = "none"
+        BACKENDS.cudnn.allow_tf32 = True
+        BACKENDS.cuda.matmul.allow_tf32 = False
+        for owner in (BACKENDS.cudnn.conv, BACKENDS.cudnn.rnn):
             owner.fp32_precision = "tf32"
-        for owner in (backends.cuda.matmul, backends.mkldnn.conv, backends.mkldnn.matmul):
+        for owner in (BACKENDS.cuda.matmul, BACKENDS.mkldnn.conv, BACKENDS.mkldnn.matmul):
             owner.fp32_precision = "none"
 
     reset()
@@ -26,51 +27,32 @@ def fresh_switches():
     reset()
 
 
-def legacy_readable():
-    return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+SETTINGS = {  # what a caller set, and TF32 then in force: (convolutions, matmul)
+    "nothing": ([], (True, False)),
+    "older API": (
+        [(BACKENDS.cudnn, "allow_tf32", False), (BACKENDS.cuda.matmul, "allow_tf32", True)],
+        (False, True),
+    ),
+    # now the older flag cannot be read
+    "newer API": ([(BACKENDS.cudnn.conv, "fp32_precision", "ieee")], (False, False)),
+    "newer API, matmul": ([(BACKENDS.cuda.matmul, "fp32_precision", "tf32")], (True, True)),
+    "global": ([(BACKENDS, "fp32_precision", "tf32")], (True, True)),
+}
 
 
-def test_the_default_hides_tf32_behind_fp32_convolutions():
-    assert tf32_in_force() == (True, False)
-
-
-def test_strict_fp32_inside_and_everything_back_after():
-    before = legacy_readable()
-    with tf32(False):
-        assert tf32_in_force() == (False, False)
-        assert legacy_readable() == (False, False)
-    assert tf32_in_force() == (True, False)
-    assert legacy_readable() == before
-
-
-def test_tf32_can_be_allowed():
-    with tf32(True):
-        assert tf32_in_force() == (True, True)
-    assert tf32_in_force() == (True, False)
-
-
-def test_callers_of_the_legacy_api_find_their_setting_again():
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = True
-    with tf32(False):
-        assert tf32_in_force() == (False, False)
-    assert legacy_readable() == (False, True)
-
-
-def test_callers_of_the_new_api_find_their_setting_again():
-    torch.backends.cudnn.conv.fp32_precision = "ieee"  # now the legacy flag cannot be read
-    with tf32(False):
-        assert tf32_in_force() == (False, False)
-    assert torch.backends.cudnn.conv.fp32_precision == "ieee"
-    assert torch.backends.cudnn.rnn.fp32_precision == "tf32"
-
-
-def test_a_global_tf32_default_does_not_leak_into_strict_fp32():
-    torch.backends.fp32_precision = "tf32"
-    with tf32(False):
-        assert tf32_in_force() == (False, False)
-    assert tf32_in_force() == (True, True)
-    assert torch.backends.fp32_precision == "tf32"
+@pytest.mark.parametrize("case", SETTINGS)
+def test_tf32_is_as_asked_inside_and_every_caller_finds_its_setting_again(case):
+    settings, found = SETTINGS[case]
+    for owner, name, value in settings:
+        setattr(owner, name, value)
+    rnn = BACKENDS.cudnn.rnn.fp32_precision
+    assert tf32_in_force() == found
+    for allowed in (False, True):
+        with tf32(allowed):
+            assert tf32_in_force() == (allowed, allowed)
+        assert tf32_in_force() == found
+    assert all(getattr(owner, name) == value for owner, name, value in settings)
+    assert BACKENDS.cudnn.rnn.fp32_precision == rnn
 
 
 def test_modules_keep_their_own_mode():
@@ -79,25 +61,19 @@ def test_modules_keep_their_own_mode():
     with measuring_conditions(model) as seen:
         assert not model.training
         assert (seen.modules, seen.modules_in_eval) == (3, 3)
-        assert seen.as_required
+        assert seen.required_for("fp32")
+        assert not seen.required_for("tf32")
         assert seen.inference_mode
         assert not torch.is_grad_enabled()
     assert model.training
     assert not model.norm.training
-    assert torch.is_grad_enabled()
-    assert gc.isenabled()
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_restored_whatever_happens(error):
     model = TinyNet().train()
-
-    def interrupted():
-        with measuring_conditions(model):
-            raise error("in the middle")
-
-    with pytest.raises(error):
-        interrupted()
+    with pytest.raises(error), measuring_conditions(model):
+        raise error("in the middle")
     assert model.training
     assert gc.isenabled()
     assert torch.is_grad_enabled()
@@ -109,36 +85,24 @@ def test_a_disabled_gc_stays_disabled():
     gc.disable()
     try:
         with measuring_conditions(TinyNet()):
-            assert not gc.isenabled()
+            pass
         assert not gc.isenabled()
     finally:
         gc.enable()
 
 
-def test_a_plain_function_has_no_modules():
-    with measuring_conditions(lambda x: x) as seen:
-        assert seen.modules == 0
-        assert seen.as_required
-
-
-def test_default_leaves_the_switches_as_found():
-    with measuring_conditions(TinyNet(), "default") as seen:
-        assert (seen.tf32_convolutions, seen.tf32_matmul) == (True, False)
-
-
-def test_unknown_precision_is_named():
-    with pytest.raises(ValueError, match="fp8"), measuring_conditions(TinyNet(), "fp8"):
-        pass
+def test_default_leaves_the_switches_and_a_function_has_no_modules():
+    with measuring_conditions(lambda x: x, "default") as seen:
+        assert (seen.tf32_convolutions, seen.tf32_matmul, seen.modules) == (True, False, 0)
+        assert seen.required_for("default")
 
 
 @pytest.mark.parametrize(
     ("override", "seen", "met"),
-    [("1", (False, True), False), ("0", (False, False), True), (None, (False, False), True)],
+    [("1", (False, True), False), ("0", (False, False), True)],
 )
 def test_nvidias_own_variable_is_obeyed_over_torchs_switches(monkeypatch, override, seen, met):
-    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
-    if override is not None:
-        monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", override)
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", override)
     with measuring_conditions(TinyNet()) as conditions:
         assert (conditions.tf32_convolutions, conditions.tf32_matmul) == seen
-        assert conditions.as_required == met
+        assert conditions.required_for("fp32") == met

@@ -6,18 +6,24 @@ import torch
 from fakes import TinyNet
 
 from helpers.clocks import warmup
-from helpers.clocks.checks import ModelError
 from helpers.clocks.warmup import WARMUP_MAX_ITERS, WARMUP_WINDOW, warm_up
 
 CPU = torch.device("cpu")
 INPUTS = [torch.zeros(1, 3, 8, 8)]
 
 
-def with_series(monkeypatch, latencies_ms, clocks_mhz):
+@pytest.fixture
+def series(monkeypatch):
     """Let each window read the next latency, and the SM clock after it the next frequency."""
-    latencies, clocks = iter(latencies_ms), iter(clocks_mhz)
-    monkeypatch.setattr(warmup, "host_latencies", lambda m, x, n, d: np.full(n, next(latencies)))
-    monkeypatch.setattr(warmup, "sm_clock_mhz", lambda handle: next(clocks))
+
+    def run(latencies_ms, clocks_mhz, iterations=50):
+        latencies, clocks = iter(latencies_ms), iter(clocks_mhz)
+        read = lambda model, x, n, device: np.full(n, next(latencies))  # noqa: E731
+        monkeypatch.setattr(warmup, "host_latencies", read)
+        monkeypatch.setattr(warmup, "sm_clock_mhz", lambda handle: next(clocks))
+        return warm_up(TinyNet(), INPUTS, iterations, CPU)
+
+    return run
 
 
 def test_it_runs_the_model_and_keeps_every_latency():
@@ -27,45 +33,23 @@ def test_it_runs_the_model_and_keeps_every_latency():
     assert (done.samples_ms > 0).all()
 
 
-def test_it_goes_on_until_latencies_agree(monkeypatch):
-    with_series(monkeypatch, [9, 5, 3, 2, 2, 2], itertools.repeat(None))
-    done = warm_up(TinyNet(), INPUTS, 50, CPU)
-    assert done.steady
-    assert len(done.samples_ms) == 5 * WARMUP_WINDOW
+CASES = {  # latencies, SM clocks, windows that it takes, whether it ends steady
+    "latencies agree": ([9, 5, 3, 2, 2, 2], itertools.repeat(None), 5, True),
+    "the SM clock agrees": (itertools.repeat(2.0), [345, 800, 1400, 1700, 1950, 1980], 6, True),
+    "latencies never": ((x * x for x in itertools.count(1)), itertools.repeat(1980), 8, False),
+    "the SM clock never": (itertools.repeat(2.0), itertools.cycle([1980, 1200]), 8, False),
+}
 
 
-def test_it_waits_for_the_sm_clock(monkeypatch):
-    with_series(monkeypatch, itertools.repeat(2.0), [345, 800, 1400, 1700, 1950, 1980])
-    done = warm_up(TinyNet(), INPUTS, 50, CPU)
-    assert done.steady
-    assert len(done.samples_ms) == 6 * WARMUP_WINDOW  # 1950 and 1980 agree
+@pytest.mark.parametrize("case", CASES)
+def test_it_ends_when_all_is_steady_or_at_its_bound_and_says_which(series, case):
+    latencies_ms, clocks_mhz, windows, steady = CASES[case]
+    done = series(latencies_ms, clocks_mhz)
+    assert done.steady == steady
+    assert len(done.samples_ms) == windows * WARMUP_WINDOW
 
 
-@pytest.mark.parametrize(
-    ("latencies_ms", "clocks_mhz"),
-    [
-        ((x * x for x in itertools.count(1)), itertools.repeat(1980)),
-        (itertools.repeat(2.0), itertools.cycle([1980, 1200])),
-    ],
-    ids=["latencies", "SM clock"],
-)
-def test_what_never_settles_is_bounded_and_said(monkeypatch, latencies_ms, clocks_mhz):
-    with_series(monkeypatch, latencies_ms, clocks_mhz)
-    done = warm_up(TinyNet(), INPUTS, 50, CPU)
-    assert not done.steady
-    assert len(done.samples_ms) == WARMUP_MAX_ITERS
-
-
-def test_it_is_bounded_in_time(monkeypatch):
+def test_it_is_bounded_in_time(monkeypatch, series):
     seconds = itertools.count(step=40.0)
     monkeypatch.setattr(warmup, "perf_counter", lambda: next(seconds))
-    with_series(monkeypatch, itertools.count(1), itertools.repeat(None))
-    assert len(warm_up(TinyNet(), INPUTS, 150, CPU).samples_ms) == WARMUP_WINDOW
-
-
-def test_a_model_that_raises_is_named_with_its_iteration():
-    def broken(x):
-        raise RuntimeError("inner trouble")
-
-    with pytest.raises(ModelError, match="iteration 1 of the warm-up: inner trouble"):
-        warm_up(broken, INPUTS, 50, CPU)
+    assert len(series(itertools.count(1), itertools.repeat(None), 150).samples_ms) == WARMUP_WINDOW

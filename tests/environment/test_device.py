@@ -1,5 +1,6 @@
 """Which device is chosen, and what is said of a GPU that cannot be used: no GPU is needed here."""
 
+import re
 import warnings
 
 import nvml_fake
@@ -7,20 +8,21 @@ import pynvml
 import pytest
 import torch
 
-from helpers.display.machine import check_environment, explain_gpu
-from helpers.environment import device as environment_device
-from helpers.environment import gpu as environment_gpu
-from helpers.environment.device import DeviceError, choose_device
+from helpers import environment
+from helpers.display.machine import MACHINE_CHECKS, reason
+from helpers.environment import DeviceError, look
+from helpers.environment.compile import CompileCheck
+from helpers.environment.facts import Reader
 from helpers.environment.gpu import (
+    MINIMUM_DRIVER,
+    UNAVAILABLE,
     collect_cuda,
     collect_gpu,
-    diagnose_gpu,
+    diagnose,
     find_cuda_problem,
-    needed_driver,
 )
 
 H100 = {"name": "NVIDIA H100 80GB HBM3", "uuid": "GPU-1"}
-CPU = torch.device("cpu")
 
 
 def facts(**changes) -> dict:
@@ -40,34 +42,27 @@ def facts(**changes) -> dict:
         "visible_devices": None,
         **changes,
     }
-    needed = needed_driver(cuda["torch_cuda"])
-    return cuda | {"needed_driver": needed, "diagnosis": diagnose_gpu(cuda)}
+    cuda["needed_driver"] = MINIMUM_DRIVER.get((cuda["torch_cuda"] or "").split(".")[0])
+    return cuda | {"diagnosis": diagnose(cuda)}
 
 
-SILENT = "torch.cuda.is_available() is False"
 NO_DRIVER = "RuntimeError: Found no NVIDIA driver on your system. Please check that …"
 ABSENT = "NVMLError_LibraryNotFound: NVML Shared Library Not Found"
 MISMATCH = "NVMLError_LibRmVersionMismatch: RM has detected an NVML/RM version mismatch."
-BROKEN = {"usable": False, "problem": SILENT, "torch_gpus": 0}
+BROKEN = {"usable": False, "problem": UNAVAILABLE, "torch_gpus": 0}
 NOTHING = {**BROKEN, "gpus": [], "driver": None, "driver_cuda": None}
 NO_GPU = facts(**NOTHING, nvml=ABSENT)
 OLD_DRIVER = facts(**BROKEN, driver="535.183.01", driver_cuda="12.2")
 DRIVER_FAILS = facts(**NOTHING, nvml=MISMATCH)
 DIAGNOSES = [
     ("usable", facts()),
-    ("usable", facts(gpus=[], driver=None, nvml=ABSENT)),  # NVML hidden, torch works
     ("usable", facts(torch_cuda=None, torch_hip="6.4")),
     ("none", NO_GPU),
     ("none", facts(**NOTHING)),  # a driver, and no GPU in the machine
     ("none", facts(**NOTHING | {"problem": NO_DRIVER}, nvml=ABSENT)),
-    ("none", facts(**NOTHING, nvml="ModuleNotFoundError: No module named 'pynvml'")),
     ("broken", DRIVER_FAILS),
-    ("broken", facts(**NOTHING, nvml=MISMATCH, torch_cuda=None)),
-    ("broken", facts(**NOTHING, nvml="NVMLError_DriverNotLoaded: Driver Not Loaded")),
-    ("broken", facts(**NOTHING, nvml="NVMLError_Unknown: Unknown Error")),
     ("broken", facts(**NOTHING | {"problem": "CUDA initialization: … Error 803"}, nvml=ABSENT)),
     ("rocm_build", facts(**BROKEN, torch_cuda=None, torch_hip="6.4")),
-    ("rocm_build", facts(**NOTHING, nvml=ABSENT, torch_cuda=None, torch_hip="6.4")),
     ("cpu_build", facts(**BROKEN, torch_cuda=None)),
     ("old_driver", OLD_DRIVER),
     ("old_driver", facts(**BROKEN, driver="580.65.05")),
@@ -83,52 +78,45 @@ DIAGNOSES = [
 
 
 @pytest.mark.parametrize(("expected", "cuda"), DIAGNOSES)
-def test_diagnosis_and_its_sentence(expected, cuda):
+def test_diagnosis_and_its_sentence(checks_of, expected, cuda):
     assert cuda["diagnosis"] == expected
-    assert not {"None", "{"} & set(explain_gpu(cuda).split())
-    assert MISMATCH in explain_gpu(cuda) or cuda["nvml"] != MISMATCH
-    assert "6.4" in explain_gpu(cuda) or expected != "rocm_build"
+    check = checks_of(cuda=cuda)[f"gpu_{expected}"]
+    assert check.ok == (expected in ("usable", "none"))
+    told = MACHINE_CHECKS[check.code][1].format(**check.values)
+    assert "None" not in told
+    assert MISMATCH in told or cuda["nvml"] != MISMATCH
 
 
-CHECKED = [
-    (facts(), None, [True]),
-    (NO_GPU, None, [True]),
-    (DRIVER_FAILS, None, [False, False]),
-    (OLD_DRIVER, None, [False]),
-    (facts(gpus=[], driver=None, nvml=ABSENT), None, [True, False]),
-    (facts(nvml_remedy="`pip uninstall pynvml`"), None, [True, False]),
-    (facts(), "MIG instance", [True, True]),
-    (facts(), "parent GPU of a MIG instance", [True, True]),
-]
-
-
-@pytest.mark.parametrize(("cuda", "scope", "ok"), CHECKED)
-def test_checks_of_the_gpu_and_of_nvml(cuda, scope, ok):
-    """The driver's and torch's own words, and not OK where something that should work does not."""
-    record = {
-        "cuda": cuda,
-        "gpu": {"nvml_reads": scope},
-        "cpu": {"torch_threads": 2, "quota_cpus": None},
-        "software": {"torch": "2.14.1", "optimize": 0},
-        "compile": {"usable": True, "reason": ""},
-        "other_code": None,
-    }
-    checks = [check for check in check_environment(record) if check.name in ("GPU", "NVML")]
-    assert [check.ok for check in checks] == ok
-    assert all(MISMATCH in check.detail for check in checks if cuda is DRIVER_FAILS)
-    assert all("MIG" in check.detail for check in checks if scope and check.name == "NVML")
-    built = {check.name: check.detail for check in check_environment(record)}["PyTorch ≥ 2.0"]
-    assert "CUDA 13.0" in built
+@pytest.mark.parametrize(
+    ("cuda", "scope", "code", "ok"),
+    [
+        (facts(), None, None, None),
+        (NO_GPU, None, None, None),
+        (DRIVER_FAILS, None, "nvml", False),
+        (facts(gpus=[], driver=None, nvml=ABSENT), None, "nvml", False),
+        (facts(nvml_remedy="`pip uninstall pynvml`"), None, "nvml_package", False),
+        (facts(), "MIG instance", "mig", True),
+        (facts(), "parent GPU of a MIG instance", "mig_parent", True),
+    ],
+)
+def test_what_nvml_does_not_tell_is_said(checks_of, cuda, scope, code, ok):
+    checks = checks_of(cuda=cuda, gpu={"nvml_reads": scope})
+    found = {c: check.ok for c, check in checks.items() if c.startswith(("nvml", "mig"))}
+    assert found == ({code: ok} if code else {})
 
 
 @pytest.fixture
 def seen(monkeypatch):
-    """Let a test say what collect_cuda finds, and torch name its GPU."""
+    """Let a test say what collect_cuda finds of a GPU that only NVML's stand-in has."""
+    nvml_fake.install(monkeypatch)
+    monkeypatch.setattr(environment, "check_compile_once", lambda device: CompileCheck(True, ""))
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    tried = []
 
-    def say(cuda: dict) -> None:
-        monkeypatch.setattr(environment_device, "collect_cuda", lambda device=None: cuda)
-        monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: H100["name"])
+    def say(cuda: dict) -> list:
+        collect = lambda *device: tried.append(device) or cuda  # noqa: E731
+        monkeypatch.setattr(environment, "collect_cuda", collect)
+        return tried
 
     return say
 
@@ -138,99 +126,72 @@ def seen(monkeypatch):
     [("auto", "cuda:0"), ("cuda", "cuda:0"), ("cuda:1", "cuda:1"), ("cpu", "cpu")],
 )
 def test_usable_gpu(seen, requested, expected):
-    seen(facts())
-    choice = choose_device(requested)
-    assert str(choice.device) == expected
-    assert ("automatiquement" in choice.reason) == (requested == "auto")
-    assert (H100["name"] in choice.reason) == (requested != "cpu")
+    tried = seen(facts())
+    machine = look(requested)
+    assert str(machine.device) == machine.facts["device"] == expected
+    assert machine.reason == ("automatic" if requested == "auto" else "asked")
+    assert ("automatiquement" in reason(machine)) == (requested == "auto")
+    assert tried != [()] or requested == "cpu"  # an explicit CPU leaves no CUDA context
 
 
 @pytest.mark.parametrize("cuda", [NO_GPU, OLD_DRIVER, DRIVER_FAILS])
-def test_auto_without_usable_gpu_takes_the_cpu_and_says_why(seen, cuda):
+def test_without_a_usable_gpu_auto_takes_the_cpu_and_an_explicit_gpu_is_an_error(seen, cuda):
     seen(cuda)
-    choice = choose_device("auto")
-    assert choice.device == CPU
-    assert explain_gpu(cuda) in choice.reason
-
-
-@pytest.mark.parametrize("requested", ["cuda", "cuda:3"])
-@pytest.mark.parametrize("cuda", [NO_GPU, OLD_DRIVER, DRIVER_FAILS])
-def test_explicit_gpu_that_cannot_be_had_is_an_error(seen, requested, cuda):
-    seen(cuda)
+    machine = look("auto")
+    assert (machine.device, machine.reason) == (torch.device("cpu"), "no_usable_gpu")
+    assert len(reason(machine)) > 20
     with pytest.raises(DeviceError) as caught:
-        choose_device(requested)
-    assert f"device='{requested}' cannot be had" in str(caught.value)
+        look("cuda:3")
     for fact in (cuda["problem"], cuda["nvml"], cuda["driver"]):
         assert fact is None or fact in str(caught.value)
-
-
-def test_other_accelerators_are_refused():
     with pytest.raises(DeviceError, match="only the CPU and CUDA GPUs"):
-        choose_device("meta")
+        look("meta")
 
 
-def test_explicit_cpu_leaves_no_cuda_context(monkeypatch):
-    tried = []
-    monkeypatch.setattr(environment_device, "collect_cuda", lambda *a: tried.append(a) or facts())
-    choose_device("cpu")
-    assert tried == [()]
+# --- what torch and NVML tell
 
 
-# --- what torch and NVML tell -----------------------------------------------------------------
+def warns():
+    warnings.warn("CUDA initialization: driver too old (found version 12020)", stacklevel=1)
+    return False
 
 
-def test_warning_of_torch_becomes_the_reason_and_is_not_shown(monkeypatch):
-    def too_old() -> bool:
-        warnings.warn("CUDA initialization: driver too old (found version 12020)", stacklevel=1)
-        return False
+def mismatch():
+    raise RuntimeError("Unexpected error from cudaGetDeviceCount(). Error 803: mismatch\nmore")
 
-    monkeypatch.setattr(torch.cuda, "is_available", too_old)
+
+@pytest.mark.parametrize(
+    ("available", "words"),
+    [(warns, "driver too old"), (lambda: False, "Error 803: mismatch")],
+    ids=["torch's warning, not shown", "its words again on a second call"],
+)
+def test_why_torch_cannot_use_cuda(monkeypatch, available, words):
+    monkeypatch.setattr(torch.cuda, "is_available", available)
+    monkeypatch.setattr(torch.cuda, "init", mismatch)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert "driver too old" in find_cuda_problem(None)
+        assert words in find_cuda_problem(None)
+    assert collect_cuda()["diagnosis"] == "broken"
 
 
 def test_gpu_that_is_available_but_runs_no_kernel(monkeypatch):
-    def no_kernel(*args, **options):
-        raise RuntimeError("no kernel image is available for execution on the device\nSearch …")
-
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(torch, "arange", no_kernel)
+    monkeypatch.setattr(torch, "arange", lambda *_, **__: mismatch())
     assert find_cuda_problem(None) is None
-    told = find_cuda_problem(torch.device("cuda"))
-    assert told.startswith("RuntimeError: no kernel image")
-    assert "\n" not in told
-
-
-def test_gpu_index_out_of_range_says_what_there_is(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert "2 GPU(s), cuda:0 to cuda:1" in find_cuda_problem(torch.device("cuda:2"))
-
-
-def test_torchs_words_are_found_again_on_a_second_call(monkeypatch):
-    """torch warns once in a process; the cell may be run twice."""
-
-    def no_device():
-        raise RuntimeError("Unexpected error from cudaGetDeviceCount(). Error 803: mismatch")
-
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.cuda, "init", no_device)
-    assert "Error 803" in find_cuda_problem(None)
-    assert collect_cuda()["diagnosis"] == "broken"
+    assert find_cuda_problem(torch.device("cuda")).endswith("Error 803: mismatch")
 
 
 def gpu_of(monkeypatch, **properties) -> dict:
     answers = nvml_fake.install(monkeypatch, **properties)
     answers["nvmlDeviceGetPersistenceMode"] = pynvml.NVMLError_NotSupported
-    return collect_gpu(torch.device("cuda", 0))
+    return collect_gpu(torch.device("cuda", 0), Reader())
 
 
 def test_driver_and_gpus_as_nvml_sees_them(monkeypatch):
     nvml_fake.install(monkeypatch)
     cuda = collect_cuda()
     assert (cuda["driver"], cuda["driver_cuda"]) == ("580.95.05", "13.1")
+    assert re.fullmatch(r"9\.\d+\.\d+", cuda["cudnn"] or "9.24.0")
     assert [gpu["uuid"] for gpu in cuda["gpus"]] == ["GPU-a", "GPU-b"]
 
 
@@ -244,14 +205,11 @@ def test_gpu_is_matched_by_uuid_not_by_index(monkeypatch):
     assert gpu["persistence_mode"] is None  # NVML refuses
 
 
-def test_gpu_that_nvml_knows_by_its_bus_alone(monkeypatch):
-    assert gpu_of(monkeypatch, uuid="z")["sm_clock_mhz"] == 1980
-
-
-def test_gpu_unknown_to_nvml_gets_no_other_gpus_readings(monkeypatch):
-    gpu = gpu_of(monkeypatch, uuid="z", pci_bus_id=0x99)
+@pytest.mark.parametrize(("bus", "clock"), [(0x41, 1980), (0x99, None)])
+def test_gpu_unknown_by_uuid_is_found_by_its_bus_or_gets_no_readings(monkeypatch, bus, clock):
+    gpu = gpu_of(monkeypatch, uuid="z", pci_bus_id=bus)
     assert gpu["name"] == "NVIDIA H100"
-    assert gpu["sm_clock_mhz"] is None
+    assert gpu["sm_clock_mhz"] == clock
 
 
 MIG_CASES = {  # torch's UUID, CUDA_VISIBLE_DEVICES, UUIDs that NVML knows, MIG mode, what is read
@@ -272,39 +230,19 @@ def test_a_mig_instance_is_read_itself_or_as_its_parent_and_it_is_said(case, mon
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    gpu = collect_gpu(torch.device("cuda", 0))
+    gpu = collect_gpu(torch.device("cuda", 0), Reader())
     assert gpu["nvml_reads"] == expected
     assert gpu["sm_clock_mhz"] == 1980
 
 
-def test_no_gpu_to_describe_on_the_cpu():
-    assert collect_gpu(CPU) is None
-
-
-@pytest.mark.parametrize(
-    ("encoded", "text"), [(91900, "9.19.0"), (8902, "8.9.2"), (92400, "9.24.0"), (None, None)]
-)
-def test_cudnn_version_is_readable(monkeypatch, encoded, text):
-    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: encoded)
-    assert environment_gpu._cudnn_version() == text
-
-
-# --- a real GPU -------------------------------------------------------------------------------
-
-
 @pytest.mark.gpu
 def test_real_gpu_is_chosen_and_is_one_that_nvml_lists():
-    choice = choose_device("auto")
-    assert choice.device.type == "cuda"
-    assert choice.device.index is not None
-    gpu = collect_gpu(choice.device)
-    listed = {entry["uuid"]: entry["name"] for entry in choice.cuda["gpus"]}
-    assert listed[gpu["uuid"]] == gpu["name"]
+    machine = look("auto")
+    gpu, cuda = machine.facts["gpu"], machine.facts["cuda"]
+    assert machine.device.type == "cuda"
+    assert machine.device.index is not None
+    assert {entry["uuid"]: entry["name"] for entry in cuda["gpus"]}[gpu["uuid"]] == gpu["name"]
     assert 0 < gpu["sm_clock_mhz"] <= gpu["sm_clock_max_mhz"]
-    assert choice.cuda["driver"]
-
-
-@pytest.mark.gpu
-def test_real_gpu_index_out_of_range_is_an_error():
-    with pytest.raises(DeviceError, match=r"there is no cuda:99"):
-        choose_device("cuda:99")
+    assert cuda["driver"]
+    with pytest.raises(DeviceError):
+        look("cuda:99")

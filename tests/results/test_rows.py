@@ -63,7 +63,7 @@ def test_flags_say_what_speaks_against_the_figures():
     bad = make_result(samples(2.0), device="cuda:0", steady=False, retried_batches=1)
     flags = row(bad, GPU_MACHINE)["flags"].split(";")
     assert set(flags) == {"unsteady_warmup", "gpu_clock_unavailable", "retried_batches"}
-    assert AS_REQUIRED.as_required
+    assert AS_REQUIRED.required_for("fp32")
 
 
 @pytest.mark.parametrize(("precision", "flags"), [("tf32", ""), ("fp32", "conditions_not_met")])

@@ -16,7 +16,7 @@ import torch
 from helpers.annex.comparison.stats import MIN_ROUNDS, Ratio, compare_rounds, placement_bound
 from helpers.annex.variants.guard import no_recompilation
 from helpers.bench_latency import Bench, LatencyResult, Run
-from helpers.clocks.checks import check_count, check_device, move_inputs
+from helpers.clocks.checks import check_count, move_inputs
 from helpers.clocks.conditions import eval_mode, measuring_conditions, no_gc, tf32
 from helpers.environment.facts import first_line
 from helpers.progress import track
@@ -240,7 +240,6 @@ class _Measuring:
 
 def _warm(call, precision, inputs, device, warmup_iters: int) -> Bench:
     """A warm bench; what compiles or captures itself does so here, under its own conditions."""
-    check_device(call, device)
     with measuring_conditions(call, precision) as seen:
         bench = Bench(call, inputs, device, precision, seen)
         bench.warm_up(warmup_iters)
