@@ -167,7 +167,7 @@ def repeatability_answer() -> str:
     told = [
         f"{row['file']}: the interval for a further session's GPU p95 held the other session's in "
         f"{share(row['covered'], row['pairs'])} ordered pairs; no session is further than "
-        f"{percent(row['furthest'])} from their mean. "
+        f"{percent(row['furthest'])} from their mean; a run takes {number(row['run_s'], 2)} s. "
         for row in coverage.rows(found)
         if row["clock"] == "gpu"
     ]
@@ -289,23 +289,12 @@ def campaign_answer() -> str:
     )
 
 
-def overhead_answer() -> str:
-    found = load(HERE / "overhead/overhead.json")
-    seconds = {name: one["overhead_s"] for name, one in found.items()}
-    cached = [value for name, value in seconds.items() if "one session at a time" in name]
-    fresh = max(value for name, value in seconds.items() if "no bytecode" in name)
-    return english(
-        f"{number(min(cached), 3)} to {number(max(cached), 3)} s of a session are neither data, "
-        f"warm-up, measuring nor accuracy; {number(fresh, 3)} s where Python has no bytecode.\n"
-    )
-
-
 BLOCKS = {
     made.__name__: made
     for made in (
         *(label, accepted, repeatability, methods, sessions, interference, variants),
         *(repeatability_answer, host_clock_answer, interference_answer, variants_answer),
-        *(comparison_answer, training_answer, campaign_answer, overhead_answer),
+        *(comparison_answer, training_answer, campaign_answer),
     )
 }
 

@@ -34,7 +34,7 @@ def medians(run: Run, clock: str) -> np.ndarray:
 
 
 def told(given: Contribution, seconds: float) -> dict:
-    """What is kept of a process, by clock and entry: its ratio, its rounds' ratios, its p95 (ms)."""
+    """What is kept of a process, by clock and entry: ratio, those of its rounds, p95 (ms)."""
     kept = {"seconds": seconds, "failed": given.failed, "ratio": {}, "rounds": {}, "p95_ms": {}}
     reference = given.runs[REFERENCE]
     for clock in CLOCKS:

@@ -11,7 +11,6 @@ table.md. The processes are forked from one that has imported torch but never to
 import argparse
 import os
 import time
-from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
 
@@ -112,28 +111,22 @@ def take(folder: Path, each: int, seconds: float, device: str, samples: int, lim
     return done["processes"]
 
 
-def triples(values: list[float]) -> list[float]:
-    """Spread of the p95 of every three consecutive processes."""
-    return [spread(values[i : i + TRIPLE]) for i in range(len(values) - TRIPLE + 1)]
-
-
-def row(name: tuple[str, ...], cells: Iterable[list[float]]) -> str:
-    """A line of the table; `cells` (processes,) of p95 in ms, triples never mix two of them."""
-    cells = list(cells)
-    spreads = np.array([one for values in cells for one in triples(values)])
-    levels = np.array([value for values in cells for value in values])
-    if not spreads.size:
-        return f"| {' | '.join(name)} | {levels.size} | – | – | – | – |"
-    found = f"{np.median(levels):.3f} | {np.median(spreads):.1%} | {spreads.max():.1%}"
-    met = share(int((spreads < LIMIT).sum()), spreads.size)
-    return f"| {' | '.join(name)} | {levels.size} | {found} | {met} |"
+def row(name: tuple[str, ...], cells: list[list[float]]) -> str:
+    """A line of the table; `cells` (processes,) of p95 in ms, no triple mixes two of them."""
+    starts = ((values, i) for values in cells for i in range(len(values) - TRIPLE + 1))
+    spreads = np.array([spread(values[i : i + TRIPLE]) for values, i in starts])
+    levels = [value for values in cells for value in values]
+    found = ["–"] * 4
+    if spreads.size:
+        found = [f"{np.median(levels):.3f}", f"{np.median(spreads):.1%}", f"{spreads.max():.1%}"]
+        found.append(share(int((spreads < LIMIT).sum()), spreads.size))
+    return f"| {' | '.join((*name, str(len(levels)), *found))} |"
 
 
 def table(processes: list[dict]) -> str:
     """Markdown: every cell, then every level of every factor over all cells that have it."""
-    header = "core, waiting, queue, samples, processes, median p95 (ms), median spread"
+    header = "core, waiting, queue, samples, processes, median p95 (ms), median spread of three"
     header = [*f"{header}, worst, three in a row under 10 %".split(", ")]
-    lines = [f"| {' | '.join(header)} |", f"|{' --- |' * len(header)}"]
     p95 = {
         (*cell, str(n)): [
             p["p95_ms"][i] for p in processes if tuple(p["cell"]) == cell and "p95_ms" in p
@@ -141,12 +134,12 @@ def table(processes: list[dict]) -> str:
         for cell in CELLS
         for i, n in enumerate(LENGTHS)
     }
+    lines = [f"| {' | '.join(header)} |", f"|{' --- |' * len(header)}"]
     lines += [row(cell, [values]) for cell, values in p95.items()]
     for place, levels in enumerate((CORES, WAITS, QUEUES, map(str, LENGTHS))):
-        for level in levels:
-            name = ["all"] * 4
-            name[place] = level
-            lines.append(row(tuple(name), (v for cell, v in p95.items() if cell[place] == level)))
+        for one in levels:
+            name = *["all"] * place, one, *["all"] * (3 - place)
+            lines.append(row(name, [v for cell, v in p95.items() if cell[place] == one]))
     return "\n".join(lines) + "\n"
 
 

@@ -15,67 +15,48 @@ import torch
 BURST_PERIOD_S, BURST_DUTY = 0.5, 0.2
 IDLE_POLL_S = 0.003
 
-
-def finish(device: str) -> None:
-    if device != "cpu":
-        torch.cuda.synchronize()
+Step = Callable[[], Any]
 
 
-def matmul(device: str, size: int, dtype: torch.dtype = torch.float32) -> Callable[[], None]:
-    """One step: a few products of square matrices, then wait for them."""
+def repeated(device: str, work: Step) -> Step:
+    """One step: the work four times, then wait for it."""
+
+    def step() -> None:
+        for _ in range(4):
+            work()
+        if device != "cpu":
+            torch.cuda.synchronize()
+
+    return step
+
+
+def matmul(device: str, size: int, dtype: torch.dtype = torch.float32) -> Step:
+    """Products of square matrices."""
     size = size if device != "cpu" else 256
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-
-    def step() -> None:
-        for _ in range(4):
-            torch.mm(a, b)
-        finish(device)
-
-    return step
+    return repeated(device, lambda: torch.mm(a, b))
 
 
-def bursts(device: str) -> Callable[[], None]:
+def bursts(device: str) -> Step:
     """FP32 products during the first fifth of every half second."""
     work = matmul(device, 2048)
-
-    def step() -> None:
-        if time.monotonic() % BURST_PERIOD_S < BURST_PERIOD_S * BURST_DUTY:
-            work()
-        else:
-            time.sleep(0.001)
-
-    return step
+    on_s = BURST_PERIOD_S * BURST_DUTY
+    return lambda: work() if time.monotonic() % BURST_PERIOD_S < on_s else time.sleep(0.001)
 
 
-def copies(device: str) -> Callable[[], None]:
-    """One step: copy 1 GiB to elsewhere in the GPU's memory, four times."""
+def copies(device: str) -> Step:
+    """Copies of 1 GiB to elsewhere in the GPU's memory."""
     source = torch.ones(2**28 if device != "cpu" else 2**20, device=device)
     target = torch.empty_like(source)
-
-    def step() -> None:
-        for _ in range(4):
-            target.copy_(source)
-        finish(device)
-
-    return step
+    return repeated(device, lambda: target.copy_(source))
 
 
-def spin(device: str) -> Callable[[], None]:
-    """One step: keep a core busy for a moment."""
-
-    def step() -> None:
-        for _ in range(20_000):
-            pass
-
-    return step
-
-
-KINDS: dict[str, Callable[[str], Callable[[], None]]] = {
+KINDS: dict[str, Callable[[str], Step]] = {
     "gpu_full": lambda device: matmul(device, 4096),
     "gpu_bursts": bursts,
     "gpu_copies": copies,
     "gpu_power": lambda device: matmul(device, 8192, torch.bfloat16),
-    "spin": spin,
+    "spin": lambda _: lambda: sum(range(20_000)),  # keeps a core busy
 }
 
 
@@ -107,16 +88,14 @@ class Injector:
         for process in self._processes:
             process.start()
 
-    def wait_ready(self, limit_s: float) -> str:
-        """Wait until all processes are ready; "" or what went wrong."""
+    def wait_ready(self, limit_s: float) -> bool:
+        """Wait until all processes are ready; False where one is not by then, or has died."""
         end = time.monotonic() + limit_s
-        for process in self._processes:
+        for _ in self._processes:
             while not self._ready.acquire(timeout=0.05):
-                if not self.alive:
-                    return f"died, exit codes {[p.exitcode for p in self._processes]}"
-                if time.monotonic() > end:
-                    return f"{process.name} is not ready after {limit_s:.0f} s"
-        return ""
+                if not self.alive or time.monotonic() > end:
+                    return False
+        return True
 
     @property
     def alive(self) -> bool:

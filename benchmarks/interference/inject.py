@@ -40,31 +40,26 @@ class Suite:
     def measure(self, kind: str, index: int) -> None:
         """Measure once under `kind`; an error is a result too and never ends the suite."""
         record = {"kind": kind, "round": index, "error": "", "tags": ()}
+        fault = self.faults.get(kind)
         try:
-            run = self._disturbed(kind) if kind in self.faults else self._latency(kind)
+            if fault:
+                fault.on()
+            iterations = LONGER.get(kind, 1) * self.iterations
+            run = benchmark_latency(self.model, self.images, measure_iters=iterations)
+            if fault and not fault.alive:
+                raise RuntimeError(f"the injector {kind} has died")
             self.runs.append(run)
             record["tags"] = tags(self.runs)[-1].codes  # as a session does: with those before it
             record |= self._keep(run, f"{len(self.records):03d}_{kind}")
         except Exception as problem:  # recorded by name
             record["error"] = first_line(problem)
+        finally:
+            if fault:
+                fault.off()
         self.records.append(record)
         print(kind, record["tags"], record["error"], flush=True)
         if kind.startswith("gpu_"):
             time.sleep(SETTLE_S)
-
-    def _disturbed(self, kind: str) -> Run:
-        fault = self.faults[kind]
-        if not fault.alive:
-            raise RuntimeError(f"the injector {kind} has died")
-        fault.on()
-        try:
-            return self._latency(kind)
-        finally:
-            fault.off()
-
-    def _latency(self, kind: str) -> Run:
-        iterations = LONGER.get(kind, 1) * self.iterations
-        return benchmark_latency(self.model, self.images, measure_iters=iterations)
 
     def _keep(self, run: Run, name: str) -> dict:
         """Figures (ms) of both clocks; their samples are kept under `name`."""
@@ -90,9 +85,8 @@ def main() -> None:
     start, longest = time.monotonic(), 0.0
     faults = all_faults(args.device)
     try:
-        problems = {kind: fault.wait_ready(READY_S) for kind, fault in faults.items()}
-        kinds = [kind for kind, problem in problems.items() if not problem]
-        facts = {"environment": machine_facts(), "problems": problems}
+        kinds = [kind for kind, fault in faults.items() if fault.wait_ready(READY_S)]
+        facts = {"environment": machine_facts(), "missing": sorted(faults.keys() - set(kinds))}
         suite = Suite(torch.device(args.device), faults, args.iterations)
         for index in range(args.rounds):
             began = time.monotonic()

@@ -8,7 +8,7 @@ from benchmarks.interference.faults import Injector, SharedCore
 def test_an_injector_works_while_it_is_on_and_ends_when_closed():
     injector = Injector("spin")
     try:
-        assert injector.wait_ready(60) == ""
+        assert injector.wait_ready(60)
         injector.on()
         assert injector.alive
         injector.off()
@@ -19,7 +19,7 @@ def test_an_injector_works_while_it_is_on_and_ends_when_closed():
 
 def test_an_injector_that_dies_says_so():
     injector = Injector("no-such-kind")
-    assert "died" in injector.wait_ready(60)
+    assert not injector.wait_ready(60)
     injector.close()
 
 
@@ -27,7 +27,7 @@ def test_sharing_a_core_is_undone():
     cores = os.sched_getaffinity(0)
     fault = SharedCore()
     try:
-        assert fault.wait_ready(60) == ""
+        assert fault.wait_ready(60)
         fault.on()
         assert len(os.sched_getaffinity(0)) == 1
         fault.off()
