@@ -6,22 +6,25 @@ Every number measured on a GPU that these documents show stands between such mar
 from its file: tests/benchmarks/test_quoted.py compares them.
 """
 
-import json
 import re
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
 
+from benchmarks.common import load, share
+from benchmarks.comparison import agree
+from benchmarks.host_clock import factorial
+from benchmarks.repeatability import coverage
 from helpers.display.french import number, percent
-from helpers.stats import spread
+from helpers.stats import further_interval, spread
 
 ROOT = Path(__file__).resolve().parents[1]
 HERE, SESSION = ROOT / "benchmarks", ROOT / "results" / "reference_h100"
 DOCUMENTS = [ROOT / "README.md", ROOT / "README_PROTOCOLE.md", *sorted(HERE.glob("*/README.md"))]
 MARKED = re.compile(r"(<!-- evidence: (\w+) -->\n)(.*?)(<!-- /evidence -->)", re.DOTALL)
+NAMES = {"gpu": "GPU", "host": "hôte", "graph": "GPU, graphe CUDA"}
 METHODS = {
     "p95, plain protocol": "p95, protocole simple (500 × horloge hôte + synchronize)",
     "p95, Triton do_bench": "p95, `triton.testing.do_bench` (700 ms, L2 vidé)",
@@ -30,23 +33,25 @@ METHODS = {
     "p95, J1 GPU clock": "p95, J1, horloge GPU",
     "p95, J1 GPU clock, L2 flushed": "p95, J1, horloge GPU, L2 vidé avant chaque passage",
 }
+GPU_TAGS = "foreign_gpu_process gpu_disturbed"
 FAULTS = {  # kind: French, and the tags that detect it
-    "gpu_full": ("processus GPU à pleine charge", "foreign_gpu_process gpu_disturbed"),
-    "gpu_bursts": ("rafales GPU, 20 % du temps", "foreign_gpu_process gpu_disturbed"),
-    "gpu_copies": ("copies en mémoire GPU", "foreign_gpu_process gpu_disturbed"),
-    "gpu_power": (
-        "voisin gourmand en puissance",
-        "foreign_gpu_process gpu_disturbed gpu_clock_drop throttle",
-    ),
+    "gpu_full": ("processus GPU à pleine charge", GPU_TAGS),
+    "gpu_bursts": ("rafales GPU, 20 % du temps", GPU_TAGS),
+    "gpu_copies": ("copies en mémoire GPU", GPU_TAGS),
+    "gpu_power": ("voisin gourmand en puissance", f"{GPU_TAGS} gpu_clock_drop throttle"),
     "cpu_all_cores": ("un processus CPU par cœur", "cpu_load"),
     "cpu_same_core": ("un processus CPU sur le cœur de la mesure", "preempted cpu_load"),
 }
 TAGS = {"steal", "gpu_shift"}.union(*(codes.split() for _, codes in FAULTS.values()))  # today's
 SHOWN_VARIANTS = ("fp32", "cudagraph", "tf32", "fp16")
+MISSING = "Not measured yet with the pinned software.\n"
 
 
-def read(path: str) -> dict:
-    return json.loads((HERE / path).read_text(encoding="utf8"))
+def files(pattern: str) -> list[Path]:
+    """Files of the evidence, at least one."""
+    if not (found := sorted(HERE.glob(pattern))):
+        raise FileNotFoundError(pattern)
+    return found
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
@@ -63,29 +68,23 @@ def dots(values) -> str:
     return " · ".join(number(value) for value in values)
 
 
-def binomial(hits: int, tried: int) -> str:
-    low, high = binomtest(hits, tried).proportion_ci(0.95, "exact")
-    return f"{100 * low:.0f}–{100 * high:.0f} %"
-
-
 # The accepted session
-
-
-def session_rows() -> pd.DataFrame:
-    return pd.read_csv(SESSION / "results.csv")
 
 
 def label() -> str:
     """README.md's lines about the accepted session."""
-    rows = session_rows()
+    rows = pd.read_csv(SESSION / "results.csv")
     middle = rows.sort_values("gpu_p95").iloc[len(rows) // 2]
     host = rows.sort_values("host_p95").iloc[len(rows) // 2]
-    bounds = " – ".join(number(middle[f"lat_p95_{end}"]) for end in ("low", "high"))
+    interval = f"95 % interval {number(middle.lat_p95_low)} – {number(middle.lat_p95_high)}"
+    if load(SESSION / "parameters.json").get("isolation") == "process":
+        low, high = further_interval(rows.gpu_p95)
+        interval = f"measured again, the session would give {number(low)} – {number(high)} ms"
     text = (
         f"> **{middle.gpu_name}**, PyTorch {middle.torch_version}, ResNet-18, strict FP32, batch "
         f"{middle.batch_size}, {len(rows)} runs of {middle.measure_iters} forwards per clock.\n"
         f"> **GPU clock**, median run: mean {number(middle.gpu_mean)} ms, p95 "
-        f"{number(middle.gpu_p95)} ms (95 % interval {bounds}); spread of the p95 over the runs "
+        f"{number(middle.gpu_p95)} ms ({interval}); spread of the p95 over the runs "
         f"**{percent(spread(rows.gpu_p95))}**: accepted.\n"
         f"> **Host clock**, median run: mean {number(host.host_mean)} ms, p95 "
         f"{number(host.host_p95)} ms; spread **{percent(spread(rows.host_p95))}**: not accepted, "
@@ -95,15 +94,14 @@ def label() -> str:
 
 
 def accepted() -> str:
-    rows, default = session_rows(), read("repeatability/methods/reference.json")
-    default = default["figures"]["pytorch_default"]
+    rows = pd.read_csv(SESSION / "results.csv")
+    default = load(HERE / "repeatability/methods/reference.json")["figures"]["pytorch_default"]
     lines = [
         ("FP32 strict (la session acceptée)", rows.gpu_p95, rows.host_p95),
         ("réglages par défaut de PyTorch : TF32 en convolution", default["gpu"], default["host"]),
     ]
-    header = ["précision", "p95 GPU de trois runs (ms)", "écart", "p95 hôte (ms)", "écart"]
     return table(
-        header,
+        ["précision", "p95 GPU de trois runs (ms)", "écart", "p95 hôte (ms)", "écart"],
         [
             [name, dots(gpu), percent(spread(gpu)), dots(host), percent(spread(host))]
             for name, gpu, host in lines
@@ -115,13 +113,11 @@ def accepted() -> str:
 
 
 def spreads(part: str, kind: str, names: dict[str, str]) -> str:
-    found = {
-        row["name"]: row for row in read(f"repeatability/{part}/reference.json")["figures"][kind]
-    }
+    rows = load(HERE / f"repeatability/{part}/reference.json")["figures"][kind]
+    found = {row["name"]: row for row in rows}
     header = ["répété trois fois", "médiane (ms)", "écart médian", "pire écart", "< 10 %"]
-    header.append("étendue entre processus")
     return table(
-        header,
+        [*header, "étendue entre processus"],
         [
             [
                 french,
@@ -146,17 +142,40 @@ def methods() -> str:
     return spreads("methods", "side_by_side", METHODS)
 
 
-def repeatability_answer() -> str:
-    figures = read("repeatability/processes/reference.json")["figures"]
-    gpu, host, *_ = figures["repeatability"]
-    worst = max(abs(row["error_ms"]) for row in figures["calibration"])
-    return english(
-        f"In {gpu['processes']} fresh processes the p95 of three runs spreads by at most "
-        f"{percent(gpu['spread_worst'])} on the GPU clock; on the host clock {host['met']} of "
-        f"{host['processes']} stay under 10 %. From process to process the GPU clock's level "
-        f"moves by {percent(gpu['range_of_medians'])}, which no process sees of itself. Known "
-        f"durations are read to {number(1e3 * worst, 2)} µs, with a fit made in another process.\n"
+def sessions() -> str:
+    """Whether the next session lands where the interval of the one before says."""
+    header = ["machine, sessions", "p95", "niveau (ms)", "écart type entre processus"]
+    header += ["plus grand écart d'une session", "la session suivante est dans l'intervalle"]
+    return table(
+        header,
+        [
+            [
+                f"{row['gpu']}, {row['sessions']} de {row['processes']} processus ({row['file']})",
+                NAMES[row["clock"]],
+                number(row["level_ms"]),
+                percent(row["sd"]),
+                percent(row["furthest"]),
+                share(row["covered"], row["pairs"], "sur"),
+            ]
+            for row in coverage.rows(files("repeatability/*/sessions_of_*.json"))
+        ],
     )
+
+
+def repeatability_answer() -> str:
+    found = files("repeatability/*/sessions_of_*.json")
+    told = [
+        f"{row['file']}: the interval for a further session's GPU p95 held the other session's in "
+        f"{share(row['covered'], row['pairs'])} ordered pairs; no session is further than "
+        f"{percent(row['furthest'])} from their mean; a run takes {number(row['run_s'], 2)} s. "
+        for row in coverage.rows(found)
+        if row["clock"] == "gpu"
+    ]
+    return english(f"{''.join(told)}{coverage.launching(found)}.\n")
+
+
+def host_clock_answer() -> str:
+    return "\n" + factorial.table(load(HERE / "host_clock/processes.json")["processes"])
 
 
 # Interference
@@ -165,7 +184,7 @@ def repeatability_answer() -> str:
 def disturbed() -> tuple[dict[str, list[dict]], dict[str, int]]:
     """Completed runs of each kind, and how many of each were seen; only by rules of today."""
     runs, seen = {}, dict.fromkeys([*FAULTS, "clean"], 0)
-    for run in read("interference/interference.json")["runs"]:
+    for run in load(HERE / "interference/interference.json")["runs"]:
         kind = "clean" if run["kind"] == "clean_process" else run["kind"]
         if kind in seen and not run["error"]:
             runs.setdefault(kind, []).append(run)
@@ -186,25 +205,20 @@ def interference() -> str:
         )
         cells = [f"× {number(effect, 3)}" for effect in effects] if kind in FAULTS else ["–", "–"]
         name = FAULTS[kind][0] if kind in FAULTS else "aucune (fausses alarmes)"
-        found = f"{hits} sur {len(runs[kind])} ({binomial(hits, len(runs[kind]))})"
-        lines.append([name, found, *cells])
+        lines.append([name, share(hits, len(runs[kind]), "sur"), *cells])
     return table(["faute injectée", "signalée", "p95 hôte", "p95 GPU"], lines)
 
 
 def interference_answer() -> str:
     runs, seen = disturbed()
     clean, alarms = len(runs["clean"]), seen.pop("clean")
-    pairs = read("interference/interference.json")["pairs"]
-    logs = [np.log(p["with"]["gpu"]["mean"] / p["without"]["gpu"]["mean"]) for p in pairs]
-    return english(
+    return (
         f"{sum(seen.values())} of {sum(len(runs[kind]) for kind in seen)} disturbed runs are "
-        f"tagged, and {alarms} of {clean} clean ones ({binomial(alarms, clean)}). Looking between "
-        f"blocks changed the GPU clock's mean by {percent(abs(np.mean(logs)), 1)} ({len(logs)} "
-        "pairs).\n"
+        f"tagged, and {share(alarms, clean)} clean ones.\n"
     )
 
 
-# Variants, comparison, training
+# Variants, comparison, training, campaign
 
 
 def compared(model: str) -> pd.DataFrame:
@@ -248,20 +262,13 @@ def variants_answer() -> str:
 
 
 def comparison_answer() -> str:
-    rows = read("comparison/comparison.json")["rows"]
-    single = [row for row in rows if row["origin"] == "mesurées"]
-    told = []
-    for row in single:
-        what = "false alarms" if row["what"] == "A/A" else "real delays found"
-        told.append(
-            f"{row['clock']} clock, {what}: {row['found']} of {row['comparisons']} "
-            f"({binomial(row['found'], row['comparisons'])})"
-        )
-    return english(f"{'; '.join(told)}.\n")
+    judged = agree.judge(agree.read(files("comparison/*/sitting_*.json")), "gpu")
+    told = [f"{what}: {share(sum(found), len(found))}" for what, found in judged.items()]
+    return f"GPU clock: {'; '.join(told)}.\n"
 
 
 def training_answer() -> str:
-    runs = read("training/five_seeds.json")["runs"]
+    runs = load(HERE / "training/five_seeds.json")["runs"]
     plain = np.array([run["evaluation"]["plain"]["accuracy"] for run in runs])
     slowest = max(run["train_s"] + run["checkpoint_s"] for run in runs)
     return english(
@@ -272,40 +279,37 @@ def training_answer() -> str:
 
 
 def campaign_answer() -> str:
-    moved = [
-        f"{percent(np.median(found['both_ms']) / np.median(found['alone_ms']) - 1)}"
-        for found in read("campaign/campaign.json")[:2]
-    ]
-    share, wall = (found["found"] for found in read("campaign/campaign.json")[2:])
+    found = load(HERE / "campaign/campaign.json")
+    moved = [percent(np.median(g["both_ms"]) / np.median(g["alone_ms"]) - 1) for g in found["gpus"]]
+    both, alone = found["wall_s"]
     return english(
         f"The GPU-clock p95 moves by {' and '.join(moved)} when both GPUs measure at once; both "
-        f"were in a session {share}. Wall time over that of one GPU doing all: {wall}.\n"
-    )
-
-
-def overhead_answer() -> str:
-    seconds = {name: found["overhead_s"] for name, found in read("overhead/overhead.json").items()}
-    cached = [value for name, value in seconds.items() if "one session at a time" in name]
-    fresh = max(value for name, value in seconds.items() if "no bytecode" in name)
-    return english(
-        f"{number(min(cached), 3)} to {number(max(cached), 3)} s of a session are neither data, "
-        f"warm-up, measuring nor accuracy; {number(fresh, 3)} s where Python has no bytecode.\n"
+        f"were in a session {found['overlap']:.0%} of the time. Wall time over that of one GPU "
+        f"doing all: {both / alone:.2f} ({both:.1f} s against {alone:.1f} s).\n"
     )
 
 
 BLOCKS = {
     made.__name__: made
     for made in (
-        *(label, accepted, repeatability, methods, interference, variants),
-        *(repeatability_answer, interference_answer, variants_answer, comparison_answer),
-        *(training_answer, campaign_answer, overhead_answer),
+        *(label, accepted, repeatability, methods, sessions, interference, variants),
+        *(repeatability_answer, host_clock_answer, interference_answer, variants_answer),
+        *(comparison_answer, training_answer, campaign_answer),
     )
 }
 
 
+def block(name: str) -> str:
+    """A block made anew; one whose files are not there says so."""
+    try:
+        return BLOCKS[name]()
+    except FileNotFoundError:
+        return MISSING
+
+
 def rewritten(text: str) -> str:
     """The document with every marked block made anew."""
-    return MARKED.sub(lambda found: found[1] + BLOCKS[found[2]]() + found[4], text)
+    return MARKED.sub(lambda found: found[1] + block(found[2]) + found[4], text)
 
 
 def quoted() -> Counter:

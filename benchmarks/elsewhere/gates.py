@@ -5,18 +5,17 @@
 Both gates measure the same ResNet-18 in turn, in one process; torch's needs a CUDA toolkit.
 """
 
-import json
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
-from torchvision.models import resnet18
 
-from helpers import environment
+from benchmarks.common import machine_facts, random_batches, save
 from helpers.clocks import GpuClock
 from helpers.clocks.conditions import measuring_conditions
 from helpers.clocks.kernels import SOURCE
+from helpers.models import build_model
 
 ROUNDS, SAMPLES = 10, 200
 
@@ -32,11 +31,10 @@ class TorchGate(GpuClock):
 
 
 def main(folder: Path) -> None:
-    """Write gates.json and environment.json into `folder`, and print a line per gate."""
-    choice = environment.look("cuda")
-    device = choice.device
-    model = resnet18(num_classes=10).to(device)
-    inputs = [torch.randn(1, 3, 32, 32, device=device) for _ in range(8)]
+    """Write gates.json and environment.json into `folder`, and print the ratio of both."""
+    device = torch.device("cuda")
+    model = build_model("resnet18", 0).to(device)
+    inputs = [batch.to(device) for batch in random_batches()]
     clocks = {"torch": TorchGate(device), "cuda.core": GpuClock(device)}
     samples = {name: [] for name in clocks}
     with measuring_conditions(model):
@@ -47,14 +45,12 @@ def main(folder: Path) -> None:
                 samples[name].append(clock.measure(model, inputs, SAMPLES).samples_ms)
     p95 = {name: [float(np.quantile(s, 0.95)) for s in taken] for name, taken in samples.items()}
     medians = {name: float(np.median(values)) for name, values in p95.items()}
-    record = {"rounds": ROUNDS, "samples": SAMPLES, "p95_ms": p95, "median_p95_ms": medians}
+    record = {"p95_ms": p95, "median_p95_ms": medians}
     record["ratio"] = medians["cuda.core"] / medians["torch"]
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "gates.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    save(folder / "gates.json", record)
+    save(folder / "environment.json", machine_facts())
     np.savez_compressed(folder / "gates.npz", **{n: np.stack(s) for n, s in samples.items()})
-    record_of_machine = json.dumps(choice.facts, indent=1) + "\n"
-    (folder / "environment.json").write_text(record_of_machine, encoding="utf-8")
-    print(medians, "ratio", record["ratio"])
+    print(record["ratio"])
 
 
 if __name__ == "__main__":

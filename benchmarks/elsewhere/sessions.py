@@ -6,27 +6,26 @@ Each session is a papermill run of its own with its environment variables; `sess
 exit code, the verdict's sentences and the rows' flags of each, as they were printed.
 """
 
-import csv
-import json
 import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+import pandas as pd
+
+from benchmarks.common import load, save
+
 MODELS = "benchmarks.elsewhere.models"
+LONG_QUEUE = ("model", f"{MODELS}:long_queue")
 # name: (variables set, variables unset, parameters)
 SESSIONS = {
     "default": ({}, (), ()),
     "driver_only": ({"PATH": "/usr/bin:/bin"}, ("CUDA_HOME", "CUDA_PATH"), ()),
     "own_stream": ({}, (), ("model", f"{MODELS}:own_stream")),
     "joined": ({}, (), ("model", f"{MODELS}:joined")),
-    "long_queue": ({}, (), ("model", f"{MODELS}:long_queue")),
-    "long_queue_4x": (
-        {"CUDA_SCALE_LAUNCH_QUEUES": "4x"},
-        (),
-        ("model", f"{MODELS}:long_queue"),
-    ),
+    "long_queue": ({}, (), LONG_QUEUE),
+    "long_queue_4x": ({"CUDA_SCALE_LAUNCH_QUEUES": "4x"}, (), LONG_QUEUE),
     "launch_blocking": ({"CUDA_LAUNCH_BLOCKING": "1"}, (), ()),
     "tf32_override": ({"NVIDIA_TF32_OVERRIDE": "1"}, (), ()),
     "half_precision": ({}, (), ("variants", "fp16+channels_last,bf16+channels_last")),
@@ -49,20 +48,13 @@ def measure(name: str) -> dict:
         record = {"exit_code": done.returncode, "variables": added, "parameters": parameters}
         session = Path(folder, name)
         if (session / "verdict.json").is_file():
-            verdict = json.loads((session / "verdict.json").read_text(encoding="utf-8"))
-            record["sentences"] = verdict["sentences"]
+            record["sentences"] = load(session / "verdict.json")["sentences"]
         if (session / "results.csv").is_file():
-            text = (session / "results.csv").read_text(encoding="utf-8").splitlines()
-            record["rows"] = [
-                {k: row[k] for k in ("variant", "clock", "gpu_p95", "host_p95", "flags")}
-                for row in csv.DictReader(text)
-            ]
+            rows = pd.read_csv(session / "results.csv", dtype=str, keep_default_na=False)
+            columns = ["variant", "clock", "gpu_p95", "host_p95", "flags"]
+            record["rows"] = rows[columns].to_dict("records")
         if (session / "variants.json").is_file():
-            guard = json.loads((session / "variants.json").read_text(encoding="utf-8"))
-            record["guard"] = {
-                variant: seen["precision_evidence"] for variant, seen in guard["measured"].items()
-            }
-            record["not_measured"] = guard["not_measured"]
+            record["guard"] = load(session / "variants.json")
         if done.returncode:
             record["error"] = done.stderr.strip().splitlines()[-1]
     return record
@@ -70,15 +62,11 @@ def measure(name: str) -> dict:
 
 def main(folder: Path, names: list[str]) -> None:
     """Write sessions.json into `folder` after each session, and print what each said first."""
-    folder.mkdir(parents=True, exist_ok=True)
     records = {}
     for name in names or SESSIONS:
-        records[name] = measure(name)
-        text = json.dumps(records, indent=1, ensure_ascii=False) + "\n"
-        (folder / "sessions.json").write_text(text, encoding="utf-8")
-        print(
-            name, records[name]["exit_code"], *records[name].get("sentences", ["-"])[:2], sep=" | "
-        )
+        records[name] = found = measure(name)
+        save(folder / "sessions.json", records)
+        print(name, found["exit_code"], *found.get("sentences", ["-"])[:2], sep=" | ", flush=True)
 
 
 if __name__ == "__main__":

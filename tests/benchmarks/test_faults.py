@@ -5,10 +5,10 @@ import os
 from benchmarks.interference.faults import Injector, SharedCore
 
 
-def test_an_injector_works_while_it_is_on_and_ends_when_closed(tmp_path):
-    injector = Injector("spin", tmp_path)
+def test_an_injector_works_while_it_is_on_and_ends_when_closed():
+    injector = Injector("spin")
     try:
-        assert injector.wait_ready(60) == ""
+        assert injector.wait_ready(60)
         injector.on()
         assert injector.alive
         injector.off()
@@ -17,17 +17,17 @@ def test_an_injector_works_while_it_is_on_and_ends_when_closed(tmp_path):
     assert not injector.alive
 
 
-def test_an_injector_that_dies_says_why(tmp_path):
-    injector = Injector("no-such-kind", tmp_path)
-    assert "KeyError: 'no-such-kind'" in injector.wait_ready(60)
+def test_an_injector_that_dies_says_so():
+    injector = Injector("no-such-kind")
+    assert not injector.wait_ready(60)
     injector.close()
 
 
-def test_sharing_a_core_is_undone(tmp_path):
+def test_sharing_a_core_is_undone():
     cores = os.sched_getaffinity(0)
-    fault = SharedCore(tmp_path)
+    fault = SharedCore()
     try:
-        assert fault.wait_ready(60) == ""
+        assert fault.wait_ready(60)
         fault.on()
         assert len(os.sched_getaffinity(0)) == 1
         fault.off()

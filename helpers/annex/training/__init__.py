@@ -28,8 +28,8 @@ from helpers.annex.training.checkpoint import (
 )
 from helpers.annex.training.forward import forward_of
 from helpers.cifar10 import Cifar10
-from helpers.models import ModelNameError, build_model, try_forward
 from helpers.environment.progress import track
+from helpers.models import ModelNameError, build_model, try_forward
 from helpers.models.trial import own_random_state, seed_generators, users_code
 
 __all__ = ["CPU_IMAGES", "Recipe", "TrainingResult", "checkpoint_path", "train"]
