@@ -15,17 +15,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-<<<<<<< HEAD
-from helpers.annex.training import Recipe, TrainingResult, train
-from helpers.cifar10 import Cifar10, load, test_loader
-from helpers.environment import choose_device, collect_environment
-from helpers.models.accuracy import measure_accuracy, score
-=======
 from benchmarks.common import machine_facts, save
 from helpers import cifar10, environment
 from helpers.annex.training import Recipe, train
 from helpers.models import measure_accuracy
->>>>>>> room/evidence
 
 MODEL, GOAL, GOAL_S = "resnet18_cifar", 0.945, 60
 CANDIDATES = {
@@ -97,19 +90,10 @@ def main() -> None:
     parser.add_argument("--hold-out", type=int, default=0, help="compare recipes on train images")
     parser.add_argument("--candidates", nargs="*", choices=list(CANDIDATES))
     args = parser.parse_args()
-<<<<<<< HEAD
-    args.folder.mkdir(parents=True, exist_ok=True)
-    start, choice = time.perf_counter(), choose_device("auto")
-    data = load(args.data, "cifar10")
-    data = hold_out(data, args.hold_out) if args.hold_out else data
-    batches = list(test_loader(data, 500))
-    report = {"environment": collect_environment(choice), "runs": [], "data": data.fingerprint}
-=======
     data = cifar10.load(args.data, args.dataset)
     data = hold_out(data, args.hold_out) if args.hold_out else data
     batches = list(cifar10.test_loader(data, 500))
     report = {"environment": machine_facts(), "data": data.fingerprint, "runs": []}
->>>>>>> room/evidence
     report["evaluated_on"] = f"last {args.hold_out} train images" if args.hold_out else "test set"
     names = args.candidates or (list(CANDIDATES) if args.hold_out else ["recipe"])
     for seed, name in ((seed, name) for seed in range(args.seeds) for name in names):
