@@ -11,6 +11,7 @@ from helpers.annex.comparison import CONTROL, REFERENCE, Comparison, Measured, R
 from helpers.annex.entries import Candidates
 from helpers.annex.variants import Refusal
 from helpers.annex.variants.guard import GuardReport
+from helpers.display import show
 from helpers.display.french import number, percent, scientific
 from helpers.display.tables import markdown_table, markdown_text
 from helpers.display.verdict import disturbances
@@ -161,6 +162,14 @@ def ratio_table(
             "Exactitude": percent(accuracies[name].fraction, 4) if name in accuracies else "–",
         }
     return _table(rows)
+
+
+def show_ratios(measured: Measured, comparison: Comparison, accuracies: Accuracies) -> None:
+    """Show the table of each clock, and what is said of them."""
+    for clock in comparison.ratios:
+        table = ratio_table(measured, comparison, clock, accuracies)
+        show(table, f"Latences, {CLOCK_NAMES[clock]}")
+    show(sentences(measured, comparison))
 
 
 def verdict(comparison: Comparison, clock: str, name: str) -> str:

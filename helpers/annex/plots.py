@@ -21,6 +21,16 @@ MARKERS = "sD^vP"  # of the fastest variants, which alone are named
 
 
 @rc_context(STYLE)
+def figures(
+    measured: Measured, comparison: Comparison, accuracies: display.Accuracies, dataset: str
+) -> dict[str, Figure | str]:
+    """The annex's figures by the name of their file."""
+    return {
+        "rapports": plot_ratios(comparison, dataset),
+        "exactitude_latence": plot_accuracy_latency(measured, comparison, accuracies, dataset),
+    }
+
+
 def plot_ratios(comparison: Comparison, dataset: str) -> Figure | str:
     """Latency of each entry over the reference's: the processes', their mean and its interval.
 

@@ -1,6 +1,7 @@
 """What the notebook's reader sees, in French: `show` anything; tables, figures, sentences."""
 
 import io
+from collections.abc import Sequence
 from functools import singledispatch
 
 import pandas as pd
@@ -11,7 +12,12 @@ from helpers import cifar10
 from helpers.bench_latency import Run
 from helpers.clocks.calibration import CalibrationReceipt
 from helpers.display.french import fill, percent
-from helpers.display.machine import cost_sentence, environment_table, fixed_conditions, reason
+from helpers.display.machine import (
+    cost_sentence,
+    environment_table,
+    fixed_conditions,
+    reason,
+)
 from helpers.display.plots import plot_distribution, plot_images, plot_over_time, plot_p95_runs
 from helpers.display.tables import (
     calibration_table,
@@ -30,11 +36,25 @@ from helpers.environment import Machine
 from helpers.models.accuracy import Accuracy
 from helpers.validation import Verdict
 
-__all__ = ["HEADLINE", "accuracy_sentence", "bound_sentence", "calibration_table", "checks_table"]
-__all__ += ["conditions_table", "cost_sentence", "environment_table", "fixed_conditions"]
-__all__ += ["latency_table", "markdown_table", "plot_distribution", "plot_images", "plot_over_time"]
-__all__ += ["plot_p95_runs", "reason", "show", "spread_table", "untagged_table"]
-__all__ += ["verdict_sentences", "verdict_text"]
+__all__ = [
+    "HEADLINE",
+    "Banner",
+    "accuracy_sentence",
+    "bound_sentence",
+    "checks_table",
+    "conditions_table",
+    "cost_sentence",
+    "fixed_conditions",
+    "markdown_table",
+    "plot_distribution",
+    "plot_images",
+    "plot_over_time",
+    "plot_p95_runs",
+    "show",
+    "untagged_table",
+    "verdict_sentences",
+    "verdict_text",
+]
 
 
 @singledispatch
@@ -80,9 +100,26 @@ def accuracy_sentence(found: Accuracy) -> str:
     return f"Exactitude {percent(found.fraction, 4)} sur {found.images} images, {bounds}."
 
 
+@show.register
+def _(machine: Machine, caption: str = "") -> None:
+    show(f"**Appareil : `{machine.device}`.** {markdown_text(reason(machine))}")
+    show(environment_table(machine), caption)
+
+
+class Banner:
+    """A place in an output above, filled in once the verdict is known."""
+
+    def __init__(self):
+        self._place = display(Markdown("*Verdict : voir le § 6.*"), display_id=True)
+
+    def update(self, sentences: Sequence[str]) -> None:
+        """Put the verdict's headline there."""
+        if self._place is not None:  # None outside a notebook
+            self._place.update(Markdown(f"**{markdown_text(sentences[0])}** (détails au § 6)"))
+
+
 _FORMS = {
     Accuracy: accuracy_sentence,
-    Machine: environment_table,
     Verdict: spread_table,
     Run: lambda run: latency_table([run]),
     tuple: latency_table,

@@ -85,7 +85,8 @@ class Session:
     """
 
     def __init__(self, folder: Path, parameters: Parameters, facts: dict[str, Any]):
-        self.folder, self.name, self.parameters, self.facts = folder, folder.name, parameters, facts
+        self.folder, self.name = folder, folder.name
+        self.parameters, self.environment = parameters, facts
         self.runs: tuple[Run, ...] = ()
         self._rows: list[dict[str, Any]] = []
         self._started, self._complete = now(), False
@@ -124,7 +125,7 @@ class Session:
         told |= {"dataset": dataset, "session": self.name}
         told |= {"accuracy": accuracy and accuracy.fraction}
         told |= {"eval_images": accuracy.images if accuracy else 0}
-        row = run_row(run, self.runs, self.parameters, self.facts, receipt, profile)
+        row = run_row(run, self.runs, self.parameters, self.environment, receipt, profile)
         rows = [*self._rows, row | told]
         path = write_file(self.folder / f"run_{len(rows)}.npz", _packed(run))
         write_file(self.folder / "results.csv", csv_text(rows).encode())
