@@ -92,7 +92,7 @@ def test_attack_A6_nobody_else_connects_to_the_embedded_cluster(monkeypatch):
                 context.wrap_socket(plain).recv(1)
         for others in (None, Security.temporary()):
             address = client.scheduler.address if others else f"tcp://{host}:{port}"
-            with pytest.raises(OSError, match="TCP|certificate"):
+            with pytest.raises(OSError, match=r"TCP|certificate"):
                 Client(address, security=others, timeout=2, set_as_default=False)
         own = client.security
         Client(client.scheduler.address, security=own, set_as_default=False).close()
