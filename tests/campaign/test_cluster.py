@@ -67,8 +67,11 @@ def test_attack_A5_the_embedded_cluster_pins_a_worker_per_gpu_and_keeps_a_users_
         raise runner.CampaignError("no cluster today")
 
     monkeypatch.setattr(runner, "connected", down)  # would be called to measure anything
+    (outcome.folder / ".campaign.csv.1.tmp").touch()  # as left by a campaign that was killed
+    (outcome.folder / ".s1.1.tmp" / "deep").mkdir(parents=True)
     assert run_plan(**plan).rows.equals(outcome.rows)
     assert "4 sessions, dont 4 déjà finies" in capsys.readouterr().out
+    assert not list(outcome.folder.glob(".*.tmp"))
     # attack A10: one damaged session is measured again, and told where that cannot be
     (outcome.folder / "s0001-r0001-GPU0" / "results.csv").write_bytes(b"\xff")
     with pytest.raises(runner.CampaignError, match="no cluster today"):
