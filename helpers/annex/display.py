@@ -77,7 +77,9 @@ def guard_table(candidates: Candidates) -> pd.DataFrame | str:
     """What was seen of each variant before its timing, and why the others are not timed."""
     rows = {
         name: {
-            "Ce que c'est": ", ".join(PARTS[p] for p in (a.variant.precision, *a.variant.parts)),
+            "Ce que c'est": ", ".join(
+                PARTS.get(p, p) for p in (a.variant.precision, *a.variant.parts)
+            ),
             "Écart des logits": scientific(a.report.drift),
             "Toléré": scientific(a.report.tolerance),
             "Précision exécutée, d'après les noms de noyaux": _evidence(a.report),
