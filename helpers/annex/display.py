@@ -9,7 +9,7 @@ import pandas as pd
 from helpers.annex.accuracy import compare_accuracy
 from helpers.annex.comparison import CONTROL, REFERENCE, Comparison, Measured, Ratio
 from helpers.annex.entries import Candidates
-from helpers.annex.variants import Refusal
+from helpers.annex.variants import Refusal, Variant
 from helpers.annex.variants.guard import GuardReport
 from helpers.display import show
 from helpers.display.french import number, percent, scientific
@@ -92,6 +92,11 @@ def guard_table(candidates: Candidates) -> pd.DataFrame | str:
     for name, refusal in candidates.refused.items():
         rows[name] = {"Mesurée": f"non : {refusal_sentence(refusal)}"}
     return _table(rows) if rows else NOTHING
+
+
+def _described(variant: Variant) -> str:
+    parts = (variant.precision, *variant.parts)
+    return ", ".join(PARTS.get(part, part) for part in parts)  # a part of the user's own has none
 
 
 def refusal_sentence(refusal: Refusal) -> str:
