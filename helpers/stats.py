@@ -1,4 +1,4 @@
-"""Percentiles, the 10 % criterion's spread, and intervals: of one run's samples, and over processes.
+"""Percentiles, the 10 % criterion's spread, intervals of one run's samples and over processes.
 
 Latencies measured one after the other are not independent: a slow CPU stays slow for seconds. The
 integrated autocorrelation time τ = 1 + 2 Σ ρ(k) says how many samples in a row are worth one
@@ -179,8 +179,7 @@ def correlation_time(series: np.ndarray, fitted: int = 1) -> CorrelationTime:
     1 − fitted (2 L + 1) / n; a truncated periodogram has about n / (2 L + 1) degrees of freedom
     (Priestley 1981, §6.2). A window that is correlated from end to end is one sample: τ = n.
     """
-    n = series.size
-    centred = series - series.mean()
+    n, centred = series.size, series - series.mean()
     # Rounding makes a constant series vary by some 1e-16 of its level.
     if n < 4 or np.abs(centred).max() <= 1e-12 * np.abs(series).max():
         return CorrelationTime(1.0, n)
@@ -209,8 +208,7 @@ def find_shift(samples) -> Shift:
     if n < MIN_SAMPLES_FOR_SHIFT or level <= 0:
         raise ValueError(f"{n} samples of median {level} are too few, or not above 0")
     ranks = stats.rankdata(samples) - (n + 1) / 2
-    sums = np.abs(np.cumsum(ranks)[:-1])
-    index = int(sums.argmax()) + 1
+    index = 1 + int((sums := np.abs(np.cumsum(ranks)[:-1])).argmax())
     residuals = np.concatenate([part - part.mean() for part in np.split(ranks, [index])])
     if residuals.any():
         variance = residuals.var() * correlation_time(residuals, fitted=2).tau
@@ -236,11 +234,8 @@ def chance_of_failing(
     (Carlstein 1986, Ann. Stat. 14:1171; Politis & White 2004, Econom. Rev. 23:53). The answer is
     too low where the samples do not show all that varies, as what differs between processes.
     """
-    samples = _checked(samples)
-    generator = np.random.default_rng(seed)
-    tau = correlation_time(samples).tau
-    best = (math.sqrt(6) / 4 * (tau - 1 / tau)) ** (2 / 3) * samples.size ** (1 / 3)
-    block = min(max(math.ceil(best), 1), samples.size)
+    samples, generator = _checked(samples), np.random.default_rng(seed)
+    block = _block_length(samples)
     total, failures = runs * run_length, 0
     for _ in range(draws):
         starts = generator.integers(samples.size, size=math.ceil(total / block))
@@ -248,6 +243,12 @@ def chance_of_failing(
         drawn = samples[indices].reshape(runs, run_length)
         failures += spread(np.quantile(drawn, 0.95, axis=1, method=PERCENTILE_METHOD)) > limit
     return failures / draws
+
+
+def _block_length(samples: np.ndarray) -> int:
+    tau = correlation_time(samples).tau
+    best = (math.sqrt(6) / 4 * (tau - 1 / tau)) ** (2 / 3) * samples.size ** (1 / 3)
+    return min(max(math.ceil(best), 1), samples.size)
 
 
 def _checked(values) -> np.ndarray:

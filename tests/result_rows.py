@@ -1,60 +1,56 @@
-"""A valid row of the results with samples, and what a results folder holds."""
+"""Sessions opened and filled as the notebook does it, and what a results folder holds."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
+from fakes import make_run
 
-from helpers.results.files import LOCK
+from helpers.parameters import validate
+from helpers.results import open_session
 
-SAMPLES = {"host_ms": np.array([2.0, 2.5, 1.75]), "warmup_ms": np.array([900.0, 2.0])}
+FACTS = {
+    "gpu": {"name": "NVIDIA H100 80GB HBM3", "uuid": "GPU-1"},
+    "software": {"torch": "2.14.1+cu130"},
+    "cuda": {"torch_cuda": "13.0", "driver": "580"},
+    "cpu": {"model": "A CPU"},
+}
+ACCURACY = SimpleNamespace(fraction=0.0981, images=10_000)
 
 
-def row(session="s", **changes):
-    values = {
-        "variant": "resnet18",
-        "accuracy": 0.0981,
-        "lat_mean": 1.3072,
-        "lat_p95": 1.31,
-        "timestamp": "2026-11-24T21:40:00.123456+01:00",
-        "run": 1,
-        "clock": "gpu",
-        "lat_std": 0.01,
-        "lat_min": 1.29,
-        "lat_max": 1.4,
-        "lat_p50": 1.306,
-        "lat_p95_low": None,
-        "lat_p95_high": None,
-        "host_mean": 1.9,
-        "host_p95": 1.0 / 3.0,
-        "gpu_mean": 1.3072,
-        "gpu_p95": 1.31,
-        "precision": "fp32",
-        "batch_size": 1,
-        "input_shape": "1x3x32x32",
-        "warmup_iters": 50,
-        "warmup_used": 75,
-        "measure_iters": 500,
-        "schedule": "consecutive",
-        "retried_batches": 0,
-        "device": "cuda:0",
-        "gpu_name": "NVIDIA H100 80GB HBM3",
-        "torch_version": "2.14.1+cu130",
-        "cuda_version": "13.0",
-        "dataset": "cifar10",
-        "eval_images": 10000,
-        "session": session,
-        "flags": "",
-    }
-    return values | changes
+def opened(folder, name="s", facts=FACTS, **parameters):
+    given = validate(results_dir=str(folder), session=name, **parameters)
+    return open_session(given, SimpleNamespace(facts=facts))
+
+
+def series(level, seed=0, sd=0.01, n=100):
+    return level * np.exp(sd * np.random.default_rng(seed).standard_normal(n))
+
+
+def a_run(host_ms=2.0, gpu_ms=1.3, seed=0, **changes):
+    """A run around levels in ms; gpu_ms=None: without GPU clock."""
+    return make_run(series(host_ms, seed), gpu_ms and series(gpu_ms, seed + 1, 0.001), **changes)
+
+
+def add(session, run=None, **told):
+    """Add a run; returns the path of its samples."""
+    return session.add_run(run or a_run(), **{"dataset": "cifar10", "accuracy": ACCURACY} | told)
+
+
+def write_session(folder, name="s", runs=3, **parameters):
+    """Write a complete session and return its folder."""
+    session = opened(folder, name, **parameters)
+    for seed in range(runs):
+        add(session, a_run(seed=seed))
+    session.keep("verdict", {"sentences": ["ACCEPTÉ"], "accepted": True})
+    session.complete()
+    return session.folder
 
 
 def snapshot(folder):
-    """Every file under a folder, hidden ones too, but for the lock: {relative path: bytes}."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file() and path.name != LOCK
-    }
+    """Every file under a folder, hidden ones too: {relative path: bytes}."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def state_of(folder):

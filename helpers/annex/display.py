@@ -1,19 +1,24 @@
 """What the annex found, in French: tables and sentences."""
 
 import math
-from collections.abc import Iterable
+from dataclasses import astuple
 
 import numpy as np
 import pandas as pd
 
-from helpers.annex.comparison import TOO_FEW_ROUNDS, Comparison, Interleaved
-from helpers.annex.comparison.stats import FASTER, MIN_ROUNDS, SAME, Ratio
-from helpers.annex.variants.guard import Admitted
+from helpers.annex.accuracy import compare_accuracy
+from helpers.annex.comparison import CONTROL, REFERENCE, Comparison, Measured, Ratio
+from helpers.annex.entries import Candidates
+from helpers.annex.variants import Refusal
+from helpers.annex.variants.guard import GuardReport
+from helpers.display import show
 from helpers.display.french import number, percent, scientific
 from helpers.display.tables import markdown_table, markdown_text
-from helpers.display.verdict import CLOCK_NAMES, NO_GPU_CLOCK, disturbances
-from helpers.models.accuracy import Accuracy, compare_accuracy
-from helpers.stats import percentile
+from helpers.display.verdict import disturbances
+from helpers.display.words import CLOCK_NAMES, NO_GPU_CLOCK, said
+from helpers.models.accuracy import Accuracy
+from helpers.stats import LatencySummary
+from helpers.validation.interference import tags
 
 Accuracies = dict[str, Accuracy]  # by variant
 
@@ -21,197 +26,245 @@ NOTHING = (
     "Une seule variante, `fp32` : rien à comparer. `-p variants all` compare tout ce que cet "
     "appareil permet, `-p variants tf32,fp16+channels_last` ce qui est nommé."
 )
-CLOSE = "dans l'écart entre copies"
-REFUSED = {TOO_FEW_ROUNDS: f"moins de {MIN_ROUNDS} tours : augmenter runs ou measure_iters"}
-REFUSED |= NO_GPU_CLOCK
-REFERENCE = "fp32"
+PARTS = {
+    "fp32": "FP32 strict",
+    "tf32": "FP32 stocké, TF32 dans les produits",
+    "fp16": "FP16",
+    "bf16": "BF16",
+    "fused": "BatchNorm repliée dans les convolutions",
+    "cropped": "poids qui ne voient que le bord nul retirés",
+    "stem": "image complétée à 4 canaux, max-pooling par le noyau 3D",
+    "epilogue": "biais, addition et ReLU dans la convolution cuDNN",
+    "overlap": "raccourcis sur un second flux CUDA",
+    "channels_last": "canaux en dernier (NHWC)",
+    "compile": "torch.compile",
+    "compile_reduce_overhead": "torch.compile, mode reduce-overhead",
+    "compile_max_autotune": "torch.compile, mode max-autotune",
+    "compile_frozen": "torch.compile, poids figés, canaux en dernier",
+    "cudagraph": "graphe CUDA",
+    "cudagraph_tuned": "graphe CUDA, algorithmes de cuDNN choisis par essai",
+}
+REFUSALS = {  # why a variant is not timed
+    "needs_gpu": "{part} demande un GPU NVIDIA",
+    "needs_capability": "{precision} demande la capacité de calcul {needed}, ce GPU a {found}",
+    "no_compiler": "torch.compile ne fonctionne pas ici : {reason}",
+    "no_reference": "sans la référence fp32, rien à quoi la comparer",
+    "no_memory": "mémoire insuffisante sur {device}",
+    "nothing_to_change": "{part} : rien à réécrire dans ce modèle",
+    "not_built": "construction impossible : {error}",
+    "not_checked": "vérification impossible : {error}",
+    "recompiled": "{compilations} recompilation(s) et {graph_breaks} rupture(s) de graphe pendant "
+    "les passages",
+    "lower_precision": "des produits sont moins précis qu'annoncé ({products})",
+    "wrong_form": "la sortie est {found}, la référence {expected}",
+    "not_finite": "la sortie contient NaN ou l'infini",
+    "ignores_input": "la sortie ne suit pas l'entrée : des images différentes donnent la même "
+    "réponse",
+    "keeps_state": "la même image, redonnée après d'autres, ne redonne pas la même réponse",
+    "drift": "l'écart à la référence FP32 atteint {drift:2}, la précision n'en explique que "
+    "{tolerance:2}",
+    "unwatched_stream": "l'horloge GPU lit {clock_ms:3} ms, ses noyaux durent {kernel_ms:3} ms : "
+    "du travail se fait sur un flux que l'appelant n'attend pas",
+}
+VERDICTS = {"faster": "plus rapide", "slower": "plus lent", "same": "pas de différence détectée"}
+REFUSED = NO_GPU_CLOCK | {"too_few_processes": "il faut trois processus au moins, il y en a {why}"}
+UNMEASURED = "non mesuré"
+NOT_COMPARED = "Rien n'a été comparé : rien à tracer."
+UNTRAINED = "Avec des poids tirés au sort une exactitude ne dit rien : pas de figure."
 
 
-def guard_table(admitted: dict[str, Admitted], refused: dict[str, str]) -> pd.DataFrame:
+def guard_table(candidates: Candidates) -> pd.DataFrame | str:
     """What was seen of each variant before its timing, and why the others are not timed."""
-    rows = [
-        {
-            "Variante": name,
-            "Ce que c'est": found.variant.french,
-            "Écart des logits": scientific(found.report.drift),
-            "Toléré": scientific(found.report.tolerance),
-            "Précision exécutée, d'après les noms de noyaux": found.report.precision_evidence,
-            "Noyaux": _count(found.report.kernels),
-            "Construction (s)": number(found.build_s, 2),
+    rows = {
+        name: {
+            "Ce que c'est": ", ".join(PARTS[p] for p in (a.variant.precision, *a.variant.parts)),
+            "Écart des logits": scientific(a.report.drift),
+            "Toléré": scientific(a.report.tolerance),
+            "Précision exécutée, d'après les noms de noyaux": _evidence(a.report),
+            "Noyaux": number(a.report.kernels) if a.report.kernels else "–",
+            "Construction (s)": number(a.build_s, 2),
             "Mesurée": "oui",
         }
-        for name, found in admitted.items()
-    ]
-    for name, reason in refused.items():
-        rows.append(dict.fromkeys(rows[0] if rows else ("Variante",), "–"))
-        rows[-1] |= {"Variante": name, "Mesurée": f"non : {reason}"}
-    return pd.DataFrame(rows, columns=None if rows else ["Variante"]).set_index("Variante")
+        for name, a in candidates.admitted.items()
+    }
+    for name, refusal in candidates.refused.items():
+        rows[name] = {"Mesurée": f"non : {refusal_sentence(refusal)}"}
+    return _table(rows) if rows else NOTHING
 
 
-def _count(kernels: float | None) -> str:
-    """Kernels per forward: whole, unless forwards differ."""
-    return f"{kernels:.4g}".replace(".", ",") if kernels else "–"
+def refusal_sentence(refusal: Refusal) -> str:
+    """Why a variant is not timed."""
+    code, given = astuple(refusal)
+    return said(REFUSALS, code, given | {"products": _products(given.get("products", {}))})
 
 
-def accuracy_table(accuracies: Accuracies) -> pd.DataFrame:
+def _evidence(report: GuardReport) -> str:
+    told = f"noyaux de produit : {_products(report.products)}"
+    if not report.products:
+        told = "non démontrable : aucun nom de noyau ne dit de type"
+    if report.unseen:
+        told = f"non démontrable : le profileur n'a rien pu lire ({report.unseen})"
+    if report.beyond_fp32 is not None:
+        told += f" ; écart {'impossible' if report.beyond_fp32 else 'possible'} en FP32"
+    return told
+
+
+def _products(found: dict[str, int]) -> str:
+    return ", ".join(f"{count} en {precision.upper()}" for precision, count in found.items())
+
+
+def accuracy_table(accuracies: Accuracies) -> pd.DataFrame | str:
     """Accuracy of the very callables that are timed, and what changed against the reference."""
-    rows = []
+    rows = {}
     for name, found in accuracies.items():
-        bounds = f"{percent(found.low, 4)} – {percent(found.high, 4)}"
         change = compare_accuracy(accuracies[REFERENCE], found)
-        rows.append(
-            {
-                "Variante": name,
-                "Exactitude": percent(found.fraction, 4),
-                f"Écart à {REFERENCE} (points)": number(100 * change.difference, 2),
-                "Intervalle de Wilson à 95 %": bounds,
-                "Images": str(found.images),
-                "Lot": str(found.batch_size),
-                "Perdues / gagnées": f"{change.lost} / {change.gained}",
-                "p (McNemar)": number(change.p_value, 2),
-                "Plus grand écart d'un logit": scientific(change.largest_drift),
-            }
-        )
-    return pd.DataFrame(rows).set_index("Variante")
-
-
-def verdict_of(comparison: Comparison, clock: str, name: str) -> str:
-    """The verdict, and whether the difference is one that the place in memory explains."""
-    if name == comparison.reference:
-        return "référence"
-    if name not in comparison.ratios[clock]:
-        return "non mesuré"
-    verdict = comparison.ratios[clock][name].verdict
-    if name in comparison.controls:
-        return f"{verdict} (témoin)"
-    if verdict != SAME and comparison.within_placement(clock, name):
-        return f"{verdict} ({CLOSE})"
-    return verdict
+        rows[name] = {
+            "Exactitude": percent(found.fraction, 4),
+            f"Écart à {REFERENCE} (points)": number(100 * change.difference, 2),
+            "Intervalle de Wilson à 95 %": f"{percent(found.low, 4)} – {percent(found.high, 4)}",
+            "Images": str(found.images),
+            "Lot": str(found.batch_size),
+            "Perdues / gagnées": f"{change.lost} / {change.gained}",
+            "p (McNemar)": number(change.p_value, 2),
+            "Plus grand écart d'un logit": scientific(change.largest_drift),
+        }
+    return _table(rows) if rows else ""
 
 
 def by_speed(comparison: Comparison, clock: str) -> list[str]:
-    """All entries, the fastest first, those that this clock has not measured last."""
+    """The reference and all compared entries, the fastest first; last, what this clock lacks."""
     names = dict.fromkeys(name for ratios in comparison.ratios.values() for name in ratios)
-    levels = {name: found.ratio for name, found in comparison.ratios[clock].items()}
-    levels[comparison.reference] = 1.0
-    return sorted([comparison.reference, *names], key=lambda name: levels.get(name, math.inf))
+    levels = {REFERENCE: 1.0} | {n: found.mean for n, found in comparison.ratios[clock].items()}
+    return sorted([REFERENCE, *names], key=lambda name: levels.get(name, math.inf))
 
 
 def fastest(comparison: Comparison, clock: str) -> str | None:
-    """The fastest variant that is one: no control, and faster than copies of one model can be."""
-    names = (n for n in by_speed(comparison, clock) if n not in comparison.controls)
-    return next((name for name in names if verdict_of(comparison, clock, name) == FASTER), None)
+    """The fastest variant of those that are shown to be faster than the reference."""
+    ratios = comparison.ratios[clock]
+    faster = [name for name, r in ratios.items() if r.verdict == "faster" and name != CONTROL]
+    return min(faster, key=lambda name: ratios[name].mean, default=None)
 
 
-def comparison_table(
-    measured: Interleaved, comparison: Comparison, clock: str, accuracies: Accuracies | None = None
+def ratio_table(
+    measured: Measured, comparison: Comparison, clock: str, accuracies: Accuracies
 ) -> pd.DataFrame:
-    """All entries on one clock, the fastest first; latencies (ms) over all runs."""
-    rows = []
+    """All entries on one clock, the fastest first; p50 and p95 are medians over the processes."""
+    rows = {}
     for name in by_speed(comparison, clock):
-        ratio = comparison.ratios[clock].get(name)
-        scored = (accuracies or {}).get(name)
-        rows.append(
-            {
-                "Variante": name,
-                **_latencies(measured, clock, name),
-                f"Rapport à {comparison.reference}": number(ratio.ratio) if ratio else "–",
-                "Intervalle à 95 %": _between(ratio) if ratio else "–",
-                "Décelable": percent(ratio.detectable) if ratio else "–",
-                "Verdict": verdict_of(comparison, clock, name),
-                "Exactitude": percent(scored.fraction, 4) if scored else "–",
-            }
-        )
-    return pd.DataFrame(rows).set_index("Variante")
+        found, ratio = summaries(measured, clock, name), comparison.ratios[clock].get(name)
+        rows[name] = {
+            "p50 (ms)": number(float(np.median([s.p50 for s in found]))) if found else "–",
+            "p95 (ms)": number(float(np.median([s.p95 for s in found]))) if found else "–",
+            f"Rapport à {REFERENCE}": number(ratio.mean) if ratio else "–",
+            "Intervalle à 95 %": between(ratio) if ratio else "–",
+            "Écart type entre processus": percent(ratio.sd) if ratio else "–",
+            "Verdict": verdict(comparison, clock, name),
+            "Exactitude": percent(accuracies[name].fraction, 4) if name in accuracies else "–",
+        }
+    return _table(rows)
 
 
-def comparison_markdown(
-    measured: Interleaved,
-    comparison: Comparison,
-    accuracies: Accuracies,
-    refused: dict[str, str] | None = None,
+def show_ratios(measured: Measured, comparison: Comparison, accuracies: Accuracies) -> None:
+    """Show the table of each clock, and what is said of them."""
+    for clock in comparison.ratios:
+        table = ratio_table(measured, comparison, clock, accuracies)
+        show(table, f"Latences, {CLOCK_NAMES[clock]}")
+    show(sentences(measured, comparison))
+
+
+def verdict(comparison: Comparison, clock: str, name: str) -> str:
+    """What a clock says of an entry."""
+    if name == REFERENCE:
+        return "référence"
+    ratio = comparison.ratios[clock].get(name)
+    told = VERDICTS[ratio.verdict] if ratio else UNMEASURED
+    return f"{told} (témoin)" if name == CONTROL else told
+
+
+def markdown(
+    candidates: Candidates, measured: Measured, comparison: Comparison, accuracies: Accuracies
 ) -> str:
     """The tables of all clocks, to paste into a report, and below them what was not measured."""
     parts = [
-        f"### {CLOCK_NAMES[clock].capitalize()}\n\n"
-        + markdown_table(comparison_table(measured, comparison, clock, accuracies))
+        f"### {CLOCK_NAMES[clock].replace('h', 'H', 1)}\n\n"
+        + markdown_table(ratio_table(measured, comparison, clock, accuracies))
         for clock in comparison.ratios
     ]
-    left_out = {**(refused or {}), **measured.failed}
-    lines = [f"- {markdown_text(n)} : non mesurée, {markdown_text(w)}" for n, w in left_out.items()]
-    return "\n".join([*parts, *lines]) + "\n"
+    refused = {name: refusal_sentence(why) for name, why in candidates.refused.items()}
+    parts += [f"- {name} : non mesurée, {markdown_text(why)}." for name, why in refused.items()]
+    return "\n".join([*parts, *(f"- {missing}" for missing in _missing(measured))]) + "\n"
 
 
-def comparison_sentences(measured: Interleaved, comparison: Comparison) -> list[str]:
-    """The controls first, then what was detectable, found, and not measured (Markdown)."""
-    sentences = []
+def sentences(measured: Measured, comparison: Comparison) -> str:
+    """The control first, then what was found, what varies, what is missing: a Markdown list."""
+    told = []
     for clock, ratios in comparison.ratios.items():
-        name = CLOCK_NAMES[clock]
-        sentences.append(_control(name, ratios[comparison.control], comparison.reference))
-        sentences.append(_placement(name, clock, comparison))
-        found = [ratio.detectable for ratio in ratios.values()]
-        sentences.append(
-            f"Plus petite différence décelable ({name}, 80 % de chance, corrigée pour "
-            f"{len(ratios)} comparaisons) : {_range(found)} selon la variante."
+        told += [_control(clock, ratios[CONTROL]), _fastest(comparison, clock)]
+        told += [_variable(clock, name, ratios[name]) for name in comparison.variable(clock)]
+    if comparison.ratios:
+        told.append(
+            f"Chacun des {len(measured.processes)} processus donne un rapport ; les intervalles "
+            "sont ceux de leur moyenne (Student), corrigés pour le nombre de variantes."
         )
-        sentences.append(_fastest(name, clock, comparison))
-    for clock, why in comparison.refused.items():
-        sentences.append(f"Pas de comparaison sur l'{CLOCK_NAMES[clock]} : {REFUSED[why]}.")
-    for name, why in measured.failed.items():
-        sentences.append(f"Non mesurée : {markdown_text(name)} ({markdown_text(why)}).")
-    sentences.append(disturbances(measured.observed, "la comparaison"))
-    return sentences
+    for clock, (code, why) in comparison.refused.items():
+        reason = said(REFUSED, code, {"why": why})
+        told.append(f"Pas de comparaison sur l'{CLOCK_NAMES[clock]} : {reason}.")
+    seen = disturbances(tags(measured.runs(REFERENCE)), f"la comparaison (blocs de {REFERENCE})")
+    return "".join(f"- {sentence}\n" for sentence in (*told, *_missing(measured), seen))
 
 
-def _control(clock: str, ratio: Ratio, reference: str) -> str:
-    told = f"A/A, {reference} contre lui-même ({clock}) : {ratio.verdict}, rapport "
-    told += f"{number(ratio.ratio, 5)} ({_between(ratio)})"
-    if ratio.verdict == SAME:
+def _control(clock: str, ratio: Ratio) -> str:
+    told = f"A/A, {REFERENCE} contre lui-même ({CLOCK_NAMES[clock]}) : {VERDICTS[ratio.verdict]}, "
+    told += f"rapport {number(ratio.mean, 5)} ({between(ratio)})"
+    if ratio.verdict == "same":
         return f"{told}."
     return f"ATTENTION, {told} : fausse alarme ; une différence de cette taille n'est pas à croire."
 
 
-def _placement(name: str, clock: str, comparison: Comparison) -> str:
-    if clock not in comparison.placement:
-        return (
-            f"Aucune copie du modèle mesurée ({name}) : une différence de quelque 2 % peut ne pas "
-            "venir de la variante."
-        )
-    gap, ratios = percent(comparison.placement[clock]), comparison.ratios[clock]
-    close = [n for n in ratios if verdict_of(comparison, clock, n).endswith(f"({CLOSE})")]
-    copies = sum(n in ratios for n in comparison.copies)
-    told = (
-        f"Deux copies du même modèle peuvent différer de {gap} ({name}, limite à 95 % d'après "
-        f"{copies} {'copie' if copies == 1 else 'copies'})"
-    )
-    if close:
-        return f"{told} : les différences de {', '.join(close)} n'en dépassent pas l'effet."
-    return f"{told} ; aucune différence trouvée n'est plus petite."
-
-
-def _fastest(name: str, clock: str, comparison: Comparison) -> str:
+def _fastest(comparison: Comparison, clock: str) -> str:
     first = fastest(comparison, clock)
     if first is None:
-        return f"Aucune variante plus rapide que {comparison.reference} décelée ({name})."
+        return f"Aucune variante plus rapide que {REFERENCE} décelée ({CLOCK_NAMES[clock]})."
     ratio = comparison.ratios[clock][first]
     return (
-        f"La plus rapide ({name}) : {first}, {number(1 / ratio.ratio, 3)} fois plus vite que "
-        f"{comparison.reference} (rapport {number(ratio.ratio)}, {_between(ratio)})."
+        f"La plus rapide ({CLOCK_NAMES[clock]}) : {first}, {number(1 / ratio.mean, 3)} fois plus "
+        f"vite que {REFERENCE} (rapport {number(ratio.mean)}, {between(ratio)})."
     )
 
 
-def _latencies(measured: Interleaved, clock: str, name: str) -> dict[str, str]:
-    summaries = [getattr(result, clock) for result in measured.runs[name]]
-    if None in summaries:
-        return {"p50 (ms)": "–", "p95 (ms)": "–"}
-    samples = np.concatenate([summary.samples_ms for summary in summaries])
-    return {f"p{q} (ms)": number(percentile(samples, q / 100)) for q in (50, 95)}
+def _variable(clock: str, name: str, ratio: Ratio) -> str:
+    by_trial = "cudagraph_tuned" in name  # max-autotune's choices are in the shared cache
+    return (
+        f"{name} varie de {percent(ratio.sd)} (écart type) d'un processus à l'autre, plus du "
+        f"double des autres variantes ({CLOCK_NAMES[clock]})"
+        f"{' : algorithmes choisis par essai, dans chaque processus' if by_trial else ''}."
+    )
 
 
-def _between(ratio: Ratio) -> str:
+def _missing(measured: Measured) -> list[str]:
+    """Processes that gave nothing, and variants without a figure from some of them."""
+    failed = {}
+    for nth, given in enumerate(measured.processes, 1):
+        for failure in given.failed.items():
+            failed.setdefault(failure, []).append(str(nth))
+    told = [
+        f"{name} : aucun chiffre du processus {', '.join(numbers)} ({markdown_text(why)})."
+        for (name, why), numbers in failed.items()
+    ]
+    if measured.stopped:
+        done = f"{len(measured.processes)} processus sur {measured.asked}"
+        told.append(f"{done} : le suivant a échoué ({markdown_text(measured.stopped)}).")
+    return told
+
+
+def summaries(measured: Measured, clock: str, name: str) -> list[LatencySummary]:
+    """An entry's summaries on a clock, one per process that read it."""
+    return [s for run in measured.runs(name) if (s := getattr(run, clock)) is not None]
+
+
+def between(ratio: Ratio) -> str:
     return f"{number(ratio.low)} – {number(ratio.high)}"
 
 
-def _range(fractions: Iterable[float]) -> str:
-    low, high = percent(min(fractions)), percent(max(fractions))
-    return low if low == high else f"{low} à {high}"
+def _table(rows: dict[str, dict[str, str]]) -> pd.DataFrame:
+    return pd.DataFrame.from_dict(rows, orient="index").fillna("–").rename_axis("Variante")

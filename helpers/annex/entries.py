@@ -1,132 +1,115 @@
-"""The notebook's annex: all variants of a session admitted, measured in turn, recorded as rows."""
+"""The notebook's annex, step by step: admit, score, measure, compare."""
 
-import copy
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
-from types import SimpleNamespace
-from weakref import WeakKeyDictionary
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
-from helpers.annex.comparison import Interleaved, measure_interleaved
-from helpers.annex.variants import Variant
-from helpers.annex.variants.guard import Admitted, VariantFailed, admit
-from helpers.models.accuracy import Accuracy
-from helpers.progress import track
-from helpers.results.rows import run_row, run_samples
-from helpers.validation.interference import flags
+from helpers.annex.comparison import CONTROL, REFERENCE, Measured, compare
+from helpers.annex.comparison.process import measure_process
+from helpers.annex.variants import Refusal, VariantFailed, guard, parse
+from helpers.annex.variants.select import select
+from helpers.clocks.checks import move_inputs
+from helpers.environment.facts import first_line
+from helpers.environment.progress import track
+from helpers.models.accuracy import Accuracy, measure_accuracy
+from helpers.parameters import Parameters
+from helpers.validation.processes import in_fresh_process, pack_model
 
-REFERENCE = "fp32"
-# The reference in other memory, three times: what placement alone does to a latency.
-COPIES = ("fp32 (copie 1)", "fp32 (copie 2)", "fp32 (copie 3)")
+__all__ = ["Candidates", "admit", "compare", "measure", "score"]
+
 SCHEDULE = "randomised"  # blocks of all variants in turn, in random order
-_MEASURED: WeakKeyDictionary = WeakKeyDictionary()  # by session: what its rows are made of
+NO_REFERENCE = Refusal("no_reference")
+_MEASURED: dict[Path, Measured] = {}  # by session's folder: what its rows are made of
 
 
-def admit_all(
-    chosen: Sequence[Variant],
-    model: nn.Module,
-    inputs: Sequence[torch.Tensor],
-    device: torch.device,
-    skipped: dict[str, str] | None = None,
-    progress: Callable = track,
-) -> tuple[dict[str, Admitted], dict[str, str]]:
-    """Build and guard every variant; those that fail are named with their reason (French).
+@dataclass(frozen=True)
+class Candidates:
+    """The variants of a session that may be timed, and why others may not."""
 
-    `skipped` are named after them. The reference alone is measured already: then none is built.
-    Without the reference there is nothing to compare with: then none is admitted.
+    parameters: Parameters
+    model: nn.Module
+    inputs: list[torch.Tensor]
+    device: torch.device
+    admitted: dict[str, guard.Admitted]
+    refused: dict[str, Refusal]
+
+    def record(self) -> dict[str, Any]:
+        """What the guard saw of each, and why others are not timed, to be kept as JSON."""
+        seen = {n: {"build_s": a.build_s, **asdict(a.report)} for n, a in self.admitted.items()}
+        return {"measured": seen, "not_measured": {n: asdict(r) for n, r in self.refused.items()}}
+
+
+def admit(
+    parameters: Parameters, model: nn.Module, dataloader: Iterable, device: torch.device
+) -> Candidates:
+    """Build and guard every variant that the parameters name; those that fail are named.
+
+    None is built where the reference alone is named, which is measured already; none is admitted
+    where the reference is not: there is nothing to compare with.
     """
-    chosen = chosen if len(chosen) > 1 else []
-    admitted, refused = {}, {}
-    for variant in progress(chosen, len(chosen), "variantes"):
+    chosen, refused = select(parameters.variants, device)
+    inputs, admitted = move_inputs(dataloader, device), {}
+    for variant in track(chosen if len(chosen) > 1 else (), description="variants"):
         try:
-            admitted[variant.name] = admit(variant, model, inputs, device)
+            admitted[variant.name] = guard.admit(variant, model, inputs, device)
         except VariantFailed as error:
-            refused[variant.name] = error.reason
+            refused[variant.name] = error.refusal
     if REFERENCE in refused:
-        refused |= dict.fromkeys(admitted, "sans la référence fp32, rien à quoi la comparer")
+        refused |= dict.fromkeys(admitted, NO_REFERENCE)
         admitted = {}
-    return admitted, refused | (skipped or {})
+    return Candidates(parameters, model, inputs, device, admitted, refused)
 
 
-def guard_record(admitted: dict[str, Admitted], refused: dict[str, str]) -> dict[str, dict]:
-    """What the guard saw of each variant, and why the others are not timed, to be kept as JSON."""
-    seen = {
-        name: {"build_s": found.build_s, **asdict(found.report)} for name, found in admitted.items()
+def score(candidates: Candidates, batches: Iterable) -> dict[str, Accuracy]:
+    """Accuracy of the very callables that the guard admitted, on (images, labels) batches."""
+    timed, device = candidates.parameters.batch_size, candidates.device
+    return {
+        name: measure_accuracy(a.call, batches, device, a.variant.conditions, timed_batch=timed)
+        for name, a in candidates.admitted.items()
     }
-    return {"measured": seen, "not_measured": refused}
 
 
-def callables(admitted: dict[str, Admitted], model: nn.Module) -> dict[str, tuple[Callable, str]]:
-    """What `measure_interleaved` takes: the variants, and the reference's copies."""
-    found = {name: (a.call, a.variant.conditions) for name, a in admitted.items()}
-    return found | {name: (copy.deepcopy(model), REFERENCE) for name in COPIES}
+def measure(
+    candidates: Candidates, session, *, dataset: str, accuracies: dict[str, Accuracy], receipt=None
+) -> Measured | None:
+    """Measure all admitted variants in each of `compare_processes` fresh processes; add the rows.
 
-
-def measure_and_record(
-    session,
-    admitted: dict[str, Admitted],
-    accuracies: dict[str, Accuracy],
-    model: nn.Module,
-    dataloader: Sequence,
-    facts: dict,
-    *,
-    receipt_flags: Sequence[str] = (),
-    **settings,
-) -> Interleaved | None:
-    """Measure all admitted variants in turn and add their rows to the session.
-
-    May be called again at any time: what the session has a row of is never measured again, and a
-    recording that was interrupted goes on where it stopped. None where there is nothing to compare,
-    or while the session's own runs are not complete.
-
-    Parameters
-    ----------
-    facts
-        Of the session's rows, see `run_row`; its parameters say how much is measured.
-    settings
-        The `device` and the `watch` of `measure_interleaved`.
+    May be called again at any time: what was measured is not measured again, and what was
+    interrupted goes on where it stopped. A process that fails as a whole ends the comparison, and
+    those before it stay. None where there is nothing to compare, or while the session's own runs
+    are not complete.
     """
-    parameters, rows = facts["parameters"], session.rows
-    own = rows["schedule"] == SCHEDULE
-    if own.sum() == 0:
-        if len(admitted) < 2 or len(rows) < parameters.runs:
+    parameters, ready = candidates.parameters, len(candidates.admitted) > 1
+    if session.folder not in _MEASURED:
+        if not ready or len(session.runs) < parameters.runs:
             return None
-        counts = {
-            key: getattr(parameters, key) for key in ("runs", "warmup_iters", "measure_iters")
-        }
-        settings |= counts | {"seed": parameters.seed, "copies": COPIES}
-        measured = measure_interleaved(callables(admitted, model), dataloader, **settings)
-        _MEASURED[session] = measured, admitted, accuracies
-    if session not in _MEASURED:  # its rows come from elsewhere
-        return None
-    measured, *scored = _MEASURED[session]
-    recorded = set(zip(rows["variant"][own], rows["run"][own], strict=True))
-    for row, samples in comparison_rows(measured, *scored, receipt_flags, facts):
-        if (row["variant"], row["run"]) not in recorded:
-            session.add_run(row, samples)
+        _MEASURED[session.folder] = Measured(parameters.compare_processes)
+    measured, told = _MEASURED[session.folder], {"dataset": dataset, "receipt": receipt}
+    _record(session, measured, accuracies, told)
+    left = range(len(measured.processes) + 1, measured.asked + 1) if ready else ()
+    for number in track(left, description="processes"):
+        try:
+            packed, inputs = pack_model(candidates.model), [b.cpu() for b in candidates.inputs]
+            given = packed, inputs, tuple(candidates.admitted), candidates.device, parameters
+            measured.processes.append(in_fresh_process(measure_process, *given, number))
+        except Exception as error:  # whatever ends a process, or keeps the model from reaching it
+            measured.stopped = first_line(error)
+            break
+        measured.stopped = ""
+        _record(session, measured, accuracies, told)
     return measured
 
 
-def comparison_rows(
-    compared: Interleaved,
-    admitted: dict[str, Admitted],
-    accuracies: dict[str, Accuracy],
-    receipt_flags: Sequence[str],
-    facts: dict,
-) -> Iterator[tuple[dict, dict]]:
-    """Each run of each entry as (row, samples) for the session, the controls among them."""
-    for name, results in compared.runs.items():
-        precision = admitted[name].variant.precision if name in admitted else REFERENCE
-        scored = {"accuracy": None, "eval_images": 0}
-        if name in accuracies:
-            scored = {"accuracy": accuracies[name].fraction, "eval_images": accuracies[name].images}
-        for run, (result, seen) in enumerate(zip(results, compared.observed, strict=True), 1):
-            told = {"variant": name, "precision": precision, "schedule": SCHEDULE, "run": run}
-            told["flags"] = (*flags(seen), *receipt_flags)
-            if result.gpu is None:  # of this variant alone: its row says that the host decides
-                asked = facts["parameters"]
-                counts = {key: getattr(asked, key) for key in ("warmup_iters", "measure_iters")}
-                told["parameters"] = SimpleNamespace(clock="auto", **counts)
-            yield run_row(result, **facts | scored | told), run_samples(result)
+def _record(session, measured: Measured, accuracies: dict[str, Accuracy], told: dict) -> None:
+    """Add the rows that the session lacks: of each entry, one for each process."""
+    rows = session.rows
+    there = rows["variant"][rows["schedule"] == SCHEDULE].value_counts()
+    for name in measured.names:
+        precision = parse(REFERENCE if name == CONTROL else name).precision
+        for run in measured.runs(name)[there.get(name, 0) :]:
+            scored = {"accuracy": accuracies.get(name), "precision": precision}
+            session.add_run(run, variant=name, schedule=SCHEDULE, **scored, **told)

@@ -1,165 +1,169 @@
-"""The verdict of the day in French sentences: what was met, on which clock, and if not, why."""
+"""The verdict in French sentences: what was met, on which clock, and if not, why."""
 
+import html
 import os
+import re
 from collections.abc import Sequence
 
-from helpers import clocks
-from helpers.bench_latency import NO_GPU, NO_KERNELS, NOT_ASKED, LatencyResult
+import numpy as np
+
+from helpers.bench_latency import Run
 from helpers.clocks.calibration import CalibrationReceipt
 from helpers.clocks.profiling import ForwardProfile
-from helpers.display.french import number, percent, percents_apart
-from helpers.validation import CONTRADICTED, UNPROVEN, ClockVerdict, Validation
-from helpers.validation.interference import Observation, describe, not_observable
+from helpers.display import words
+from helpers.display.french import fill, number, percent, percents_apart
+from helpers.display.tables import conditions_table
+from helpers.display.words import CLOCK_NAMES, said
+from helpers.validation import RESERVED, ClockVerdict, Verdict
+from helpers.validation.causes import bound_of
+from helpers.validation.interference import RunTags
 
-CLOCK_NAMES = {"gpu": "horloge GPU", "host": "horloge hôte"}
-RECEIPTS = {
-    "calibrated": "horloges étalonnées, dans leurs tolérances",
-    "uncalibrated": "session NON ÉTALONNÉE : une horloge dépasse sa propre tolérance",
-    "not calibrated": "pas d'étalonnage possible sur cette plateforme",
-}
-
-# Why there is no GPU clock; {why} is the first line of the error itself.
-NO_GPU_CLOCK = {
-    NO_GPU: "aucun GPU CUDA",
-    NOT_ASKED: 'clock="host" l\'écarte',
-    NO_KERNELS: "ses noyaux n'ont pu être compilés ou lancés ici ({why})",
-    clocks.LAUNCHES_BLOCK: (
-        "CUDA_LAUNCH_BLOCKING est définie, chaque lancement attend le GPU : la retirer, puis "
-        "redémarrer le noyau"
-    ),
-    clocks.QUEUE_TOO_SHORT: (
-        "un passage lance plus de noyaux que la file de lancement n'en contient : définir "
-        "CUDA_SCALE_LAUNCH_QUEUES=4x avant de lancer Python, ou capturer le modèle dans un graphe "
-        "(variante `cudagraph`)"
-    ),
-    clocks.WAITS_INSIDE: (
-        "le modèle attend le GPU pendant son passage (.item(), .cpu(), synchronize), ses noyaux ne "
-        "peuvent donc pas être mis en file"
-    ),
-    clocks.HOST_TOO_SLOW: (
-        "l'hôte n'a pas pu remplir la file à temps (processeur occupé, ou quota trop petit) ; ce "
-        "run n'a que l'horloge hôte"
-    ),
-}
-DOUBTS = {
-    CONTRADICTED: (
-        "L'horloge GPU est CONTREDITE par les noyaux : elle lit {gpu} ms, ils durent {kernels} ms "
-        "par passage. Le modèle calcule sur un flux CUDA à lui ; l'horloge hôte décide, les "
-        "chiffres GPU portent le signalement `gpu_clock_contradicted`."
-    ),
-    UNPROVEN: (
-        "L'horloge GPU n'a pu être recoupée (aucun noyau visible du profileur) et lit moins d'un "
-        "cinquième de l'horloge hôte : ses chiffres portent le signalement `gpu_clock_unproven`."
-    ),
-}
+MOST_NAMED = 6  # blocks named one by one in a sentence; beyond that, the range and the number
+HEADLINE = re.compile(
+    r"((NON )?ACCEPTÉ|ACCEPTÉ SOUS RÉSERVE) — horloge (GPU|hôte) : écart du p95 .+ [<≥] .+ "
+    r"sur \d+ runs( ; refaite, .+ ms)?( ; mesures perturbées : .+)?"
+)
 
 
-class AcceptanceError(RuntimeError):
-    """strict=True and the criterion was not met."""
+def headline(verdict: Verdict) -> str:
+    """The verdict in one line, of the form HEADLINE whatever the outcome."""
+    clock = verdict.clocks[verdict.deciding]
+    told = f"{words.OUTCOMES[verdict.outcome]} — {CLOCK_NAMES[clock.clock]} : écart du p95 "
+    told += f"{against_limit(clock, verdict)} sur {len(clock.p95_ms)} runs{_further(clock)}"
+    if verdict.outcome != RESERVED:
+        return told
+    reserves = ", ".join(words.FLAG_LABELS.get(code, code) for code in verdict.reserves)
+    return f"{told} ; mesures perturbées : {reserves}"
 
 
-def headline(validation: Validation) -> str:
-    """The verdict in one line, the same form whatever the outcome."""
-    clock = validation.clocks[validation.deciding]
-    outcome = "ACCEPTÉ" if validation.accepted else "NON ACCEPTÉ"
-    sign = "<" if clock.met else "≥"
-    found, limit = percents_apart(clock.p95_spread, validation.max_p95_spread)
-    return (
-        f"{outcome} — {CLOCK_NAMES[clock.clock]} : écart du p95 {found} {sign} {limit} sur "
-        f"{len(clock.p95_ms)} runs"
-    )
+def against_limit(clock: ClockVerdict, verdict: Verdict) -> str:
+    """« 0,13 % < 10 % »: the spread of the p95 and its limit."""
+    found, limit = percents_apart(clock.p95_spread, verdict.max_p95_spread)
+    return f"{found} {'<' if clock.met else '≥'} {limit}"
 
 
-def clock_sentence(clock: ClockVerdict, limit: float, decides: bool) -> str:
-    """What one clock says: its p95, both spreads, met or not, and the causes if not."""
-    name = CLOCK_NAMES[clock.clock].replace("horloge", "Horloge") + (" (décide)" if decides else "")
-    values = " · ".join(number(p95) for p95 in clock.p95_ms)
-    met = "critère tenu" if clock.met else "critère non tenu"
-    found, allowed = percents_apart(clock.p95_spread, limit)
+def _further(clock: ClockVerdict) -> str:
+    if not clock.further:
+        return ""
+    return f" ; {fill(words.FURTHER, {'low': clock.further[0], 'high': clock.further[1]})}"
+
+
+def clock_sentence(clock: ClockVerdict, verdict: Verdict) -> str:
+    """What one clock found: its p95, both spreads, met or not, and what the runs themselves show;
+    if it is not met, all causes."""
+    decides = " (décide)" if clock.clock == verdict.deciding else ""
+    causes: dict[str, list[int]] = {}  # the same thing said of several runs is said once
+    for cause in clock.causes:
+        if cause.runs or not clock.met:
+            causes.setdefault(said(words.CAUSES, cause.code, cause.values), []).extend(cause.runs)
     return _with_points(
-        f"{name} : p95 {values} ms, écart {found} (moyenne : {percent(clock.mean_spread)}), limite "
-        f"{allowed}, {met}",
-        clock.causes,
+        f"{CLOCK_NAMES[clock.clock].replace('h', 'H', 1)}{decides} : p95 "
+        f"{' · '.join(map(number, clock.p95_ms))} ms, écart {against_limit(clock, verdict)} "
+        f"(moyenne : {percent(clock.mean_spread)}), critère {'' if clock.met else 'non '}tenu"
+        f"{_further(clock)}",
+        [f"run {_listed(runs)} : {told}" if runs else told for told, runs in causes.items()],
     )
 
 
-def disturbances(observed: Sequence[Sequence[Observation]], during: str) -> str:
-    """What was seen around the blocks of each run, in one sentence with points."""
-    seen = [told for run, blocks in enumerate(observed, 1) for told in describe(blocks, run)]
-    once = list(dict.fromkeys(seen))  # a condition of all runs
-    return _with_points(f"Perturbations pendant {during}", once or ["aucune constatée"])
+def disturbances(seen: Sequence[RunTags], during: str) -> str:
+    """What was seen around the blocks of each run, each kind once, at its worst."""
+    told = []
+    for run, tags in enumerate(seen, start=1):
+        for code in tags.codes:
+            blocks = enumerate(tags.blocks, start=1)
+            found = {at: tag for at, block in blocks for tag in block if tag.code == code}
+            worst = max(found.values(), key=lambda tag: tag.value)
+            where = f"run {run}, bloc {_listed(list(found))} sur {len(tags.blocks)}"
+            told.append(f"{said(words.TAGS, code, worst.values)} ({where})")
+        if idle := tags.idle_foreigners:
+            told.append(f"autres processus présents sur le GPU sans calcul : {idle} (run {run})")
+    if any(tags.steady_power_cap for tags in seen):
+        told.append(words.STEADY_POWER_CAP)
+    return _with_points(f"Perturbations pendant {during}", told or ["aucune constatée"])
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    """Numbers in words that do not grow with their number."""
+    if len(numbers) > MOST_NAMED:
+        return f"{numbers[0]} à {numbers[-1]} ({len(numbers)} en tout)"
+    return ", ".join(map(str, numbers))
 
 
 def _with_points(sentence: str, points: Sequence[str]) -> str:
     """A sentence, and under it, as a nested Markdown list, what there is to say about it."""
-    if not points:
-        return f"{sentence}."
-    return "\n".join([f"{sentence} :", *(f"  - {point}" for point in points)])
+    return "\n".join([f"{sentence} :", *(f"  - {p}" for p in points)]) if points else f"{sentence}."
 
 
 def verdict_sentences(
-    validation: Validation,
-    receipt: CalibrationReceipt,
-    profile: ForwardProfile | None,
-    observed: Sequence[Sequence[Observation]] = (),
-    unseen: str = "",
+    verdict: Verdict, receipt: CalibrationReceipt, profile: ForwardProfile | None, unseen: str = ""
 ) -> list[str]:
     """The whole verdict, headline first; what was seen around the blocks is said even if it met.
 
     `unseen`: why there is no profile, "" where none is to be had (a CPU).
     """
-    sentences = [headline(validation)]
-    if validation.doubt:
-        gpu = next(r.gpu.p50 for r in validation.results if r.gpu is not None)
-        kernels = number(profile.kernel_ms) if profile else ""
-        sentences.append(DOUBTS[validation.doubt].format(gpu=number(gpu), kernels=kernels))
-    sentences += [
-        clock_sentence(clock, validation.max_p95_spread, name == validation.deciding)
-        for name, clock in validation.clocks.items()
-    ]
+    runs, deciding = verdict.runs, verdict.clocks[verdict.deciding]
+    sentences = [headline(verdict)]
+    if verdict.doubt:
+        gpu_ms = next(run.gpu.p50 for run in runs if run.gpu is not None)
+        values = {"gpu_ms": gpu_ms, "kernel_ms": profile and profile.kernel_ms}
+        sentences.append(said(words.DOUBTS, verdict.doubt, values))
+    sentences += [clock_sentence(clock, verdict) for clock in verdict.clocks.values()]
+    if deciding.further is None:
+        sentences.append(words.NO_FURTHER["one_process" if len(runs) > 2 else "few_runs"])
     sentences += dict.fromkeys(
-        f"Pas d'horloge GPU : {no_gpu_clock(result)}."
-        for result in validation.results
-        if result.gpu is None
+        f"Pas d'horloge GPU : {no_gpu_clock(run)}." for run in runs if run.gpu is None
     )
-    sentences += dict.fromkeys(filter(None, map(_conditions, validation.results)))
+    sentences += dict.fromkeys(_conditions(run) for run in runs)
     reason = f" ({receipt.reason})" if receipt.reason else ""
-    sentences.append(f"Étalonnage : {RECEIPTS[receipt.status]}{reason}.")
-    sentences.append(_copies(profile, unseen))
-    if observed:
-        sentences.append(disturbances(observed, "les runs"))
-    if hidden := not_observable([block for blocks in observed for block in blocks]):
-        sentences.append(f"Non observable ici : {', '.join(hidden)}.")
-    return sentences
+    sentences.append(f"Étalonnage : {words.RECEIPTS[receipt.status]}{reason}.")
+    sentences += [_copies(profile, unseen), launch_cost(runs)]
+    sentences.append(disturbances(verdict.seen, "les runs"))
+    hidden = dict.fromkeys(words.TAG_LABELS.get(c, c) for one in verdict.seen for c in one.unseen)
+    sentences.append(f"Non observable ici : {', '.join(hidden)}." if hidden else "")
+    return [sentence for sentence in sentences if sentence]
 
 
-def verdict_markdown(sentences: Sequence[str]) -> str:
-    """Lay the verdict's sentences out: the headline as a title, the others as a list."""
-    headline, *others = sentences
-    return "\n".join([f"### {headline}", "", *(f"- {sentence}" for sentence in others)])
+def verdict_text(sentences: Sequence[str]) -> str:
+    """Lay the verdict's sentences out as Markdown: the headline a title, the others a list.
+
+    An error that is quoted, such as <urlopen error …>, must not be taken for HTML.
+    """
+    title, *others = (html.escape(sentence, quote=False) for sentence in sentences)
+    return "\n".join([f"### {title}", "", *(f"- {sentence}" for sentence in others)])
 
 
-def _conditions(result: LatencyResult) -> str:
-    """What was not as the precision requires during a run, "" if all was."""
-    seen = result.conditions
-    if seen.required_for(result.precision):
+def bound_sentence(runs: Sequence[Run], profile: ForwardProfile | None) -> str:
+    """What a forward waits for, launches or the GPU, and what would help."""
+    return said(words.BOUNDS, *bound_of(runs, profile))
+
+
+def no_gpu_clock(run: Run) -> str:
+    """Why a run has no GPU clock."""
+    return said(words.NO_GPU_CLOCK, run.no_gpu_clock, {"why": run.no_gpu_clock_why})
+
+
+def launch_cost(runs: Sequence[Run]) -> str:
+    """GPU time that a captured graph saves, per launch, over the processes; "" where not asked."""
+    graphs = [(run.gpu.p50, run.graph) for run in runs if run.gpu and run.graph]
+    known = [(p50, g) for p50, g in graphs if g.launches and g.samples_ms is not None]
+    if not known:
+        return fill(words.NO_LAUNCH_COST, {"why": graphs[0][1].why}) if graphs else ""
+    seen = [(p50, np.median(g.samples_ms), g.launches) for p50, g in known]
+    costs_us = [1e3 * (eager - graph) / launches for eager, graph, launches in seen]
+    names = ("gpu_ms", "graph_ms", "launches")
+    values = dict(zip(names, map(float, np.median(seen, axis=0)), strict=True))
+    return fill(words.LAUNCH_COST, values | {"low": min(costs_us), "high": max(costs_us)})
+
+
+def _conditions(run: Run) -> str:
+    """What was in force during a run whose precision requires something else, "" if all was."""
+    if run.conditions.required_for(run.precision):
         return ""
-    told = {
-        "TF32 permis dans les convolutions": seen.tf32_convolutions,
-        "TF32 permis dans les produits matriciels": seen.tf32_matmul,
-        "des modules hors du mode eval": seen.modules_in_eval != seen.modules,
-        "gradient calculé": seen.grad_enabled,
-        "ramasse-miettes actif": seen.gc_enabled,
-    }
-    found = ", ".join(name for name, raised in told.items() if raised) or "TF32 interdit"
+    found = conditions_table(run.conditions).iloc[:, 0].items()
     forced = os.environ.get("NVIDIA_TF32_OVERRIDE")
     why = f" ; NVIDIA_TF32_OVERRIDE={forced} l'impose" if forced is not None else ""
-    return f"ATTENTION, conditions de précision non tenues ({result.precision}) : {found}{why}."
-
-
-def no_gpu_clock(result: LatencyResult) -> str:
-    """Why a run has no GPU clock (French)."""
-    return NO_GPU_CLOCK[result.gpu_unavailable].format(why=result.gpu_unavailable_why)
+    told = ", ".join(f"{name} : {value}" for name, value in found)
+    return f"ATTENTION, conditions de précision non tenues ({run.precision}) : {told}{why}."
 
 
 def _copies(profile: ForwardProfile | None, unseen: str) -> str:
@@ -173,18 +177,3 @@ def _copies(profile: ForwardProfile | None, unseen: str) -> str:
         f"ATTENTION, copies hôte↔GPU dans la boucle : {profile.host_to_device} vers le GPU, "
         f"{profile.device_to_host} vers l'hôte en {profile.forwards} passages."
     )
-
-
-def enforce(validation: Validation, strict: bool) -> None:
-    """With `strict`, fail unless the day is accepted.
-
-    Raises
-    ------
-    AcceptanceError
-        The criterion is not met.
-    """
-    if strict and not validation.accepted:
-        raise AcceptanceError(
-            f"{headline(validation)}. strict=True makes this an error; the session's results are "
-            "complete and stay. Read the causes above, or run without strict"
-        )

@@ -8,7 +8,6 @@
 
 import importlib
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,14 +15,13 @@ from torch import nn
 from torchvision import models
 from torchvision.models.resnet import BasicBlock, ResNet
 
-from helpers.models.checkpoint import SUFFIXES, fill, read_weights
-from helpers.models.seeding import own_random_state, seed_generators
-from helpers.models.trial import ModelNameError, try_forward, users_code
+from helpers.models.accuracy import measure_accuracy as measure_accuracy
+from helpers.models.checkpoint import fill, read_weights
+from helpers.models.trial import ModelNameError, own_random_state, seed_generators, users_code
+from helpers.models.trial import try_forward as try_forward
 
-__all__ = ["ModelNameError", "Origin", "build_model", "model_problem", "try_forward"]
-
-ROOT = Path(__file__).parents[2]  # where the notebook lies
-OWN_FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
+SUFFIXES = (".pt", ".pth", ".safetensors")
+OWN_FUNCTION = re.compile(r"[\w.]+:\w+")
 BARE_GUESSES = ("resnet18", "resnet18_cifar")  # what weights without a name are tried in
 
 
@@ -32,41 +30,31 @@ class Origin:
     """What `build_model` built; a module carries it as `built_from`."""
 
     architecture: str
-    weights: str = ""  # the file; "" for random weights
+    weights: str = "random weights"  # or the file
     guessed: bool = False  # from keys and shapes alone: pooling, strides, … may be others
     stripped: tuple[str, ...] = ()  # prefixes of the file's keys
     ignored: tuple[str, ...] = ()  # what else the file holds and was not read
 
     def __str__(self) -> str:
-        told = [f"{self.architecture}, {self.weights or 'random weights'}"]
-        if self.guessed:
-            told.append(
-                "a GUESS from the weights' names and shapes: another pooling or stride would fit "
-                f"them as well; to name it: NAME@{self.weights}"
-            )
-        told += [f"stripped from the keys: {', '.join(self.stripped)}"] if self.stripped else []
-        told += [f"not read: {', '.join(self.ignored)}"] if self.ignored else []
-        return "; ".join(told)
+        guess = f"a GUESS from names and shapes alone; to name it: NAME@{self.weights}"
+        told = [self.architecture, self.weights] + [guess] * self.guessed
+        told += [f"stripped from the keys: {prefix}" for prefix in self.stripped]
+        return "; ".join([*told, *(f"not read: {name}" for name in self.ignored)])
 
 
-def build_model(name: str = "resnet18", seed: int = 0, num_classes: int = 10) -> nn.Module:
-    """Build a model on the CPU; see the module's docstring for what `name` may be.
+def build_model(name: str = "resnet18", seed: int = 0) -> nn.Module:
+    """Build a model of 10 classes on the CPU; see the module's docstring for what `name` may be.
 
     The same name and seed give the same random weights; the caller's random state is left as it
-    was. A user's function decides itself how many outputs its model has.
-
-    Raises
-    ------
-    ModelNameError
-        The name is unknown, the function failed or returned something else, or the file is
-        missing, damaged, or holds weights that fit no known model.
+    was. What a user's function raises is raised here. Raises ModelNameError where nothing, or no
+    model, is found under this name.
     """
     if problem := model_problem(name):
         raise ModelNameError(f"model: {problem}")
     architecture, path = _split(name)
     if path:
-        return _from_file(architecture, path, num_classes)
-    network = _seeded(name, seed, num_classes)
+        return _from_file(architecture, path)
+    network = _seeded(name, seed)
     network.built_from = Origin(name)
     return network
 
@@ -76,7 +64,7 @@ def model_problem(name: str) -> str | None:
     architecture, path = _split(name)
     if path:
         return None if Path(path).is_file() else f"there is no file {path!r}"
-    if OWN_FUNCTION.fullmatch(architecture) or architecture in _known():
+    if _is_named(architecture):
         return None
     return (
         f"{name!r} is not a torchvision classification model: use for instance 'resnet18', "
@@ -85,21 +73,22 @@ def model_problem(name: str) -> str | None:
     )
 
 
-def resnet18_cifar(num_classes: int = 10) -> nn.Module:
+def resnet18_cifar() -> nn.Module:
     """ResNet-18 for 32x32 images: a 3x3 stem of stride 1 and no max-pool, else torchvision's.
 
     Section 4.2 of He et al., "Deep Residual Learning for Image Recognition" (CVPR 2016) uses this
     stem on CIFAR-10: torchvision's, made for 224x224, leaves 1x1 pixel to the last blocks.
     """
-    model = ResNet(BasicBlock, [2, 2, 2, 2], num_classes=num_classes)
+    model = ResNet(BasicBlock, [2, 2, 2, 2], num_classes=10)
     model.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
     model.maxpool = nn.Identity()
     return model
 
 
-def _known() -> list[str]:
-    return ["resnet18_cifar", *models.list_models(module=models)]
+def _is_named(name: str) -> bool:
+    known = name == "resnet18_cifar" or name in models.list_models(module=models)
+    return known or OWN_FUNCTION.fullmatch(name) is not None
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -107,58 +96,36 @@ def _split(name: str) -> tuple[str, str]:
     if not name.endswith(SUFFIXES):
         return name, ""
     architecture, _, path = name.partition("@")
-    named = OWN_FUNCTION.fullmatch(architecture) or architecture in _known()
-    return (architecture, path) if named else ("", name)
+    return (architecture, path) if _is_named(architecture) else ("", name)
 
 
-def _seeded(name: str, seed: int, num_classes: int) -> nn.Module:
-    with own_random_state():
+def _seeded(name: str, seed: int = 0) -> nn.Module:
+    with own_random_state(), users_code(f"model={name!r}"):
         seed_generators(seed)
-        if OWN_FUNCTION.fullmatch(name):
-            return _from_function(name)
         if name == "resnet18_cifar":
-            return resnet18_cifar(num_classes)
-        return models.get_model(name, weights=None, num_classes=num_classes)
-
-
-def _from_function(name: str) -> nn.Module:
-    module, function = name.split(":")
-    for folder in (str(Path.cwd()), str(ROOT)):  # last, so that they hide nothing
-        if folder not in sys.path:
-            sys.path.append(folder)
-    importlib.invalidate_caches()  # the file may be younger than the kernel
-    with users_code(f"model={name!r}: importing {module}"):
-        make = getattr(importlib.import_module(module), function, None)
-    if not callable(make):
-        raise ModelNameError(f"model={name!r}: module {module} has no function {function!r}")
-    with users_code(f"model={name!r}: {function}(), called without arguments,"):
-        network = make()
+            return resnet18_cifar()
+        if ":" not in name:
+            return models.get_model(name, weights=None, num_classes=10)
+        module, function = name.split(":")
+        importlib.invalidate_caches()  # the file may be younger than the kernel
+        network = getattr(importlib.import_module(module), function)()
     if not isinstance(network, nn.Module):
-        raise ModelNameError(
-            f"model={name!r}: {function}() returned {type(network).__name__}, not a torch.nn.Module"
-        )
+        raise ModelNameError(f"model={name!r} returned {type(network)}, not a torch.nn.Module")
     return network
 
 
-def _from_file(architecture: str, path: str, num_classes: int) -> nn.Module:
+def _from_file(architecture: str, path: str) -> nn.Module:
     tensors, inside, ignored = read_weights(path)
     # A file must not choose code to run: a function in it is not called, only one in `model`.
-    if not architecture and inside and inside not in _known():
-        raise ModelNameError(
-            f"model={path!r} says it holds the weights of {inside!r}, which is no torchvision "
-            f"classification model: name it, model='package.module:function@{path}'"
-        )
-    named, problems = architecture or inside, []
+    named = architecture or (inside if ":" not in inside and _is_named(inside) else "")
+    problem = f"model={path!r}: name the model as NAME@{path}, it does not fit"
     for name in (named,) if named else BARE_GUESSES:
-        network = _seeded(name, 0, num_classes)
+        network = _seeded(name)
         try:
             stripped = fill(network, tensors)
-        except ModelNameError as error:
-            problems.append(f"in {name}, {error}")
+        except RuntimeError as error:
+            problem += f"\n{str(error)[:600]}"
         else:
             network.built_from = Origin(name, path, not named, stripped, ignored)
             return network
-    raise ModelNameError(
-        f"model={path!r}: the weights fit no model with {num_classes} classes that was tried "
-        f"({'. '.join(problems)}); name another one: model='NAME@{path}'"
-    )
+    raise ModelNameError(problem)

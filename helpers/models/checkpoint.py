@@ -5,16 +5,16 @@ prefixes that DataParallel, torch.compile and training frameworks put before the
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 
+import safetensors.torch
 import torch
-from safetensors import safe_open
 from torch import nn
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from helpers.models.trial import ModelNameError
 
-SUFFIXES = (".pt", ".pth", ".safetensors")
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 PREFIXES = re.compile(r"^(?:(?:module|_orig_mod|model|net)\.)+|(?<=\.)_orig_mod\.")
 SAVE = "save {'model': name, 'state_dict': model.state_dict()}, or model.state_dict() alone"
@@ -26,98 +26,57 @@ class _Foreign:
     def __init__(self, *args):
         pass
 
-    def __setstate__(self, state):
-        pass
+    __setstate__ = __init__
 
 
 def read_weights(path: str) -> tuple[Mapping[str, torch.Tensor], str, tuple[str, ...]]:
     """Read (weights on the CPU, the model's name in the file or "", keys left unread).
 
-    Raises
-    ------
-    ModelNameError
-        The file is damaged, or holds no weights or more than one model's.
+    Raises ModelNameError where the file is damaged, or holds no weights or several models'.
     """
+    unsafe: list[str] = []
     try:
-        stored = _read_safetensors(path) if path.endswith(".safetensors") else _read_torch(path)
+        if path.endswith(".safetensors"):
+            return safetensors.torch.load_file(path), "", ()
+        with suppress(ValueError):  # the format before torch 1.6
+            unsafe = get_unsafe_globals_in_checkpoint(path)
+        # A stand-in for every type that the restricted loader would refuse.
+        with safe_globals([(_Foreign, name) for name in unsafe]):
+            stored = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged, or more than weights: torch raises many types
         line = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).partition("\n")[0]
+        told = f"{line}; types beside weights: {', '.join(unsafe) or 'none'}"
         raise ModelNameError(
-            f"model={path!r} cannot be read as weights ({type(error).__name__}: {line}): {SAVE}"
+            f"model={path!r} cannot be read as weights ({told}): {SAVE}"
         ) from error
     if _are_weights(stored):
         return stored, "", ()
-    if not isinstance(stored, Mapping):
-        what = "a pickled object" if isinstance(stored, _Foreign) else type(stored).__name__
-        raise ModelNameError(f"model={path!r} holds {what}, not weights: {SAVE}")
-    found = [key for key in WRAPPERS if _are_weights(stored.get(key))]
+    entries = dict(stored) if isinstance(stored, Mapping) else {}
+    found = [key for key in WRAPPERS if _are_weights(entries.get(key))]
     if len(found) != 1:
-        what = f"several models' weights ({_some(found)})" if found else "no weights"
-        raise ModelNameError(f"model={path!r} holds {what}; its keys: {_some(stored)}. {SAVE}")
-    name = next((stored[k] for k in ("model", "arch") if isinstance(stored.get(k), str)), "")
-    foreign = tuple(str(key) for key, value in stored.items() if isinstance(value, _Foreign))
-    return stored[found[0]], name, foreign
+        told = f"{type(stored).__name__} with keys {list(entries)[:8]}"
+        raise ModelNameError(
+            f"model={path!r} holds the weights of no one model, but {told}: {SAVE}"
+        )
+    name = next((entries[k] for k in ("model", "arch") if isinstance(entries.get(k), str)), "")
+    foreign = tuple(str(key) for key, value in entries.items() if isinstance(value, _Foreign))
+    return entries[found[0]], name, foreign
+
+
+def _are_weights(stored) -> bool:
+    pairs = stored.items() if isinstance(stored, Mapping) else ()
+    return bool(pairs) and all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in pairs)
 
 
 def fill(network: nn.Module, tensors: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
     """Put weights into `network`; returns the prefixes that had to be stripped from their keys.
 
-    Raises
-    ------
-    ModelNameError
-        They do not fit; the message lists the keys that do not.
+    Raises RuntimeError, torch's own, with the keys and shapes that do not fit.
     """
-    wanted, stripped = network.state_dict(), ()
+    found: list[str] = []
     shorter = {PREFIXES.sub("", key): value for key, value in tensors.items()}
-    if wanted.keys() != tensors.keys() and len(shorter) == len(tensors):
-        found = (prefix for key in tensors for prefix in PREFIXES.findall(key))
-        tensors, stripped = shorter, tuple(dict.fromkeys(found))
-    shapes = (
-        f"{key} {tuple(tensors[key].shape)} instead of {tuple(value.shape)}"
-        for key, value in wanted.items()
-        if key in tensors and getattr(value, "shape", None) not in (None, tensors[key].shape)
-    )
-    lists = {
-        "missing keys": [key for key in wanted if key not in tensors],
-        "unknown keys": [key for key in tensors if key not in wanted],
-        "other shapes": list(shapes),
-    }
-    if any(lists.values()):
-        told = (f"{what}: {_some(names)}" for what, names in lists.items() if names)
-        raise ModelNameError("; ".join(told))
+    if network.state_dict().keys() != tensors.keys() and len(shorter) == len(tensors):
+        found = [prefix for key in tensors for prefix in PREFIXES.findall(key)]
+        tensors = shorter
     network.load_state_dict(tensors)
-    return stripped
-
-
-def _read_safetensors(path: str) -> dict:
-    with safe_open(path, framework="pt") as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
-        return {**(file.metadata() or {}), "state_dict": tensors}
-
-
-def _read_torch(path: str):
-    """torch.load, with a stand-in for every type that its restricted loader would refuse."""
-    try:
-        unsafe = get_unsafe_globals_in_checkpoint(path)
-    except ValueError:  # the format before torch 1.6
-        unsafe = []
-    with safe_globals([(_Foreign, name) for name in unsafe]):
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            if not unsafe:
-                raise
-            raise ValueError(f"beside weights it holds {_some(unsafe)}") from error
-
-
-def _are_weights(stored) -> bool:
-    return (
-        isinstance(stored, Mapping)
-        and bool(stored)
-        and all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in stored.items())
-    )
-
-
-def _some(names: Iterable, limit: int = 4) -> str:
-    names = [str(name)[:120] for name in names]
-    return ", ".join(names[:limit]) + (f", … ({len(names)} in all)" if names[limit:] else "")
+    return tuple(dict.fromkeys(found))

@@ -1,15 +1,12 @@
-"""One forward before anything else: what cannot be measured is told at once, with a remedy."""
+"""What runs a user's code: with random numbers of its own, no way out, and one forward first."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 
 import torch
 from torch import nn
 
 from helpers.clocks.conditions import eval_mode
-from helpers.models.seeding import own_random_state
-
-OTHER_SIZES = (64, 96, 224, 299, 384)  # tried where the images' own size does not do
 
 
 class ModelNameError(ValueError):
@@ -18,74 +15,65 @@ class ModelNameError(ValueError):
 
 @contextmanager
 def users_code(what: str) -> Iterator[None]:
-    """Name the user's code that raised; a sys.exit() in it would end the notebook as if all well.
-
-    Raises
-    ------
-    ModelNameError
-        For whatever it raised but KeyboardInterrupt, which is the reader's.
-    """
+    """Raise ModelNameError for a sys.exit(): it would end the notebook as if all were well."""
     try:
         yield
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        raise ModelNameError(
-            f"{what} raised {type(error).__name__}: {error or 'no message'}"
-        ) from error
+    except SystemExit as error:
+        raise ModelNameError(f"{what} raised SystemExit: {error}") from error
+
+
+def _gpus() -> range:
+    return range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)
+
+
+def own_random_state() -> AbstractContextManager:
+    """Give the CPU's generator, and those of GPUs in use, back as they are now."""
+    return torch.random.fork_rng(_gpus())
+
+
+def seed_generators(seed: int) -> None:
+    """Seed the generators that `own_random_state` gives back: no GPU that is not in use yet."""
+    torch.default_generator.manual_seed(seed)
+    if _gpus():
+        torch.cuda.manual_seed_all(seed)
 
 
 def try_forward(network: nn.Module, shape: tuple[int, ...], device, training: bool = False) -> int:
     """Run `network`, moved to `device`, on one random batch; returns how many classes it tells.
 
-    Parameters
-    ----------
-    shape : of the batch, (N, 3, H, W).
-    training : run it as a step of a training does; it moves batch-norms, so pass a copy.
-
-    Raises
-    ------
-    ModelNameError
-        It raised, or its output is no tensor of logits (N, classes); the message says what helps.
+    `shape` is (N, 3, H, W). With `training` it runs as a step of a training does, which moves
+    batch-norms: pass a copy. What the model raises gets a note that says what helps; an output
+    that is no tensor of logits (N, classes) raises ModelNameError.
     """
-    mode = "in training mode" if training else "in eval mode"
-    where = f"the model, tried on images {tuple(shape)} {mode},"
+    what = f"the model, tried on images {shape}{' in training mode' if training else ''}"
     try:
-        with users_code(where):
-            logits = _forward(network, shape, device, training)
-    except ModelNameError as error:
-        raise ModelNameError(f"{error}{_remedy(network, shape, device, training)}") from error
+        logits = _forward(network, shape, device, training)
+    except Exception as error:
+        error.add_note(what + _remedy(network, shape, device))
+        raise
     if not isinstance(logits, torch.Tensor) or logits.dim() != 2 or len(logits) != shape[0]:
         got = tuple(getattr(logits, "shape", ())) or type(logits).__name__
         raise ModelNameError(
-            f"{where} returned {got}, not logits (N, classes): measure a Module whose forward "
-            "returns the logits (`return self.model(x).logits`, or `[0]`, or what they are called)"
+            f"{what}, returned {got}, not logits (N, classes): measure a Module whose forward "
+            "returns them (`return self.model(x).logits`, or `[0]`, or what they are called)"
         )
     return logits.shape[1]
 
 
-def _forward(network: nn.Module, shape, device, training: bool):
-    with own_random_state(), torch.set_grad_enabled(training), ExitStack() as stack:
-        network.to(device)
-        if training:
-            network.train()
-        else:
-            stack.enter_context(eval_mode(network))  # .eval() is refused by exported modules
+def _forward(network: nn.Module, shape, device, training: bool = False):
+    network.to(device)
+    if training:
+        network.train()
+    mode = nullcontext() if training else eval_mode(network)  # .eval() fails on exported modules
+    with own_random_state(), torch.set_grad_enabled(training), mode, users_code("the model"):
         return network(torch.rand(shape, device=device))
 
 
-def _remedy(network: nn.Module, shape, device, training: bool) -> str:
-    types = {p.dtype for p in network.parameters() if p.is_floating_point()} - {torch.float32}
-    if types:
-        return (
-            f". Its weights are {types.pop()}, the images float32: call .float() on it; other "
-            "precisions are variants (fp16, bf16)"
-        )
-    for size in OTHER_SIZES:
-        with suppress(Exception, SystemExit):
-            _forward(network, (*shape[:2], size, size), device, training)
-            return (
-                f". It takes {size}x{size} images, these are {shape[2]}x{shape[3]}: resize inside "
-                f"(nn.Sequential(nn.Upsample(size={size}), model)), or use a model for small images"
-            )
+def _remedy(network: nn.Module, shape, device) -> str:
+    if types := {p.dtype for p in network.parameters()} - {torch.float32}:
+        return f", its weights are {types.pop()}: call .float(), or use variants (fp16, bf16)"
+    for size in (64, 96, 224, 299, 384):
+        with suppress(Exception):
+            _forward(network, (*shape[:2], size, size), device)
+            return f"; it takes {size}x{size}: nn.Sequential(nn.Upsample(size={size}), model)"
     return ""

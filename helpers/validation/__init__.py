@@ -11,8 +11,8 @@ from helpers.clocks.calibration import CalibrationReceipt
 from helpers.clocks.checks import move_inputs
 from helpers.clocks.profiling import ForwardProfile, contradicted
 from helpers.environment.facts import first_line
+from helpers.environment.progress import track
 from helpers.parameters import Parameters
-from helpers.progress import track
 from helpers.stats import further_interval, spread
 from helpers.validation.causes import Cause, find_causes
 from helpers.validation.interference import GPU_RULES, RunTags, tags

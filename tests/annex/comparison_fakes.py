@@ -1,20 +1,17 @@
-"""A comparison as `measure_interleaved` would return it, from levels that the test chooses."""
+"""A comparison as `annex.measure` would return it, from levels that the test chooses."""
 
 from types import SimpleNamespace
 
 import numpy as np
-from fakes import make_result
+from fakes import make_run
 
-from helpers.annex.comparison import Interleaved, control_of
+from helpers.annex.comparison import CONTROL, REFERENCE, Contribution, Measured
 
-REFERENCE = "fp32"
-COPIES = COPY, *_ = ("fp32 (copie 1)", "fp32 (copie 2)", "fp32 (copie 3)")
 # GPU and host latency (ms) by entry; the host's clock is the noisier one.
 LEVELS = {
     REFERENCE: (1.30, 2.30),
-    control_of(REFERENCE): (1.30, 2.30),
-    **dict(zip(COPIES, ((1.313, 2.30), (1.304, 2.30), (1.297, 2.30)), strict=True)),
-    "fused": (1.306, 2.10),
+    CONTROL: (1.30, 2.30),
+    "fused": (1.30, 2.10),
     "fp16": (0.60, 2.40),
     "compile": (0.15, 0.20),
 }
@@ -24,25 +21,26 @@ ACCURACIES = {
 }
 
 
-def make_interleaved(levels=None, runs=3, samples=200, gpu=True, seed=0, **changes):
-    """An `Interleaved` whose entries have these (GPU, host) levels, in ms."""
-    levels, random = levels or LEVELS, np.random.default_rng(seed)
+def make_measured(levels=None, processes=6, gpu=True, sds=None, seed=0, **changes):
+    """A `Measured` whose entries have these (GPU, host) levels, in ms.
 
-    def result(gpu_ms, host_ms):
-        host = host_ms * np.exp(0.02 * random.standard_normal(samples))
-        return make_result(
-            host, gpu_ms * np.exp(0.002 * random.standard_normal(samples)) if gpu else None
-        )
+    `sds`: relative standard deviation over the processes by entry, else 0.5 %.
+    """
+    levels, random, given = levels or LEVELS, np.random.default_rng(seed), []
+    for _ in range(processes):
+        runs = {}
+        for name, (gpu_ms, host_ms) in levels.items():
+            sd = (sds or {}).get(name, 0.005) * (name not in (REFERENCE, CONTROL))
+            level = np.exp(sd * random.standard_normal())
+            noise = np.exp([[0.0003], [0.01]] * random.standard_normal((2, 100)))
+            samples = host_ms * level * noise[1], gpu_ms * level * noise[0] if gpu else None
+            runs[name] = make_run(*samples, block=4)
+        given.append(Contribution(runs))
+    return Measured(**{"asked": processes, "processes": given} | changes)
 
-    measured = {name: tuple(result(*level) for _ in range(runs)) for name, level in levels.items()}
-    fields = {
-        "runs": measured,
-        "reference": REFERENCE,
-        "control": control_of(REFERENCE),
-        "copies": tuple(name for name in COPIES if name in levels),
-        "block": samples // 50,
-        "orders": (tuple(levels),) * (50 * runs),
-        "observed": ((),) * runs,
-        "failed": {},
-    }
-    return Interleaved(**{**fields, **changes})
+
+def without_gpu_clock(measured, name):
+    """The same, but that no process could read this entry's GPU clock."""
+    for given in measured.processes:
+        given.runs[name] = make_run(given.runs[name].host.samples_ms, block=4)
+    return measured

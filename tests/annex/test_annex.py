@@ -1,190 +1,173 @@
-"""The annex on a CPU: variants admitted or named, measured once, laid out as rows and tables."""
+"""The annex's doors on a CPU: variants admitted or named, scored, measured once, kept as rows."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
-import numpy as np
+import pandas as pd
 import pytest
 import torch
-from fakes import TinyNet, make_result
+from comparison_fakes import make_measured
+from fakes import TinyNet
 from torch.utils.data import DataLoader, TensorDataset
 
+from helpers.annex import display
 from helpers.annex import entries as annex
-from helpers.annex.comparison import Interleaved
-from helpers.annex.display import accuracy_table, guard_table
-from helpers.annex.variants import PARTS, Part, parse
-from helpers.models.accuracy import measure_accuracy
-from helpers.results import open_session
-from helpers.results.table import check_row
+from helpers.annex.comparison import CONTROL, REFERENCE, Contribution
+from helpers.annex.variants import PARTS
+from helpers.validation.processes import FreshProcessError, in_fresh_process
 
 CPU = torch.device("cpu")
 IMAGES = [torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(i)) for i in range(3)]
+ENTRIES = [REFERENCE, CONTROL, "channels_last"]
+ASKED = {"runs": 2, "warmup_iters": 2, "measure_iters": 20, "batch_size": 1, "seed": 0}
+ASKED |= {"compare_processes": 3, "clock": "auto"}
 
 
-class Asked:
-    runs, warmup_iters, measure_iters, seed, clock = 2, 2, 20, 0, "auto"
-
-
-FACTS = {
-    "parameters": Asked(),
-    "environment": {"gpu": None, "software": {"torch": "2"}, "cuda": {"torch_cuda": None}},
-    "dataset": "cifar10",
-    "accuracy": 0.5,
-    "eval_images": 8,
-    "session": "s",
-}
-
-
-@pytest.fixture
-def model():
+def admit(variants):
     torch.manual_seed(0)
-    return TinyNet().eval()
+    asked = SimpleNamespace(**ASKED, variants=variants)
+    return annex.admit(asked, TinyNet().eval(), IMAGES, CPU)
 
 
-@pytest.fixture
-def admitted(model):
-    return annex.admit_all([parse("fp32"), parse("channels_last")], model, IMAGES, CPU)[0]
+@pytest.fixture(scope="module")
+def candidates():
+    return admit("channels_last,tf32")
 
 
-def interleaved(names):
-    series = 2 + 0.01 * np.random.default_rng(0).standard_normal(50)
-    runs = {name: (make_result(series), make_result(series)) for name in names}
-    return Interleaved(runs, "fp32", "fp32 (A/A)", annex.COPIES, 1, (), ((), ()), {})
-
-
-def test_a_variant_that_fails_is_named_and_the_others_go_on(model, monkeypatch):
-    def broken(network, example):
-        raise RuntimeError("no such operator")
-
-    monkeypatch.setitem(PARTS, "fused", Part("network", "x", broken))
-    chosen = [parse("fp32"), parse("fused"), parse("channels_last")]
-    admitted, refused = annex.admit_all(chosen, model, IMAGES, CPU, {"tf32": "sans GPU"})
-    assert list(admitted) == ["fp32", "channels_last"]
-    assert list(refused) == ["fused", "tf32"]
-    table = guard_table(admitted, refused)
-    assert table["Mesurée"]["fp32"] == "oui"
-    assert "no such operator" in table["Mesurée"]["fused"]
-    assert table["Mesurée"]["tf32"] == "non : sans GPU"
-    record = json.loads(json.dumps(annex.guard_record(admitted, refused), allow_nan=False))
-    assert list(record["measured"]) == ["fp32", "channels_last"]
-    assert record["measured"]["fp32"]["drift"] == 0
-    assert record["not_measured"]["tf32"] == "sans GPU"
-
-
-def test_the_reference_alone_is_not_built_again(model):
-    assert annex.admit_all([parse("fp32")], model, IMAGES, CPU) == ({}, {})
-    assert guard_table({}, {}).empty
-
-
-def test_without_the_reference_nothing_is_compared(model, monkeypatch):
-    found = annex.admit
-
-    def no_reference(variant, *others):
-        if variant.name == "fp32":
-            raise annex.VariantFailed("fp32", "mémoire insuffisante sur cpu")
-        return found(variant, *others)
-
-    monkeypatch.setattr(annex, "admit", no_reference)
-    chosen = [parse("fp32"), parse("channels_last")]
-    admitted, refused = annex.admit_all(chosen, model, IMAGES, CPU)
-    assert admitted == {}
-    assert list(guard_table(admitted, refused).index) == ["fp32", "channels_last"]
-
-
-def test_each_accuracy_stands_beside_its_change_against_the_reference(admitted):
-    data = TensorDataset(torch.randn(8, 3, 32, 32), torch.arange(8))
-    batches = list(DataLoader(data, batch_size=4))
-    scored = {name: measure_accuracy(found.call, batches, CPU) for name, found in admitted.items()}
-    table = accuracy_table(scored)
-    assert table["Images"].tolist() == ["8", "8"]
-    assert table["Perdues / gagnées"]["fp32"] == "0 / 0"
-    assert table["p (McNemar)"]["fp32"] == "1,0"
-
-
-def test_the_reference_is_measured_elsewhere_in_memory_too(admitted, model):
-    entries = annex.callables(admitted, model)
-    assert list(entries) == ["fp32", "channels_last", *annex.COPIES]
-    places = {next(entries[name][0].parameters()).data_ptr() for name in annex.COPIES}
-    assert len(places) == len(annex.COPIES)
-
-
-def test_rows_carry_their_own_variant_precision_and_schedule(admitted):
-    compared = interleaved(["fp32", "fp32 (A/A)", "channels_last", "fp16"])
-    admitted = admitted | {"fp16": annex.Admitted(parse("fp16"), None, None, 0.0)}
-    accuracies = {"fp32": type("Scored", (), {"fraction": 0.25, "images": 8})}
-    made = list(annex.comparison_rows(compared, admitted, accuracies, ["uncalibrated"], FACTS))
-    rows = [check_row(row) for row, _ in made]
-    assert len(rows) == 8
-    by_name = {row["variant"]: row for row in rows}
-    assert by_name["fp16"]["precision"] == "fp16"
-    assert by_name["fp32 (A/A)"]["precision"] == "fp32"
-    assert by_name["fp32"]["accuracy"] == 0.25
-    assert by_name["channels_last"]["accuracy"] is None  # it was not scored: no figure of another
-    assert {row["schedule"] for row in rows} == {"randomised"}
-    assert all("uncalibrated" in row["flags"] for row in rows)
-    assert all("host_ms" in samples for _, samples in made)
-
-
-def test_a_variant_without_gpu_clock_keeps_its_row_and_says_which_clock(admitted):
-    class Gpu(Asked):
-        clock = "gpu"
-
-    facts = FACTS | {"parameters": Gpu()}
-    made = annex.comparison_rows(interleaved(["fp32"]), admitted, {}, (), facts)
-    assert {row["clock"] for row, _ in made} == {"host"}
-
-
-# --- the measuring cell, run in odd orders (issue 17.2)
+NOTHING = annex.Candidates(SimpleNamespace(**ASKED), TinyNet(), IMAGES, CPU, {}, {})
 
 
 class Recording:
     """As much of a session as the annex uses."""
 
-    def __init__(self, tmp_path, days_runs):
-        self._session = open_session(tmp_path, "s")
-        self.fail_at, self.add_run = None, self._add
-        result = make_result(2 + 0.01 * np.arange(50) % 7)
-        for run in range(1, days_runs + 1):
-            facts = FACTS | {"run": run}
-            self._session.add_run(annex.run_row(result, **facts), annex.run_samples(result))
+    def __init__(self, runs=2):
+        self.folder, self.runs, self.added, self.fail_at = Path("s"), (None,) * runs, [], None
 
     @property
     def rows(self):
-        return self._session.rows
+        return pd.DataFrame(self.added, columns=["variant", "schedule"])
 
-    def _add(self, row, samples):
-        if self.fail_at == len(self.rows):
+    @property
+    def variants(self):
+        return [row["variant"] for row in self.added]
+
+    def add_run(self, run, **told):
+        if len(self.added) == self.fail_at:
             raise KeyboardInterrupt
-        self._session.add_run(row, samples)
+        self.added.append({"run": run, **told})
 
 
-def record(recording, admitted, model):
-    return annex.measure_and_record(recording, admitted, {}, model, IMAGES, FACTS, device=CPU)
+@pytest.fixture
+def processes(monkeypatch):
+    """Numbers of the processes that were started; none really is, and the `fail_at`-th fails."""
+    started, found = type("Started", (list,), {"fail_at": None})(), make_measured(processes=3)
+
+    def answer(function, *args):
+        started.append(args[-1])
+        if args[-1] == started.fail_at:
+            raise FreshProcessError("it was killed")
+        runs = found.processes[args[-1] - 1].runs
+        return Contribution(dict(zip(ENTRIES, runs.values(), strict=False)))
+
+    monkeypatch.setattr(annex, "in_fresh_process", answer)
+    return started
 
 
-def test_what_is_recorded_is_never_measured_again(admitted, model, tmp_path):
-    recording = Recording(tmp_path, Asked.runs)
-    first = record(recording, admitted, model)
-    assert len(recording.rows) == Asked.runs * (1 + 2 + 1 + len(annex.COPIES))
-    again = record(recording, {}, model)  # the cell before was run again, and admitted nothing
-    assert again is first
-    assert len(recording.rows) == Asked.runs * (1 + 2 + 1 + len(annex.COPIES))
+@pytest.fixture(autouse=True)
+def _nothing_measured_before(monkeypatch):
+    monkeypatch.setattr(annex, "_MEASURED", {})
 
 
-def test_an_interrupted_recording_goes_on_where_it_stopped(admitted, model, tmp_path):
-    recording = Recording(tmp_path, Asked.runs)
-    recording.fail_at = 5
+def measure(candidates, recording):
+    return annex.measure(candidates, recording, dataset="cifar10", accuracies={REFERENCE: "scored"})
+
+
+def test_a_variant_that_fails_is_named_and_the_others_go_on(monkeypatch):
+    def broken(network, example):
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setitem(PARTS, "fused", replace(PARTS["fused"], apply=broken))
+    candidates = admit("fused,channels_last,tf32")
+    table = display.guard_table(candidates)
+    assert list(table.index) == [REFERENCE, "channels_last", "tf32", "fused"]
+    assert table["Mesurée"][REFERENCE] == "oui"
+    assert "no such operator" in table["Mesurée"]["fused"]
+    assert "GPU" in table["Mesurée"]["tf32"]
+    record = json.loads(json.dumps(candidates.record(), allow_nan=False))
+    assert record["measured"][REFERENCE]["drift"] == 0
+    assert set(record["not_measured"]) == {"fused", "tf32"}
+
+
+def test_the_reference_is_not_built_alone_and_nothing_is_compared_without_it(monkeypatch):
+    assert display.guard_table(admit("fp32")) == display.NOTHING
+
+    def only_others(variant, *given):
+        if variant.name == REFERENCE:
+            raise annex.VariantFailed("no_memory", device="cpu")
+
+    monkeypatch.setattr(annex.guard, "admit", only_others)
+    without = admit("channels_last")
+    assert without.admitted == {}
+    assert set(display.guard_table(without).index) == {REFERENCE, "channels_last"}
+
+
+def test_each_accuracy_stands_beside_its_change_against_the_reference(candidates):
+    data = TensorDataset(torch.randn(8, 3, 32, 32), torch.arange(8))
+    table = display.accuracy_table(annex.score(candidates, DataLoader(data, batch_size=4)))
+    assert table["Images"].tolist() == ["8", "8"]
+    assert table["Perdues / gagnées"][REFERENCE] == "0 / 0"
+    assert table["p (McNemar)"][REFERENCE] == "1,0"
+
+
+def test_a_real_process_measures_and_its_rows_are_added(candidates, monkeypatch):
+    one = SimpleNamespace(**ASKED | {"compare_processes": 1})
+    monkeypatch.setattr(annex, "in_fresh_process", in_fresh_process)
+    recording = Recording()
+    assert measure(replace(candidates, parameters=one), recording).stopped == ""
+    assert recording.variants == ENTRIES
+    assert recording.added[0]["run"].process.spawned
+
+
+# --- the measuring cell, run in odd orders
+
+
+def test_what_is_recorded_is_never_measured_again(candidates, processes):
+    recording = Recording()
+    first = measure(candidates, recording)
+    assert measure(NOTHING, recording) is first  # the cell before was run again, admitting nothing
+    assert measure(candidates, recording) is first
+    assert processes == [1, 2, 3]
+    assert recording.variants == 3 * ENTRIES
+    told = [(row["schedule"], row["precision"], row["accuracy"]) for row in recording.added]
+    assert told == 3 * [("randomised", "fp32", scored) for scored in ("scored", None, None)]
+
+
+@pytest.mark.parametrize("at", [0, 4])
+def test_an_interrupted_recording_goes_on_where_it_stopped(candidates, processes, at):
+    recording = Recording()
+    recording.fail_at = at
     with pytest.raises(KeyboardInterrupt):
-        record(recording, admitted, model)
+        measure(candidates, recording)
     recording.fail_at = None
-    assert record(recording, admitted, model) is not None
-    assert not recording.rows.duplicated(["variant", "run", "schedule"]).any()
-    assert len(recording.rows) == Asked.runs * (1 + 2 + 1 + len(annex.COPIES))
+    measure(candidates, recording)
+    assert processes == [1, 2, 3]
+    assert recording.variants == 3 * ENTRIES
 
 
-@pytest.mark.parametrize(("days_runs", "variants"), [(1, True), (2, False)])
-def test_before_its_time_or_with_nothing_to_compare_nothing_is_measured(
-    admitted, model, tmp_path, days_runs, variants
-):
-    recording = Recording(tmp_path, days_runs)
-    assert record(recording, admitted if variants else {}, model) is None
-    assert len(recording.rows) == days_runs
+def test_a_process_that_fails_is_named_and_may_be_tried_again(candidates, processes):
+    recording, processes.fail_at = Recording(), 3
+    assert "killed" in measure(candidates, recording).stopped
+    assert recording.variants == 2 * ENTRIES
+    processes.fail_at = None
+    assert measure(candidates, recording).stopped == ""
+    assert processes == [1, 2, 3, 3]
+
+
+def test_what_cannot_be_compared_yet_or_elsewhere_is_not_measured(candidates, processes):
+    assert measure(candidates, Recording(runs=1)) is None
+    assert measure(NOTHING, Recording()) is None
+    function = replace(candidates, model=lambda x: x)
+    assert "no nn.Module" in measure(function, Recording()).stopped
+    assert processes == []

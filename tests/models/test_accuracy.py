@@ -1,23 +1,16 @@
-import math
-
 import pytest
 import torch
+from fakes import TinyNet
 
-from helpers.models.accuracy import compare_accuracy, measure_accuracy, score
+from helpers.annex.variants.graph import Compiled
+from helpers.annex.variants.guard import no_recompilation
+from helpers.models import measure_accuracy
+from helpers.models.accuracy import score
 
 CPU = torch.device("cpu")
 LABELS = torch.arange(100) % 10
-
-
-def answers(right, seed=0):
-    """Logits (100, 10) whose answer is right exactly where `right` (100,) says so."""
-    answer = torch.where(right, LABELS, (LABELS + 1) % 10)
-    noise = torch.rand(100, 10, generator=torch.Generator().manual_seed(seed)) / 10
-    return torch.nn.functional.one_hot(answer, 10).float() + noise
-
-
-def first(count):
-    return torch.arange(100) < count
+ANSWERS = torch.nn.functional.one_hot(torch.where(LABELS < 9, LABELS, 0), 10).float()  # 90 right
+BATCHES = list(zip(ANSWERS.split(40), LABELS.split(40), strict=True))
 
 
 @pytest.mark.parametrize(
@@ -25,88 +18,55 @@ def first(count):
     [(95, 0.88825, 0.97846), (50, 0.40383, 0.59617), (100, 0.96301, 1.0), (0, 0.0, 0.03699)],
 )
 def test_the_interval_is_wilsons(right, low, high):
-    found = score(answers(first(right)), LABELS, 1)
+    answers = torch.where(torch.arange(100) < right, LABELS, (LABELS + 1) % 10)
+    found = score(torch.nn.functional.one_hot(answers, 10).float(), LABELS, 1)
     assert (found.right, found.images, found.fraction) == (right, 100, right / 100)
     assert (found.low, found.high) == pytest.approx((low, high), abs=1e-5)
 
 
-def test_the_interval_covers_as_often_as_it_says():
-    generator = torch.Generator().manual_seed(0)
-    covered = 0
-    for _ in range(400):
-        found = score(answers(torch.rand(100, generator=generator) < 0.9), LABELS, 1)
-        covered += found.low <= 0.9 <= found.high
-    assert 0.92 < covered / 400 < 0.98
+class Graph:
+    """A captured graph's manners: one batch size, one input and one output buffer, reused."""
+
+    def __init__(self, size):
+        self.static_batch = size
+        self.output = torch.zeros(size, 10)
+        self.calls = 0
+
+    def __call__(self, x):
+        assert x.shape == self.output.shape, "a graph replays one shape only"
+        self.calls += 1
+        return self.output.copy_(2 * x)
 
 
-def test_the_batch_size_says_how_the_callable_was_called():
-    batches = list(zip(answers(first(90)).split(40), LABELS.split(40), strict=True))
-    any_size = measure_accuracy(lambda x: x, iter(batches), CPU)
-    assert (any_size.right, any_size.images, any_size.batch_size) == (90, 100, 40)
-    one = lambda x: x  # noqa: E731
-    one.static_batch = 1
-    found = measure_accuracy(one, batches, CPU)
-    assert found.batch_size == 1
-    assert torch.equal(found.logits, any_size.logits)
+@pytest.mark.parametrize("size", [1, 3, 40, 64])
+def test_a_graph_gets_its_own_batch_size_and_its_padding_is_not_counted(size):
+    graph = Graph(size)
+    found = measure_accuracy(graph, iter(BATCHES), CPU)
+    assert (found.right, found.images, found.batch_size) == (90, 100, size)
+    assert torch.equal(found.logits, 2 * ANSWERS)
     assert torch.equal(found.labels, LABELS)
+    assert graph.calls == sum(-(-n // size) for n in [40, 40, 20])
 
 
-def test_right_answers_are_counted_over_all_batches():
-    found = measure_accuracy(lambda x: x, [(answers(first(90)), LABELS)] * 2, CPU)
-    assert (found.right, found.images, found.fraction) == (180, 200, 0.9)
-    with pytest.raises(ValueError, match="at least one image"):
-        measure_accuracy(lambda x: x, [], CPU)
+def test_logits_are_float32_taken_under_the_measuring_conditions_which_are_undone():
+    model = TinyNet().train()
+    images = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    found = measure_accuracy(model, [(images[:4], LABELS[:4]), (images[4:], LABELS[4:6])], CPU)
+    assert model.training
+    assert not found.logits.requires_grad
+    assert torch.allclose(found.logits, model.eval()(images), atol=1e-6)
+    halves = measure_accuracy(lambda x: x.half(), BATCHES, CPU)
+    assert (halves.batch_size, halves.logits.dtype) == (40, torch.float32)
 
 
-def test_a_change_counts_what_only_one_of_them_gets_right():
-    reference = score(answers(first(90)), LABELS, 500)
-    right = first(80) | (torch.arange(100) == 99)  # ten lost, one gained
-    variant = score(answers(right), LABELS, 1)
-    change = compare_accuracy(reference, variant)
-    assert (change.images, change.lost, change.gained) == (100, 10, 1)
-    assert change.difference == pytest.approx(-0.09)
-    exact = 2 * sum(math.comb(11, k) for k in (0, 1)) / 2**11
-    assert change.p_value == pytest.approx(exact)
-    assert change.largest_drift == pytest.approx(1.0)
-
-
-def test_no_change_is_no_evidence():
-    reference = score(answers(first(90)), LABELS, 1)
-    change = compare_accuracy(reference, reference)
-    assert (change.p_value, change.difference) == (1.0, 0.0)
-    assert change.largest_drift == 0
-
-
-def test_a_drift_shows_before_any_answer_changes():
-    logits = answers(first(90))
-    moved = logits.clone()
-    moved[7, 3] -= 0.25
-    change = compare_accuracy(score(logits, LABELS, 1), score(moved, LABELS, 1))
-    assert (change.lost, change.gained) == (0, 0)
-    assert change.largest_drift == pytest.approx(0.25)
-
-
-def test_chance_alone_is_rarely_called_a_change():
-    """Exact, so conservative: at most 5 % false alarms at 0.05."""
-    generator = torch.Generator().manual_seed(0)
-    alarms = 0
-    for _ in range(300):
-        pair = [
-            score(answers(torch.rand(100, generator=generator) < 0.9), LABELS, 1) for _ in range(2)
-        ]
-        alarms += compare_accuracy(*pair).p_value < 0.05
-    assert alarms / 300 <= 0.05
-
-
-def test_other_images_cannot_be_paired():
-    reference = score(answers(first(90)), LABELS, 1)
-    with pytest.raises(ValueError, match="cannot be paired"):
-        compare_accuracy(reference, score(answers(first(90))[:50], LABELS[:50], 1))
-    with pytest.raises(ValueError, match="same batches"):
-        compare_accuracy(reference, score(answers(first(90)).flip(0), LABELS.flip(0), 1))
-    wide = torch.cat([answers(first(90)), torch.zeros(100, 1)], dim=1)
-    with pytest.raises(ValueError, match=r"\(100, 11\) .*same classes"):
-        compare_accuracy(reference, score(wide, LABELS, 1))
+def test_scoring_calls_the_code_that_was_compiled_and_no_other():
+    call = Compiled(torch.nn.Identity(), torch.zeros(40, 10), backend="eager")
+    call.static_batch = 40
+    with torch.inference_mode():
+        call(ANSWERS[:40])  # an ordinary tensor, as move_inputs makes them
+    with no_recompilation() as seen:
+        measure_accuracy(call, BATCHES, CPU)
+    assert seen.problem == ""
 
 
 class BatchStatistics(torch.nn.Module):
@@ -126,30 +86,42 @@ def one_only(x):
 
 
 @pytest.mark.parametrize(
-    ("model", "size", "said"),
+    ("model", "timed", "said"),
     [
         (BatchStatistics(), 1, "logits differ"),  # case 2
         (BatchStatistics(), 3, "logits differ"),
         (one_only, 1, "exported for one image"),  # case 9
-        (torch.nn.Identity(), 40, ""),
+        (torch.nn.Identity(), 1, ""),
     ],
 )
-def test_cases_2_and_9_scored_as_timed_where_the_batch_matters(model, size, said):
-    batches = list(zip(answers(first(90)).split(40), LABELS.split(40), strict=True))
-    timed = size if said else 1
-    found = measure_accuracy(model, batches, CPU, timed_batch=timed)
-    assert (found.batch_size, found.images) == (size, 100)
+def test_cases_2_and_9_scored_as_timed_where_the_batch_matters(model, timed, said):
+    found = measure_accuracy(model, BATCHES, CPU, timed_batch=timed)
+    assert (found.batch_size, found.images) == (timed if said else 40, 100)
     assert said in found.note
     assert bool(said) == bool(found.note)
-    if isinstance(model, BatchStatistics) and size == 1:
+    if isinstance(model, BatchStatistics) and timed == 1:
         assert (found.logits == 0).all()  # what the timed forward answers, not 90 % right
     if model is one_only:
         assert found.right == 90
 
 
-def test_case_5_a_forward_that_leaves_is_an_error():
-    def leave(x):
-        raise SystemExit(0)
+def leave(x):
+    raise SystemExit(0)
 
-    with pytest.raises(ValueError, match="raised SystemExit"):
-        measure_accuracy(leave, [(answers(first(90)), LABELS)], CPU, timed_batch=1)
+
+@pytest.mark.parametrize(
+    ("model", "labels"),
+    [
+        (leave, LABELS),  # case 5
+        (lambda x: x / 0, LABELS),
+        (lambda x: (x,), LABELS),
+        (lambda x: x.flatten(), LABELS),
+        (lambda x: x, LABELS[:, None]),
+        (lambda x: x, LABELS[:-1]),
+        (lambda x: x, LABELS + 1),
+    ],
+    ids=["exit", "NaN", "tuple", "flat", "labels that broadcast", "too few", "unknown class"],
+)
+def test_nothing_is_counted_that_names_no_class(model, labels):
+    with pytest.raises((ValueError, AttributeError, IndexError)):
+        measure_accuracy(model, [(ANSWERS, labels)], CPU)

@@ -18,14 +18,10 @@ from helpers.models import (
 )
 
 SOURCES = """
-import torch
 from torch import nn
 
-class Own(nn.Linear):
-    pass
-
 def make():
-    return Own(3, 10)
+    return nn.Linear(3, 10)
 
 def with_arguments(width):
     return nn.Linear(width, 10)
@@ -41,8 +37,6 @@ def make_cifar_with_pool():
     model = resnet18_cifar()
     model.maxpool = nn.MaxPool2d(3, 2, 1)
     return model
-
-number = 3
 """
 
 
@@ -56,25 +50,23 @@ def own(tmp_path, monkeypatch):
     return tmp_path
 
 
+WEIGHTS = resnet18_cifar().state_dict()
+
+
 def saved(path, value):
     torch.save(value, path)
     return str(path)
 
 
-def test_the_same_seed_gives_the_same_weights_and_touches_no_random_state():
+def test_the_same_seed_gives_the_same_weights_and_touches_no_random_state(own):
     torch.manual_seed(7)
     before = torch.get_rng_state()
     one, two, other = build_model(seed=0), build_model(seed=0), build_model(seed=1)
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(one.fc.weight, two.fc.weight)
     assert not torch.equal(one.fc.weight, other.fc.weight)
-
-
-@pytest.mark.parametrize("name", ["resnet18", "resnet18_cifar", "mobilenet_v3_small"])
-def test_as_many_outputs_as_classes(name):
-    with torch.no_grad():
-        assert build_model(name).eval()(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
-        assert build_model(name, 0, 7).eval()(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
+    one, two = (build_model("own_models_for_a_test:make", 3) for _ in range(2))
+    assert torch.equal(one.weight, two.weight)
 
 
 def test_the_stem_for_small_images_keeps_their_resolution():
@@ -85,9 +77,7 @@ def test_the_stem_for_small_images_keeps_their_resolution():
     assert type(model) is type(build_model("resnet18"))
 
 
-@pytest.mark.parametrize(
-    "name", ["resnet19", "", "ResNet18", "../resnet18", "a:b:c", "a b:c", "os;rm:x", "é:f", ":f"]
-)
+@pytest.mark.parametrize("name", ["resnet19", "", "ResNet18", "../resnet18", "os;rm:x", ":f"])
 def test_an_unknown_model_is_named(name):
     assert repr(name) in model_problem(name)
     with pytest.raises(ModelNameError, match="not a torchvision classification model"):
@@ -95,53 +85,36 @@ def test_an_unknown_model_is_named(name):
 
 
 def test_a_name_is_checked_without_importing_anything(own):
-    assert model_problem("own_broken_for_a_test:make") is None
-    assert model_problem("resnet18_cifar") is None
+    assert model_problem("own_broken_for_a_test:make") is model_problem("resnet18_cifar") is None
     assert "'nowhere.pt'" in model_problem("resnet18@nowhere.pt")
-    assert "'nowhere.pt'" in model_problem("nowhere.pt")
-
-
-def test_a_users_function_makes_the_model(own):
-    one, two = (build_model("own_models_for_a_test:make", 3) for _ in range(2))
-    assert type(one).__name__ == "Own"
-    assert torch.equal(one.weight, two.weight)
+    assert "'nowhere.pth'" in model_problem("nowhere.pth")
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "error", "told"),
     [
-        ("own_broken_for_a_test:make", "importing own_broken_for_a_test raised ModuleNotFound"),
-        ("no_such_module_at_all:make", "importing no_such_module_at_all raised ModuleNotFound"),
-        ("own_models_for_a_test:other", "has no function 'other'"),
-        ("own_models_for_a_test:number", "has no function 'number'"),
-        ("own_models_for_a_test:with_arguments", "without arguments, raised TypeError"),
-        ("own_exit_for_a_test:make", "importing own_exit_for_a_test raised SystemExit"),  # case 5
-        ("own_models_for_a_test:leaves", r"leaves\(\), .* raised SystemExit"),  # case 5
-        ("own_models_for_a_test:no_module", "returned list, not a torch.nn.Module"),
+        ("own_broken_for_a_test:make", ModuleNotFoundError, "nowhere_to_be_found"),
+        ("no_such_module_at_all:make", ModuleNotFoundError, "no_such_module_at_all"),
+        ("own_models_for_a_test:other", AttributeError, "has no attribute 'other'"),
+        ("own_models_for_a_test:with_arguments", TypeError, "width"),
+        ("own_exit_for_a_test:make", ModelNameError, "own_exit_for_a_test.* SystemExit"),  # case 5
+        ("own_models_for_a_test:leaves", ModelNameError, "leaves.* SystemExit"),  # case 5
+        ("own_models_for_a_test:no_module", ModelNameError, "list.*not a torch.nn.Module"),
     ],
 )
-def test_a_users_function_that_fails_is_explained(own, name, told):
-    with pytest.raises(ModelNameError, match=told):
+def test_a_users_function_that_fails_is_told_in_its_own_words(own, name, error, told):
+    with pytest.raises(error, match=told):
         build_model(name)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet18_cifar"])
 @pytest.mark.parametrize("bare", [True, False])
 def test_a_checkpoint_gives_its_weights_back(tmp_path, name, bare):
-    model = build_model(name, 5)
-    weights = model.state_dict()
-    path = saved(
-        tmp_path / "m.pt", weights if bare else {"model": name, "state_dict": weights, "epoch": 3}
-    )
-    assert model_problem(path) is None
-    found = build_model(path, seed=1)
+    weights = build_model(name, 5).state_dict()
+    content = weights if bare else {"model": name, "state_dict": weights, "epoch": 3}
+    found = build_model(saved(tmp_path / "a@b.pt", content), seed=1)
     assert all(torch.equal(v, weights[k]) for k, v in found.state_dict().items())
-    assert found.conv1.kernel_size == model.conv1.kernel_size
-
-
-def test_a_missing_checkpoint_is_named(tmp_path):
-    with pytest.raises(ModelNameError, match="there is no file"):
-        build_model(str(tmp_path / "m.pth"))
+    assert found.built_from == Origin(name, str(tmp_path / "a@b.pt"), guessed=bare)
 
 
 def test_a_pickled_model_is_refused_and_not_run(tmp_path):
@@ -150,46 +123,39 @@ def test_a_pickled_model_is_refused_and_not_run(tmp_path):
             return (open, (str(tmp_path / "made"), "w"))
 
     for value in (nn.Linear(2, 2), Evil()):
-        path = saved(tmp_path / "m.pt", value)
-        with pytest.raises(ModelNameError, match="holds a pickled object"):
-            build_model(path)
+        with pytest.raises(ModelNameError, match="no one model"):
+            build_model(saved(tmp_path / "m.pt", value))
     assert not (tmp_path / "made").exists()
 
 
+@pytest.mark.parametrize("name", ["m.pt", "m.safetensors"])
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 damaged"])
-def test_a_damaged_checkpoint_is_named(tmp_path, content):
-    (tmp_path / "m.pt").write_bytes(content)
+def test_a_damaged_checkpoint_is_named(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
     with pytest.raises(ModelNameError, match="cannot be read as weights"):
-        build_model(str(tmp_path / "m.pt"))
+        build_model(str(tmp_path / name))
 
 
 @pytest.mark.parametrize(
     ("value", "told"),
     [
-        ([1, 2], "holds list, not weights"),
-        ({}, "holds no weights"),
-        ({"epoch": 3}, "holds no weights; its keys: epoch"),
-        ({"model": "resnet18", "state_dict": {"a": 1}}, "holds no weights"),
-        ({"model": "os:getcwd", "state_dict": {"a": torch.zeros(1)}}, "weights of 'os:getcwd'"),
-        ({"model": "resnet18", "state_dict": {"fc.bias": torch.zeros(10)}}, "missing keys"),
-        ({"fc.bias": torch.zeros(10)}, "in resnet18, .*in resnet18_cifar, "),
-        ({"fc.other": torch.zeros(10)}, "unknown keys: fc.other"),
-        ({"net": {"a": torch.zeros(1)}, "model": {"a": torch.zeros(1)}}, "several models"),
+        ([1, 2], "holds .*list"),
+        ({}, "holds .*dict"),
+        ({"epoch": 3}, "keys .*epoch"),
+        ({"model": "resnet18", "state_dict": {"a": 1}}, "keys .*state_dict"),
+        ({"model": "os:getcwd", "state_dict": {"a": torch.zeros(1)}}, "name the model"),
+        ({"model": "resnet18", "state_dict": {"fc.bias": torch.zeros(10)}}, "Missing key"),
+        (
+            {"net": {"a": torch.zeros(1)}, "model": {"a": torch.zeros(1)}},
+            "no one model.*net.*model",
+        ),
+        (WEIGHTS | {"fc.weight": torch.zeros(9, 512)}, r"fc\.weight.*\[9, 512\].*\[10, 512\]"),
     ],
 )
 def test_case_13_a_checkpoint_that_fits_nothing_is_explained(tmp_path, value, told):
-    with pytest.raises(ModelNameError, match=told) as caught:
+    with pytest.raises(ModelNameError, match=f"(?s){told}") as caught:
         build_model(saved(tmp_path / "m.pt", value))
     assert "}}" not in str(caught.value)
-
-
-def test_case_13_weights_for_other_classes_are_named(tmp_path):
-    path = saved(tmp_path / "m.pt", resnet18_cifar(100).state_dict())
-    with pytest.raises(ModelNameError, match=r"10 classes .*fc\.weight \(100, 512\) instead of"):
-        build_model(path)
-
-
-WEIGHTS = resnet18_cifar().state_dict()
 
 
 def renamed(*prefixes):
@@ -198,8 +164,7 @@ def renamed(*prefixes):
 
 LAYOUTS = {  # case 13: what lies in the file -> prefixes that are stripped
     "bare": (WEIGHTS, ()),
-    "model": ({"model": WEIGHTS}, ()),
-    "net": ({"net": WEIGHTS, "acc": 0.9, "epoch": 3}, ()),
+    "model": ({"model": WEIGHTS, "acc": 0.9, "epoch": 3}, ()),
     "model_state_dict": ({"model_state_dict": WEIGHTS, "optimizer": {"state": {}}}, ()),
     "DataParallel": (renamed("module."), ("module.",)),
     "compiled": ({"state_dict": renamed("_orig_mod.")}, ("_orig_mod.",)),
@@ -220,16 +185,10 @@ def test_case_13_common_layouts_are_read_and_what_was_stripped_is_said(tmp_path,
     assert all(prefix in str(network.built_from) for prefix in stripped)
 
 
-@pytest.mark.parametrize("metadata", [None, {"model": "resnet18_cifar"}])
-def test_case_13_safetensors_are_read(tmp_path, metadata):
+def test_case_13_safetensors_are_read(tmp_path):
     path = str(tmp_path / "m.safetensors")
-    save_file(renamed("module."), path, metadata)
-    network = build_model(path)
-    assert torch.equal(network.fc.weight, WEIGHTS["fc.weight"])
-    assert network.built_from.guessed == (metadata is None)
-    (tmp_path / "m.safetensors").write_bytes(b"damaged")
-    with pytest.raises(ModelNameError, match="cannot be read as weights"):
-        build_model(path)
+    save_file(renamed("module."), path)
+    assert torch.equal(build_model(path).fc.weight, WEIGHTS["fc.weight"])
 
 
 def test_case_12_what_lies_beside_the_weights_is_named_and_not_run(tmp_path):
@@ -241,18 +200,15 @@ def test_case_12_what_lies_beside_the_weights_is_named_and_not_run(tmp_path):
     assert "best_acc" in str(origin)
 
 
-def test_case_12_no_terminal_codes_in_a_refusal(tmp_path):
-    torch.save({"w": WEIGHTS, "x": Hostile()}, tmp_path / "m.pt")
-    with pytest.raises(ModelNameError, match=r"beside weights it holds .*Hostile") as caught:
-        build_model(str(tmp_path / "m.pt"))
-    assert "\x1b" not in str(caught.value)
-
-
 class Hostile(dict):
     """A mapping of the user's own: the restricted loader sets no items of such."""
 
-    def __init__(self):
-        super().__init__(a=1)
+
+def test_case_12_no_terminal_codes_in_a_refusal(tmp_path):
+    torch.save({"w": WEIGHTS, "x": Hostile(a=1)}, tmp_path / "m.pt")
+    with pytest.raises(ModelNameError, match=r"beside weights: .*Hostile") as caught:
+        build_model(str(tmp_path / "m.pt"))
+    assert "\x1b" not in str(caught.value)
 
 
 def test_case_3_an_architecture_told_from_shapes_is_said_to_be_a_guess(tmp_path, own):
@@ -267,17 +223,6 @@ def test_case_3_an_architecture_told_from_shapes_is_said_to_be_a_guess(tmp_path,
         assert named.built_from == Origin(name, path)
         assert torch.equal(named.fc.weight, WEIGHTS["fc.weight"])
         assert isinstance(named.maxpool, nn.MaxPool2d) == ("own" in name)
-
-
-def test_a_path_may_have_an_at_sign_of_its_own(tmp_path):
-    path = saved(tmp_path / "a@b.pt", WEIGHTS)
-    assert build_model(path).built_from.weights == path
-
-
-def test_a_module_is_found_in_the_callers_folder(tmp_path, monkeypatch):
-    (tmp_path / "own_beside_the_caller.py").write_text("from torch.nn import Identity as make")
-    monkeypatch.chdir(tmp_path)
-    assert isinstance(build_model("own_beside_the_caller:make"), nn.Identity)
 
 
 class Returns(nn.Module):
@@ -295,20 +240,20 @@ def leave(_):
 
 
 TRIALS = {
-    "case 14: vit": ("vit_b_16", "takes 224x224 images, these are 32x32"),
-    "case 14: alexnet": ("alexnet", "It takes 224x224|It takes 64x64|It takes 96x96"),
-    "case 14: half": (Returns(lambda y: y).half(), r"call \.float\(\)"),
-    "case 15: dict": (Returns(lambda y: {"logits": y}), "returned dict.*Module whose forward"),
-    "case 15: tuple": (Returns(lambda y: (y, y)), "returned tuple.*Module whose forward"),
-    "one score": (Returns(lambda y: y[:, 0]), r"returned \(2,\)"),
-    "case 5: exit in forward": (Returns(leave), "raised SystemExit"),
+    "case 14: vit": ("vit_b_16", AssertionError, "it takes 224x224"),
+    "case 14: alexnet": ("alexnet", RuntimeError, "it takes 64x64"),
+    "case 14: half": (Returns(lambda y: y).half(), RuntimeError, r"call \.float\(\)"),
+    "case 15: dict": (Returns(lambda y: {"logits": y}), ModelNameError, "returned dict"),
+    "case 15: tuple": (Returns(lambda y: (y, y)), ModelNameError, "returned tuple"),
+    "one score": (Returns(lambda y: y[:, 0]), ModelNameError, r"returned \(2,\)"),
+    "case 5: exit in forward": (Returns(leave), ModelNameError, "raised SystemExit"),
 }
 
 
-@pytest.mark.parametrize(("model", "told"), TRIALS.values(), ids=TRIALS)
-def test_what_cannot_be_measured_is_told_by_one_forward(model, told):
+@pytest.mark.parametrize(("model", "error", "told"), TRIALS.values(), ids=TRIALS)
+def test_what_cannot_be_measured_is_told_by_one_forward(model, error, told):
     network = build_model(model) if isinstance(model, str) else model
-    with pytest.raises(ModelNameError, match=told):
+    with pytest.raises(error, match=told):
         try_forward(network, (2, 3, 32, 32), "cpu")
 
 
@@ -319,11 +264,3 @@ def test_a_forward_that_works_leaves_no_trace():
     assert network.training
     assert all(torch.equal(before[k], v) for k, v in network.state_dict().items())
     assert torch.equal(torch.get_rng_state(), random)
-
-
-def test_the_readers_own_interruption_is_passed_on():
-    def interrupted(_):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        try_forward(Returns(interrupted), (1, 3, 32, 32), "cpu")

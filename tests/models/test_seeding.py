@@ -2,35 +2,9 @@ import pytest
 import torch
 
 from helpers.models import build_model
-from helpers.models.seeding import own_random_state, seed_generators
 from tests.training.test_training import short
 
 USERS = {"build_model": lambda: build_model("resnet18", 0), "train": lambda: short(epochs=1)}
-
-
-def test_numbers_inside_follow_the_seed_and_those_outside_go_on():
-    torch.manual_seed(1)
-    expected = torch.rand(3)
-    torch.manual_seed(1)
-    with own_random_state():
-        seed_generators(7)
-        first = torch.rand(2)
-        seed_generators(7)
-        assert torch.equal(torch.rand(2), first)
-    assert torch.equal(torch.rand(3), expected)
-
-
-def test_they_go_on_after_an_error_too():
-    before = torch.get_rng_state()
-
-    @own_random_state()
-    def fail():
-        seed_generators(7)
-        raise KeyError
-
-    with pytest.raises(KeyError):
-        fail()
-    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("use", USERS.values(), ids=USERS)

@@ -1,81 +1,117 @@
-"""kill -9 of papermill and of its kernel, at random moments of a session."""
+"""The notebook's sessions through papermill: two at once, killed at random moments, refused."""
 
+import json
+import os
 import random
+import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
+import psutil
 import pytest
-from sessions import (
-    RUNS,
-    check_published,
-    check_session,
-    check_whole,
-    finish,
-    kill,
-    start,
-    state_of,
-    two_at_once,
-)
+from PIL import Image
+from result_rows import opened, snapshot, state_of
 
-from helpers.results import ResultsError, open_session
+from helpers.results import PUBLISHED, ResultsError, load_samples, read_results
+
+ROOT = Path(__file__).resolve().parents[2]
+RUNS = 3
+SMALL = {"device": "cpu", "dataset": "synthetic", "runs": RUNS, "warmup_iters": 5}
+SMALL |= {"measure_iters": 40, "eval_images": 100, "isolation": "none"}
 
 
-def killed_session(
-    results_dir, name: str, victim: str, after_s: float, publishers: set, opened: bool
-) -> None:
-    """Kill one session; check that nothing is lost or half-written and that the next may start.
-
-    `after_s` counts from the start, or, with `opened`, from when the session has its folder.
-    """
-    published_before = check_published(results_dir)
-    process = start(results_dir, name)
-    while opened and process.poll() is None and state_of(results_dir / name) == "nothing":
-        time.sleep(0.02)
-    time.sleep(after_s)
-    finished = process.poll() is not None
-    kill(process, victim)
-    folder, state = results_dir / name, "nothing"
-    if results_dir.exists():
-        check_whole(results_dir)
-    if folder.exists():
-        check_session(folder)
-        state = state_of(folder)
-    published = check_published(results_dir)
-    assert published in (published_before, name)
-    assert published != name or state == "complete"
-    assert state == "complete" or not finished
-    after = open_session(results_dir, f"{name}-next")  # the next one starts, under a new name ...
-    if state == "complete":
-        publishers.add(name)
-    if state != "nothing":
-        with pytest.raises(ResultsError, match="already holds results"):
-            open_session(results_dir, name)  # ... and never goes on under the same one
-    assert state_of(after.folder) == "running"
+def start(results_dir: Path, session: str) -> subprocess.Popen:
+    """Start papermill on the notebook as `make benchmark` does, in a process group of its own."""
+    executed = results_dir.parent / f"{session}.ipynb"
+    command = [Path(sys.executable).with_name("papermill"), ROOT / "J1_benchmark.ipynb", executed]
+    for name, value in {**SMALL, "results_dir": results_dir, "session": session}.items():
+        command += ["-p", name, str(value)]
+    return subprocess.Popen(
+        [*command, "--no-progress-bar"],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
 
 
-def random_kills(results_dir, whole: str, lasts_s: float, count: int, seed: int) -> None:
-    """Kill `count` sessions at random moments, beside one that is whole and must remain so."""
-    chance, publishers = random.Random(seed), {whole}
-    for index in range(count):
-        victim = ("papermill", "kernel")[index % 2]
-        opened = index % 8 > 1  # most moments in the part that writes
-        after_s = chance.uniform(0, lasts_s * (0.7 if opened else 1))
-        killed_session(results_dir, f"k{index}", victim, after_s, publishers, opened)
-        assert check_session(results_dir / whole) == RUNS  # what was there is still there
+def kill(process: subprocess.Popen, kernel: bool) -> None:
+    """kill -9 papermill, or its kernel; wait until both have ended."""
+    running = psutil.Process(process.pid).children(recursive=True)
+    kernels = [child for child in running if "ipykernel_launcher" in " ".join(child.cmdline())]
+    (kernels[0] if kernel else process).send_signal(signal.SIGKILL)
+    process.communicate(timeout=120)
+    # A kernel without papermill notices it and ends; what it wrote until then must be whole too.
+    psutil.wait_procs(kernels, timeout=30)
+
+
+def read_png(path: Path) -> None:
+    with Image.open(path) as image:
+        image.load()
+
+
+READERS = {".csv": read_results, ".npz": load_samples, ".png": read_png}
+READERS |= {".json": lambda path: json.loads(path.read_text(encoding="utf8"))}
+
+
+def check_session(folder: Path) -> int:
+    """Every file is whole, every run has its samples, in order; returns how many runs."""
+    for path in folder.glob("[!.]*.*"):
+        READERS[path.suffix](path)
+    kept = read_results(rows) if (rows := folder / "results.csv").exists() else None
+    runs = [] if kept is None else kept["run"].tolist()
+    assert runs == list(range(1, len(runs) + 1))
+    assert len(list(folder.glob("run_*.npz"))) - len(runs) in (0, 1)  # samples before their row
+    assert kept is None or set(kept["session"]) == {folder.name}
+    if (folder / "session.json").exists() and state_of(folder) == "complete":
+        assert len(runs) == RUNS
+    return len(runs)
+
+
+def check_published(results_dir: Path) -> str:
+    """The published rows are those of one complete session; returns its name, "" if none."""
+    if not (path := results_dir / PUBLISHED).exists():
+        return ""
+    (name,) = set(read_results(path)["session"])
+    assert state_of(results_dir / name) == "complete"
+    assert path.read_bytes() == (results_dir / name / "results.csv").read_bytes()
+    return name
+
+
+def test_two_sessions_at_once_then_some_killed_at_random_moments(tmp_path):
+    results_dir, begun, chance = tmp_path / "results", time.monotonic(), random.Random(5)
+    for process in [start(results_dir, name) for name in "ab"]:
+        said = process.communicate(timeout=600)[1]
+        assert process.returncode == 0, said[-2000:]
+    assert [check_session(results_dir / name) for name in "ab"] == [RUNS, RUNS]
+    lasts_s, publishers = (time.monotonic() - begun) / 2, {check_published(results_dir)}
+    for name, kernel in (("c", False), ("d", True)):
+        process, state = start(results_dir, name), results_dir / name / "session.json"
+        while process.poll() is None and not state.exists():
+            time.sleep(0.02)
+        time.sleep(chance.uniform(0, 0.7 * lasts_s))
+        kill(process, kernel)
+        if state_of(state.parent) == "complete":
+            publishers.add(name)
+        check_session(state.parent)
         assert check_published(results_dir) in publishers
+        assert check_session(results_dir / "a") == RUNS  # what was there is still there
+        opened(results_dir, f"{name}-next")  # the next one starts, under a new name ...
+        with pytest.raises(ResultsError, match="already holds results"):
+            opened(results_dir, name)  # ... and never goes on under the same one
 
 
-def test_two_sessions_at_once_then_two_killed(tmp_path):
-    results_dir, begun = tmp_path / "results", time.monotonic()
-    two_at_once(results_dir)
-    lasts_s = (time.monotonic() - begun) / 2
-    random_kills(results_dir, check_published(results_dir), lasts_s, 2, seed=5)
-
-
-@pytest.mark.slow
-def test_killed_at_many_random_moments(tmp_path):
-    results_dir, begun = tmp_path / "results", time.monotonic()
-    finish(start(results_dir, "whole"))
-    random_kills(results_dir, "whole", time.monotonic() - begun, 32, seed=1)
-    finish(start(results_dir, "last"))
-    assert check_published(results_dir) == "last"
-    check_whole(results_dir)
+def test_the_notebook_says_in_its_last_line_why_it_cannot_write(tmp_path):
+    (results_dir := tmp_path / "results").mkdir()
+    (results_dir / PUBLISHED).write_text("name;value\nmine;1\n")
+    before, process = snapshot(tmp_path), start(results_dir, "stopped")
+    last = process.communicate(timeout=300)[1].strip().splitlines()[-1]
+    assert process.returncode == 1
+    assert "ResultsError" in last
+    assert "move it away" in last
+    (tmp_path / "stopped.ipynb").unlink()
+    assert snapshot(tmp_path) == before

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from helpers.annex import training
-from helpers.annex.training import Recipe, augmentation, train
-from helpers.annex.training.checkpoint import checkpoint_path
+from helpers.annex.training import Recipe, train
+from helpers.annex.training.checkpoint import save_checkpoint
 from helpers.cifar10 import Cifar10, test_loader
 from helpers.models import ModelNameError, build_model
 from helpers.models.accuracy import measure_accuracy
@@ -20,21 +20,9 @@ SMALL = "tests.training.test_training:small_network"
 
 def small_network():
     """Fast on a CPU; a batch-norm, a dropout and a 1x1 kernel, since each needs its own care."""
-    return nn.Sequential(
-        nn.Conv2d(3, 8, 4, stride=4),
-        nn.BatchNorm2d(8),
-        nn.ReLU(),
-        nn.Conv2d(8, 8, 1),
-        nn.ReLU(),
-        nn.Dropout(0.1),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(8, 10),
-    )
-
-
-def other_network():
-    return nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
+    first, second = nn.Conv2d(3, 8, 4, stride=4), nn.Conv2d(8, 8, 1)
+    layers = [first, nn.BatchNorm2d(8), nn.ReLU(), second, nn.ReLU(), nn.Dropout(0.1)]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
 
 
 def drawn(train_count=400, test_count=200):
@@ -54,119 +42,105 @@ def drawn(train_count=400, test_count=200):
 DATA = drawn()
 
 
-def weights(result):
-    return result.network.state_dict()
-
-
-def same_weights(one, other):
-    return all(torch.equal(a, b) for a, b in zip(one.values(), other.values(), strict=True))
-
-
 def short(checkpoint=None, **changes):
     settings = {"epochs": 3, "device": CPU, "seed": 0, "limit": 100, "checkpoint": checkpoint}
     return train(SMALL, DATA, **{**settings, **changes})
 
 
-def stopping_after(epochs):
-    """A progress that stops the training in the middle of the epoch after so many."""
-    begun = []
+def same_weights(one, other):
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
 
-    def progress(steps, total, description):
-        begun.append(description)
-        for step in steps:
-            if len(begun) > epochs and step == 2:
-                raise KeyboardInterrupt
-            yield step
 
-    return progress
+@pytest.fixture
+def no_step(monkeypatch):
+    """A training that begins a step fails."""
+    monkeypatch.setattr(training, "_step", lambda *_: pytest.fail("it trained"))
 
 
 def test_a_short_training_learns_on_a_cpu():
     result = train(SMALL, DATA, epochs=6, device=CPU, recipe=Recipe(peak_rate=2))
     assert result.losses[-1] < result.losses[0] - 0.3
     scored = measure_accuracy(result.network, test_loader(DATA, 100), CPU)
-    assert scored.images == 200
     assert scored.fraction > 0.4  # chance: 0.1
-
-
-def test_the_result_says_what_was_done():
-    result = short()
-    assert (result.model, result.seed, result.epochs, result.images) == (SMALL, 0, 3, 100)
-    assert (result.batch_size, result.from_checkpoint, result.checkpoint_s) == (5, False, 0)
+    assert (result.images, result.from_checkpoint) == (400, False)
     assert result.trained_on == "CPU, fp32"
-    assert len(result.losses) == len(result.epoch_s) == 3
-    assert result.train_s == sum(result.epoch_s) > 0
+    assert len(result.losses) == len(result.epoch_s) == 6
     assert not any(module.training for module in result.network.modules())
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
     one, again, other = short(), short(), short(seed=1)
-    assert same_weights(weights(one), weights(again))
+    assert same_weights(one.network, again.network)
     assert one.losses == again.losses
-    assert not same_weights(weights(one), weights(other))
+    assert not same_weights(one.network, other.network)
+    built = dict(build_model(SMALL).named_parameters())
+    for name, parameter in one.network.named_parameters():
+        assert parameter.stride() == built[name].stride(), name  # not the training's layout
+        assert parameter.grad is None
 
 
-def test_a_finished_training_is_only_read(tmp_path):
-    first = short(tmp_path / "done.pt")
-    again = short(tmp_path / "done.pt", progress=stopping_after(-1))
-    assert again.from_checkpoint
-    assert same_weights(weights(first), weights(again))
-    assert (again.losses, again.epoch_s) == (first.losses, first.epoch_s)
-    assert again.trained_on == "CPU, fp32"
+def test_the_rate_climbs_to_its_peak_and_falls_to_nothing():
+    recipe = Recipe(peak_rate=0.4, warmup=0.25)
+    rates = [recipe.rate(p, 500) for p in np.linspace(0, 1, 101)]
+    assert rates[0] == pytest.approx(0.08)
+    assert max(rates) == rates[25] == pytest.approx(0.4)
+    assert rates[-1] == 0
+    assert all(a < b for a, b in pairwise(rates[:26]))
+    assert all(a > b for a, b in pairwise(rates[25:]))
+    assert recipe.rate(0.25, 50) == pytest.approx(0.04)  # smaller batches, smaller steps
+    assert [recipe.batch_for(n) for n in (50_000, 9_000, 300, 2)] == [500, 450, 15, 2]
 
 
-def test_the_checkpoint_is_data_only_and_build_model_reads_it(tmp_path):
-    path = tmp_path / "cifar.pt"
-    result = train("resnet18_cifar", DATA, epochs=1, device=CPU, limit=2, checkpoint=path)
-    stored = torch.load(path, weights_only=True)
-    assert (stored["model"], stored["epochs"], stored["seed"]) == ("resnet18_cifar", 1, 0)
-    assert same_weights(build_model(str(path)).state_dict(), weights(result))
+def test_biases_and_batch_norms_are_not_decayed():
+    optimizer = training._optimizer(build_model(SMALL), Recipe())
+    sizes = {g["weight_decay"]: {p.ndim for p in g["params"]} for g in optimizer.param_groups}
+    assert sizes == {5e-4: {2, 4}, 0.0: {1}}
 
 
-OTHERS = {
-    "seed": {"seed": 1},
-    "epochs": {"epochs": 4},
-    "images": {"limit": 90},
-    "recipe": {"recipe": Recipe(peak_rate=0.1)},
-}
+def test_a_training_that_diverges_stops_and_leaves_no_checkpoint(tmp_path):
+    with pytest.raises(RuntimeError, match="diverged in epoch 1"):
+        short(tmp_path / "training.pt", recipe=Recipe(peak_rate=1e30))
+    assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("change", OTHERS.values(), ids=OTHERS)
-def test_another_trainings_checkpoint_is_not_taken_for_this_one(tmp_path, change):
-    path = tmp_path / "training.pt"
-    short(path)
-    assert not short(path, **change).from_checkpoint
-    assert short(path, **change).from_checkpoint  # replaced
+@pytest.mark.parametrize("change", [{"epochs": 0}, {"limit": 1}, {"limit": 401}], ids=str)
+def test_no_epoch_and_images_that_are_not_there_are_refused(change):
+    with pytest.raises(ValueError, match="2 to 400"):
+        short(**change)
 
 
-def wider_network():
-    network = small_network()
-    network[5] = nn.Dropout(0.2)
-    return network
+@pytest.mark.parametrize("stop", [False, True])
+def test_random_state_and_switches_are_restored_whatever_happens(monkeypatch, stop):
+    torch.manual_seed(5)
+    random, benchmark = torch.random.get_rng_state(), torch.backends.cudnn.benchmark
+    seen = []
+
+    def track(steps, total, description):
+        seen.append(torch.backends.cudnn.benchmark)
+        yield from steps
+        if stop:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "track", track)
+    with torch.no_grad():
+        try:
+            short()  # gradients are turned on inside
+        except KeyboardInterrupt:
+            assert stop
+        assert not torch.is_grad_enabled()
+    assert seen == [True] * (1 if stop else 3)
+    assert torch.equal(torch.random.get_rng_state(), random)
+    assert torch.backends.cudnn.benchmark == benchmark
 
 
-@pytest.mark.parametrize("changed", ["function", "weights file"])
-def test_case_4_a_model_changed_behind_its_name_is_trained_anew(tmp_path, monkeypatch, changed):
-    path, file = tmp_path / "training.pt", tmp_path / "weights.pt"
-    if changed == "function":
-        name, module = SMALL, __import__("sys").modules["tests.training.test_training"]
-        change = lambda: monkeypatch.setattr(module, "small_network", wider_network)  # noqa: E731
-    else:
-        name, change = (
-            f"{SMALL}@{file}",
-            lambda: torch.save(build_model(SMALL, 2).state_dict(), file),
-        )
-        torch.save(build_model(SMALL, 1).state_dict(), file)
-    settings = {"epochs": 1, "device": CPU, "limit": 20, "checkpoint": path}
-    assert [train(name, DATA, **settings).from_checkpoint for _ in range(2)] == [False, True]
-    change()
-    assert [train(name, DATA, **settings).from_checkpoint for _ in range(2)] == [False, True]
+# --- a model that cannot be trained
 
 
 class Answers(nn.Module):
     """Another answer in training mode than in eval mode, as googlenet's."""
 
-    def __init__(self, outputs, training):
+    def __init__(self, training, outputs=10):
         super().__init__()
         self.head, self.other = nn.Linear(3072, outputs), training
 
@@ -180,39 +154,71 @@ def leaves(_):
 
 
 UNTRAINABLE = {
-    "case 10: googlenet": ("googlenet", "in training mode.*returned GoogLeNetOutputs.*logits"),
-    "case 10: tuple": (lambda: Answers(10, lambda s: (s, s)), "returned tuple.*logits"),
-    "case 10: five classes": (lambda: Answers(5, lambda s: s), "5 classes apart.* of 10"),
-    "case 5: exit": (lambda: Answers(10, leaves), "raised SystemExit"),
-    "no weights": (lambda: other_network().requires_grad_(False), "no weights"),
+    "case 10: googlenet": ("googlenet", "GoogLeNetOutputs"),
+    "case 10: tuple": (lambda: Answers(lambda s: (s, s)), "tuple"),
+    "case 10: five classes": (lambda: Answers(lambda s: s, 5), "5 classes apart.* of 10"),
+    "case 5: exit": (lambda: Answers(leaves), "SystemExit"),
+    "no weights": (lambda: small_network().requires_grad_(False), "no weights"),
 }
 
 
 @pytest.mark.parametrize(("model", "told"), UNTRAINABLE.values(), ids=UNTRAINABLE)
-def test_what_cannot_be_trained_is_told_before_the_first_epoch(monkeypatch, model, told):
+def test_what_cannot_be_trained_is_told_before_the_first_step(monkeypatch, no_step, model, told):
     if not isinstance(model, str):
         made = model
         monkeypatch.setattr(training, "build_model", lambda *_: made())
         model = "made"
     with pytest.raises(ModelNameError, match=told):
-        train(model, DATA, epochs=1, device=CPU, limit=20, progress=stopping_after(-1))
+        train(model, DATA, epochs=1, device=CPU, limit=20)
 
 
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint", None])
-def test_a_damaged_checkpoint_says_so(tmp_path, content):
+# --- the checkpoint
+
+
+def test_a_finished_training_is_only_read(tmp_path, request):
+    first = short(tmp_path / "done.pt")
+    request.getfixturevalue("no_step")
+    again = short(tmp_path / "done.pt")
+    assert again.from_checkpoint
+    assert same_weights(first.network, again.network)
+    assert (again.losses, again.epoch_s) == (first.losses, first.epoch_s)
+    assert again.trained_on == "CPU, fp32"
+
+
+def test_the_checkpoint_is_data_only_and_build_model_reads_it(tmp_path):
+    path = tmp_path / "cifar.pt"
+    result = train("resnet18_cifar", DATA, epochs=1, device=CPU, limit=2, checkpoint=path)
+    stored = torch.load(path, weights_only=True)
+    assert (stored["model"], stored["epochs"], stored["seed"]) == ("resnet18_cifar", 1, 0)
+    assert same_weights(build_model(str(path)), result.network)
+
+
+OTHERS = [{"seed": 1}, {"epochs": 4}, {"limit": 90}, {"recipe": Recipe(peak_rate=0.1)}]
+
+
+@pytest.mark.parametrize("change", OTHERS, ids=lambda change: next(iter(change)))
+def test_another_trainings_checkpoint_is_not_taken_for_this_one(tmp_path, change):
     path = tmp_path / "training.pt"
     short(path)
-    path.write_bytes(path.read_bytes()[:-2000] if content is None else content)
-    with pytest.raises(ValueError, match=r"training\.pt cannot be read .* delete it"):
-        short(path)
+    assert not short(path, **change).from_checkpoint
+    assert short(path, **change).from_checkpoint  # replaced
 
 
-@pytest.mark.parametrize("content", [{"state_dict": {}}, [1, 2]])
-def test_a_foreign_file_is_not_taken_for_a_checkpoint(tmp_path, content):
-    path = tmp_path / "training.pt"
-    torch.save(content, path)
-    with pytest.raises(ValueError, match="was not written by this training"):
-        short(path)
+@pytest.mark.parametrize("changed", ["function", "weights file"])
+def test_case_4_a_model_changed_behind_its_name_is_trained_anew(tmp_path, monkeypatch, changed):
+    name, file = SMALL, tmp_path / "weights.pt"
+    if changed == "weights file":
+        torch.save(build_model(SMALL, 1).state_dict(), file)
+        name = f"{SMALL}@{file}"
+    settings = {"epochs": 1, "device": CPU, "limit": 20, "checkpoint": tmp_path / "training.pt"}
+    assert [train(name, DATA, **settings).from_checkpoint for _ in range(2)] == [False, True]
+    if changed == "weights file":
+        torch.save(build_model(SMALL, 2).state_dict(), file)
+    else:
+        was = small_network
+        longer = lambda: nn.Sequential(*was(), nn.Dropout(0.2))  # noqa: E731
+        monkeypatch.setattr("tests.training.test_training.small_network", longer)
+    assert [train(name, DATA, **settings).from_checkpoint for _ in range(2)] == [False, True]
 
 
 class Evil:
@@ -220,127 +226,37 @@ class Evil:
         return (print, ("this must never run",))
 
 
-def test_nothing_in_a_checkpoint_is_run(tmp_path, capsys):
-    torch.save({"model": Evil()}, tmp_path / "training.pt")
-    with pytest.raises(ValueError, match="cannot be read"):
-        short(tmp_path / "training.pt")
+WRONG = {"text": b"not a checkpoint", "cut": -2000, "foreign": {"state_dict": {}}, "code": Evil()}
+
+
+@pytest.mark.parametrize("content", WRONG.values(), ids=WRONG)
+def test_a_file_that_is_no_checkpoint_is_named_kept_and_not_run(tmp_path, capsys, content):
+    path = tmp_path / "training.pt"
+    if isinstance(content, int):
+        short(path)
+        path.write_bytes(path.read_bytes()[:content])
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"training\.pt"):
+        short(path)
+    assert path.read_bytes() == before
     assert "never run" not in capsys.readouterr().out
 
 
 def test_a_full_disk_leaves_the_file_before(tmp_path, monkeypatch):
-    path = tmp_path / "training.pt"
-    short(path)
-    before = path.read_bytes()
-
     def full(content, partial):
         partial.write_bytes(b"half")
         raise RuntimeError("unexpected pos")
 
+    path = tmp_path / "training.pt"
+    path.write_bytes(b"before")
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match=r"training\.pt cannot be written .*free space"):
-        short(path, seed=1)
-    assert path.read_bytes() == before
-    assert [file.name for file in tmp_path.iterdir()] == ["training.pt"]
-
-
-def test_a_folder_that_cannot_be_made_is_told(tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OSError, match="cannot be written"):
-        short(tmp_path / "file" / "training.pt")
-
-
-def test_the_default_path_is_a_plain_file_name_beside_the_data(tmp_path):
-    path = checkpoint_path(tmp_path, "my.models:net", "cifar10", 500, 40, 2)
-    assert path.parent == tmp_path / "checkpoints"
-    assert path.name == "my.models_net-cifar10-500-images-40-epochs-seed-2.pt"
-    assert checkpoint_path("data", "a/../b.pt", "cifar10", 1, 1, 0).parent.name == "checkpoints"
-
-
-@pytest.mark.parametrize("stop", [False, True])
-def test_random_state_and_switches_are_restored_whatever_happens(stop):
-    torch.manual_seed(5)
-    random, benchmark = torch.random.get_rng_state(), torch.backends.cudnn.benchmark
-    seen = []
-
-    def progress(steps, total, description):
-        seen.append(torch.backends.cudnn.benchmark)
-        yield from [] if stop else steps
-        if stop:
-            raise KeyboardInterrupt
-
-    with torch.no_grad():
-        if stop:
-            with pytest.raises(KeyboardInterrupt):
-                short(progress=progress)
-        else:
-            short(progress=progress)  # gradients are turned on inside
-        assert not torch.is_grad_enabled()
-    assert all(seen)
-    assert torch.equal(torch.random.get_rng_state(), random)
-    assert torch.backends.cudnn.benchmark == benchmark
-
-
-def test_the_weights_come_back_in_the_layout_that_build_model_gives():
-    built = dict(build_model(SMALL).named_parameters())
-    for name, parameter in short(epochs=1).network.named_parameters():
-        assert parameter.stride() == built[name].stride(), name
-        assert parameter.grad is None
-
-
-def test_every_epoch_has_its_own_order_and_draws(monkeypatch):
-    seen = []
-
-    def spy(images, draws):
-        seen.append((images.float().mean(), draws.angle))
-        return real(images, draws)
-
-    real = augmentation.augment
-    monkeypatch.setattr(augmentation, "augment", spy)
-    short(epochs=2)
-    del seen[0]  # the example that a GPU compiles for
-    assert len(seen) == 40  # 20 steps of 5 images, twice
-    orders = [torch.stack([mean for mean, _ in part]) for part in (seen[:20], seen[20:])]
-    angles = [torch.cat([angle for _, angle in part]) for part in (seen[:20], seen[20:])]
-    assert not torch.equal(*orders)
-    assert len(torch.unique(torch.cat(angles))) == 200
-
-
-def test_the_rate_climbs_to_its_peak_and_falls_to_nothing():
-    recipe = Recipe(peak_rate=0.4, warmup=0.25)
-    rates = [recipe.rate(p, 500) for p in np.linspace(0, 1, 101)]
-    assert rates[0] == pytest.approx(0.08)
-    assert max(rates) == rates[25] == pytest.approx(0.4)
-    assert rates[-1] == 0
-    assert all(a < b for a, b in pairwise(rates[:26]))
-    assert all(a > b for a, b in pairwise(rates[25:]))
-    assert recipe.rate(0.25, 50) == pytest.approx(0.04)  # smaller batches, smaller steps
-
-
-@pytest.mark.parametrize(("images", "batch"), [(50_000, 500), (300, 15), (9_000, 450), (2, 2)])
-def test_few_images_make_small_batches(images, batch):
-    assert Recipe().batch_for(images) == batch
-
-
-def test_biases_and_batch_norms_are_not_decayed():
-    optimizer = training._optimizer(build_model(SMALL), Recipe())
-    sizes = {g["weight_decay"]: {p.ndim for p in g["params"]} for g in optimizer.param_groups}
-    assert sizes == {5e-4: {2, 4}, 0.0: {1}}
-    assert sum(len(group["params"]) for group in optimizer.param_groups) == 8
-
-
-def test_a_training_that_diverges_stops_and_says_so(tmp_path):
-    with pytest.raises(RuntimeError, match=r"diverged: .* epoch 1 of 3; .*peak_rate than 1e\+30"):
-        short(tmp_path / "training.pt", recipe=Recipe(peak_rate=1e30))
-    assert not (tmp_path / "training.pt").exists()
-
-
-@pytest.mark.parametrize(
-    "change", [{"epochs": 0}, {"epochs": -1}, {"limit": -5}, {"limit": 1}, {"limit": 401}], ids=str
-)
-def test_no_epoch_and_images_that_are_not_there_are_refused(change):
-    ((name, value),) = change.items()
-    with pytest.raises(ValueError, match=f"{name}={value}.*2 to 400"):
-        short(**change)
+    with pytest.raises(RuntimeError, match="unexpected pos"):
+        save_checkpoint(path, {})
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {path.name: b"before"}
 
 
 @pytest.mark.gpu

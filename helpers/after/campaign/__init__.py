@@ -1,1 +1,1 @@
-"""The notebook as a campaign, through Dask: plan, sessions, cluster, runner, merge, comparison."""
+"""The notebook as a campaign, through Dask: plan, session, cluster, runner, merge, comparison."""

@@ -16,11 +16,9 @@ import psutil
 from distributed import Client, Nanny, Scheduler, Security, Semaphore, SpecCluster, get_worker
 
 from helpers.after.campaign.plan import Plan, PlanError
-from helpers.after.campaign.session import machine, measure, visible_gpus
-from helpers.after.campaign.stored import Task
+from helpers.after.campaign.session import Task, machine, measure, visible_gpus
 
 QUIET = logging.CRITICAL  # what fails is listed at the end, once
-LOCAL = "127.0.0.1"
 SETTINGS = {
     "distributed.nanny.pre-spawn-environ": {},  # a session must see what one alone would see
     # Dask counts a worker's death against all that it was given, begun or not.
@@ -40,46 +38,37 @@ def run(task: Task, notebook: str, exclusive_host: bool) -> dict[str, bytes]:
 
     The scratch folder lies in the worker's, which Dask clears after a worker that was killed.
     """
-    if get_worker().nanny:
-        _undo_settings_of_the_nanny()
+    if get_worker().nanny:  # which sets one thread for numerical libraries, and another malloc
+        before = psutil.Process(os.getppid()).environ()  # as of its start, whatever it set since
+        for name in dask.config.get("distributed.nanny.pre-spawn-environ"):
+            os.environ.pop(name, None)
+            os.environ.update({name: before[name]} if name in before else {})
     alone = Semaphore(1, f"{task.campaign} on {machine()}") if exclusive_host else nullcontext()
     with alone, tempfile.TemporaryDirectory(dir=get_worker().local_directory) as scratch:
         return measure(task, notebook, Path(scratch))
-
-
-def _undo_settings_of_the_nanny() -> None:
-    """Give the kernel the variables that the nanny itself was started with.
-
-    An existing cluster's nannies set one thread for numerical libraries and another malloc.
-    """
-    before = psutil.Process(os.getppid()).environ()  # as of its start, whatever it set since
-    for name in dask.config.get("distributed.nanny.pre-spawn-environ"):
-        os.environ.pop(name, None)
-        if name in before:
-            os.environ[name] = before[name]
 
 
 @contextmanager
 def connected(scheduler: str | None, plan: Plan, tls: Mapping[str, Path]) -> Iterator[Client]:
     """A client of an existing cluster, or of one on this machine for as long as it is used.
 
-    Raises
-    ------
-    CampaignError
-        No scheduler answers at that address, or the files for TLS lack.
-    PlanError
-        The plan asks for what no worker of this machine will ever offer.
+    Raises CampaignError where no scheduler answers, or PlanError from `local_cluster`.
     """
     if scheduler is None:
         with dask.config.set(SETTINGS), local_cluster(plan) as cluster, Client(cluster) as client:
             print(f"Tableau de bord de Dask : {client.dashboard_link}")
             yield client
         return
-    security = _security(scheduler, tls)
+    if tls and not scheduler.startswith("tls://"):
+        raise CampaignError(f"files for TLS are given, but {scheduler!r} is no tls:// address")
     try:
+        security = Security(**{TLS[name]: str(path) for name, path in tls.items()})
         client = Client(scheduler, security=security)
-    except (OSError, ValueError) as error:
-        raise CampaignError(f"no Dask scheduler answers at {scheduler!r}: {error}") from None
+    except (OSError, ValueError, TypeError) as error:
+        raise CampaignError(
+            f"no Dask scheduler answers at {scheduler!r} (a tls:// one needs --tls-ca-file, "
+            f"--tls-cert and --tls-key): {error}"
+        ) from None
     with client:
         print(f"Tableau de bord de Dask : {client.dashboard_link}")
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
@@ -89,27 +78,14 @@ def connected(scheduler: str | None, plan: Plan, tls: Mapping[str, Path]) -> Ite
         yield client
 
 
-def _security(scheduler: str, tls: Mapping[str, Path]) -> Security:
-    """The three files given, else those of Dask's own configuration."""
-    for name, path in tls.items():
-        if not Path(path).is_file():
-            raise CampaignError(f"--tls-{name.replace('_', '-')}: {path} is no file")
-    security = Security(**{TLS[name]: str(path) for name, path in tls.items()})
-    secured = scheduler.startswith("tls://")
-    if secured and not all(getattr(security, name) for name in TLS.values()):
-        raise CampaignError(f"{scheduler} needs --tls-ca-file, --tls-cert and --tls-key")
-    if tls and not secured:
-        raise CampaignError(f"files for TLS are given, but {scheduler!r} is no tls:// address")
-    return security
-
-
 def local_cluster(plan: Plan) -> SpecCluster:
     """One worker per GPU of this machine, pinned to it, or one worker where there is none.
 
-    Worker k offers GPU=1 and GPU<k>=1, so that a plan may ask for a certain one.
+    Worker k offers GPU=1 and GPU<k>=1, so that a plan may ask for a certain one; PlanError where it
+    asks for what no worker will ever offer.
     """
     gpus, security = visible_gpus(), Security.temporary()
-    common = {"host": LOCAL, "protocol": "tls://", "security": security}
+    common = {"host": "127.0.0.1", "protocol": "tls://", "security": security}
     workers = {}
     for index in range(max(1, len(gpus))):
         options = {"nthreads": 1, "memory_limit": 0, "silence_logs": QUIET, **common}
@@ -122,8 +98,7 @@ def local_cluster(plan: Plan) -> SpecCluster:
                 f"resources: no worker of this machine offers {kind}: they offer GPU=1 and one of "
                 f"GPU0 to GPU{len(workers) - 1}; use --scheduler for others"
             )
-    options = {**common, "dashboard_address": f"{LOCAL}:8787"}
-    scheduler = {"cls": Scheduler, "options": options}
+    scheduler = {"cls": Scheduler, "options": {**common, "dashboard_address": "127.0.0.1:8787"}}
     return SpecCluster(workers, scheduler, name="campaign", silence_logs=QUIET, security=security)
 
 

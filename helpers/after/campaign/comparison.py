@@ -1,21 +1,20 @@
 """Do the GPUs of a campaign differ? Sessions are compared, not samples.
 
-Three runs of one process share the model's place in memory, which moves the latency by 2 % between
-processes: their samples say nothing of another session. So a session counts once, by the median of
-its runs' p95, and two devices are compared by Welch's t-test on the logarithms of those
-(Welch 1947, Biometrika 34:28), whose difference is the logarithm of a ratio of latencies.
+A session counts once, by the median of its runs' p95, and two devices by Welch's interval of the
+ratio of those: what one process reads, the next one does not.
 """
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+import math
 
+import matplotlib.style
 import numpy as np
 import pandas as pd
-from scipy import stats
+from matplotlib.figure import Figure
 
+from helpers import stats
 from helpers.display.french import number, percent
+from helpers.display.words import CLOCK_NAMES
 
 MIN_SESSIONS = 3  # per device: with two, the interval is too wide to say anything
 CONFIDENCE = 0.95
@@ -24,120 +23,99 @@ PROTOCOL = (
     *("set", "clock", "variant", "precision", "batch_size", "input_shape", "warmup_iters"),
     *("measure_iters", "schedule", "dataset", "torch_version", "cuda_version", "threads"),
 )
-CLOCKS = {"gpu": "horloge GPU", "host": "horloge hôte"}
+MOST_ROWS = 40  # of the figure; a campaign may have many more, and the title says so
 
 
-@dataclass(frozen=True)
-class Device:
-    """One GPU (or processor) under one protocol, and how it compares to the protocol's first."""
-
-    protocol: int  # from 1; devices of the same one are compared
-    settings: str  # the parameters that are not the same everywhere in the campaign
-    clock: str
-    name: str
-    p95_ms: np.ndarray  # (sessions,) in the order of measurement
-    shared: int  # sessions during which another one ran on the same host
-    ratio: float | None = None  # to the first device's p95; None: the first, or too few sessions
-    low: float | None = None
-    high: float | None = None
-
-    @property
-    def differs(self) -> bool | None:
-        """Whether the interval of the ratio leaves 1 out; None where there is no interval."""
-        return None if self.ratio is None else not self.low <= 1 <= self.high
-
-
-def compare(rows: list[dict[str, Any]]) -> list[Device]:
-    """All devices of a campaign's merged rows, protocol by protocol.
+def compare(rows: pd.DataFrame) -> pd.DataFrame:
+    """All devices of a campaign's merged rows, protocol by protocol; one row per device.
 
     The first device of a protocol, by name, is the reference of the others: a choice that does not
-    depend on what was measured. Their intervals hold all at once (Bonferroni).
+    depend on what was measured. Their intervals hold all at once (Bonferroni). Columns: `protocol`
+    (from 1), `place` in it (0: the reference), `settings` (what differs within the campaign),
+    `clock`, `name`, `p95_ms` (one per session), `shared` (sessions beside another one on the same
+    host), `ratio`, `low`, `high` to the reference, NaN where there are too few sessions.
     """
-    if not rows:
-        return []
-    table = pd.DataFrame(rows)
-    table["threads"] = table["torch_threads"].where(table["clock"] == "host", 0)
-    table["settings"] = _settings(table)
-    table["name"] = [_device_name(row) for row in rows]
-    groups = enumerate(table.groupby(list(PROTOCOL), dropna=False), start=1)
-    return [device for protocol, (_, group) in groups for device in _compared(protocol, group)]
+    table = rows.assign(
+        threads=rows["torch_threads"].where(rows["clock"] == "host", 0),
+        settings=_settings(rows),
+        name=[_device_name(row) for row in rows.to_dict("records")],
+    )
+    found = []
+    for protocol, (_, group) in enumerate(table.groupby(list(PROTOCOL), dropna=False), start=1):
+        devices = {name: own.groupby("session") for name, own in group.groupby("name")}
+        p95_ms = {name: own["lat_p95"].median() for name, own in devices.items()}
+        reference = p95_ms[min(p95_ms)]
+        confidence = 1 - (1 - CONFIDENCE) / max(1, len(devices) - 1)
+        for place, (name, own) in enumerate(p95_ms.items()):
+            interval = (math.nan,) * 3
+            if place and min(len(own), len(reference)) >= MIN_SESSIONS:
+                interval = stats.welch_interval(reference, own, confidence)
+            shared = int(devices[name]["host_shared"].first().sum())
+            told = {"protocol": protocol, "place": place, "name": name, "shared": shared}
+            told |= {"p95_ms": own.to_numpy(), **group.iloc[0][["settings", "clock"]]}
+            found.append(told | dict(zip(("ratio", "low", "high"), interval, strict=True)))
+    return pd.DataFrame(found)
 
 
-def _compared(protocol: int, group: pd.DataFrame) -> Iterator[Device]:
-    devices = []
-    for name, own in group.groupby("name"):
-        sessions = own.sort_values("started_s").groupby("session", sort=False)
-        p95_ms = sessions["lat_p95"].median().to_numpy()
-        shared = int(sessions["host_shared"].first().sum())
-        settings, clock = own.iloc[0][["settings", "clock"]]
-        devices.append(Device(protocol, settings, clock, name, p95_ms, shared))
-    reference, *others = devices
-    yield reference
-    for device in others:
-        yield _against(reference, device, 1 - (1 - CONFIDENCE) / len(others))
-
-
-def _against(reference: Device, device: Device, confidence: float) -> Device:
-    if min(reference.p95_ms.size, device.p95_ms.size) < MIN_SESSIONS:
-        return device
-    one, two = np.log(device.p95_ms), np.log(reference.p95_ms)
-    logs = [one.mean() - two.mean()] * 3
-    if np.ptp(one) or np.ptp(two):  # without any spread the t-test would divide by zero
-        bounds = stats.ttest_ind(one, two, equal_var=False).confidence_interval(confidence)
-        logs[1:] = bounds.low, bounds.high
-    ratio, low, high = map(float, np.exp(logs))
-    return replace(device, ratio=ratio, low=low, high=high)
-
-
-def comparison_table(devices: list[Device]) -> pd.DataFrame:
-    """The comparison in French, one row per device."""
-    rows = [
-        {
-            "Réglages": device.settings or "les mêmes partout",
-            "Appareil": device.name,
-            "Horloge": CLOCKS[device.clock],
-            "Sessions": str(device.p95_ms.size),
-            "dont à hôte partagé": str(device.shared),
-            "p95 médian (ms)": number(float(np.median(device.p95_ms))),
-            "p95, étendue (ms)": f"{number(device.p95_ms.min())} – {number(device.p95_ms.max())}",
-            "Rapport à la référence": "–"
-            if device.ratio is None
-            else f"{number(device.ratio)} ({number(device.low)} – {number(device.high)})",
-            "Verdict": verdict(device, devices),
-        }
-        for device in devices
-    ]
-    columns = None if rows else ["Réglages", "Appareil"]
-    return pd.DataFrame(rows, columns=columns).set_index(["Réglages", "Appareil"])
-
-
-def verdict(device: Device, devices: list[Device]) -> str:
-    """What the comparison says of a device, in French."""
-    same = [one for one in devices if one.protocol == device.protocol]
-    if len(same) == 1:
-        return "seul appareil de ce protocole : rien à comparer"
-    if device is same[0]:
-        return "référence"
-    if device.ratio is None:
-        return f"trop peu de sessions (il en faut {MIN_SESSIONS} par appareil)"
-    if not device.differs:
-        most = max(device.high - 1, 1 - device.low)
-        return f"pas de différence montrée ; au plus {percent(most)}"
-    change = device.ratio - 1
-    return f"{percent(abs(change))} {'plus lent' if change > 0 else 'plus rapide'}"
-
-
-def _settings(table: pd.DataFrame) -> list[str]:
+def _settings(rows: pd.DataFrame) -> list[str]:
     """Of each row's variant, schedule and parameters, those that differ within the campaign."""
-    sets = pd.DataFrame([json.loads(text) for text in table["parameters"]])
+    sets = pd.DataFrame(map(json.loads, rows["parameters"]), index=rows.index)
     sets = sets.drop(columns="variants", errors="ignore")  # what was asked for; the row has one
-    sets = sets.assign(variant=table["variant"].array, schedule=table["schedule"].array)
-    varying = [name for name in sets if len(set(sets[name].astype(str))) > 1]
-    return [", ".join(f"{name} = {row[name]}" for name in varying) for _, row in sets.iterrows()]
+    sets = sets.assign(variant=rows["variant"], schedule=rows["schedule"]).astype(str)
+    varying = sets.loc[:, (sets != sets.iloc[0]).any()].to_dict("records")
+    return [", ".join(f"{name} = {value}" for name, value in one.items()) for one in varying]
 
 
-def _device_name(row: dict[str, Any]) -> str:
+def _device_name(row: dict) -> str:
     """A GPU by its UUID's first part, a processor by its host."""
     if row["gpu_uuid"]:
         return f"{row['gpu_name']} ({row['gpu_uuid'][:12]})"
     return f"{row['gpu_name'] or row['cpu'] or 'CPU'} ({row['host']})"
+
+
+def comparison_table(devices: pd.DataFrame) -> pd.DataFrame:
+    """The comparison in French, one row per device."""
+    return pd.DataFrame(
+        {
+            "Réglages": device.settings or "les mêmes partout",
+            "Appareil": device.name,
+            "Horloge": CLOCK_NAMES[device.clock],
+            "Sessions": str(len(device.p95_ms)),
+            "dont à hôte partagé": str(device.shared),
+            "p95 médian (ms)": number(np.median(device.p95_ms)),
+            "p95, étendue (ms)": f"{number(min(device.p95_ms))} – {number(max(device.p95_ms))}",
+            "Verdict": _verdict(device),
+        }
+        for device in devices.itertuples()
+    )
+
+
+def _verdict(device) -> str:
+    if np.isnan(device.ratio):
+        return {0: "référence"}.get(device.place, f"moins de {MIN_SESSIONS} sessions de chaque")
+    told = "pas de différence montrée"
+    if not device.low <= 1 <= device.high:
+        told = f"{percent(abs(device.ratio - 1))} plus {'lent' if device.ratio > 1 else 'rapide'}"
+    return f"{told} : × {number(device.ratio)} ({number(device.low)} – {number(device.high)})"
+
+
+@matplotlib.style.context("default")  # whatever the user's own settings are
+def plot_campaign(devices: pd.DataFrame, table: pd.DataFrame) -> Figure:
+    """A row per device: a dot per session, its p95 over the median of the protocol's reference."""
+    drawn, names = devices.head(MOST_ROWS), []
+    figure = Figure(figsize=(9, 0.6 * len(drawn) + 1.2), layout="constrained")
+    axis = figure.subplots()
+    for row, device in enumerate(drawn.itertuples()):
+        (reference,) = devices.query("protocol == @device.protocol and place == 0")["p95_ms"]
+        ratios, told = device.p95_ms / np.median(reference), table.iloc[row]
+        colour = f"C{device.protocol % 10}"
+        axis.plot(ratios, [row] * len(ratios), "o", alpha=0.6, markeredgewidth=0, color=colour)
+        names.append(f"{told['Réglages'][:50]}\n{device.name[:50]}, n = {len(ratios)}")
+        note = f"{told['p95 médian (ms)']} ms, {told['Verdict']}"
+        axis.text(1.01, row, note, transform=axis.get_yaxis_transform(), va="center", fontsize=8)
+    axis.set_yticks(range(len(names)), names, fontsize=8, parse_math=False)
+    axis.set_ylim(len(names) - 0.5, -0.5)
+    axis.set_xlabel("p95 de chaque session, rapporté à la médiane de la référence")
+    sessions = sum(map(len, devices["p95_ms"]))
+    axis.set_title(f"{len(drawn)} lignes sur {len(devices)}, {sessions} sessions", fontsize=10)
+    return figure

@@ -16,25 +16,18 @@ import itertools
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from helpers.after.campaign.session import NOTEBOOK, code_hash
-from helpers.after.campaign.stored import Task
-from helpers.annex.variants.select import variants_problem
+from helpers.after.campaign.session import NOTEBOOK, Task, code_hash
 from helpers.models import model_problem
 from helpers.parameters import checked
 
-OURS = {
-    "session": "a campaign names its sessions itself",
-    "results_dir": "a campaign decides where its results go",
-    "strict": "the campaign's table holds every session's verdict",
-}
-NAMES = {"model": model_problem, "variants": variants_problem}
+OURS = ("session", "results_dir", "strict")  # of the notebook's parameters: a campaign's to decide
 MOST_SESSIONS, MOST_BYTES, MOST_DEPTH = 10_000, 100_000, 10
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,30}$")]
@@ -45,35 +38,59 @@ class PlanError(ValueError):
     """The plan cannot be carried out; the message names the entry."""
 
 
-class Entries(BaseModel):
-    """What the file may say."""
+class Plan(BaseModel):
+    """What the file says; once checked, `parameters` are whole sets of the notebook's."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
-    parameters: list[dict[str, Any]] = Field([{}], min_length=1)
+    parameters: list[dict[str, Any]] = Field([{}], min_length=1, validate_default=True)
     repetitions: int = Field(1, ge=1)
     resources: list[dict[Name, Amount]] = Field([{"GPU": 1.0}], min_length=1)
     exclusive_host: bool = False
+    code: Literal[""] = ""  # what `code_hash` says, filled in by make_plan
 
     @field_validator("parameters", "resources", mode="before")
     @classmethod
     def _listed(cls, given: Any) -> Any:
         return [given] if isinstance(given, dict) else given
 
+    @field_validator("parameters")
+    @classmethod
+    def _crossed(cls, given: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Cross the lists: counted before they are built, whole sets, none of them twice."""
+        values = [[v if isinstance(v, list) else [v] for v in one.values()] for one in given]
+        _check_count(sum(math.prod(map(len, one)) for one in values))
+        sets = []
+        for number, (one, lists) in enumerate(zip(given, values, strict=True), start=1):
+            if wrong := [name for name in one if name in OURS or one[name] == []]:
+                raise ValueError(f"entry {number}: {wrong[0]!r} cannot be planned, or has no value")
+            for crossing in itertools.product(*lists):
+                try:
+                    found = checked(dict(zip(one, crossing, strict=True)), model=model_problem)
+                except ValueError as error:
+                    raise ValueError(f"entry {number}: {error}") from None
+                sets.append({k: v for k, v in asdict(found).items() if k not in OURS})
+        if len(set(map(json.dumps, sets))) < len(sets):
+            raise ValueError("a set of parameters is planned twice: use `repetitions`")
+        return sets
 
-@dataclass(frozen=True)
-class Plan:
-    """`sets` are whole sets of the notebook's parameters, `resources` are per kind of worker."""
+    @field_validator("resources")
+    @classmethod
+    def _with_a_gpu(cls, given: list[dict[str, float]]) -> list[dict[str, float]]:
+        if not all("GPU" in kind for kind in given) or len(set(map(frozenset, given))) < len(given):
+            raise ValueError(
+                "each entry names GPU, which measures one at once, and no two the same"
+            )
+        return given
 
-    sets: list[dict[str, Any]]
-    repetitions: int
-    resources: list[dict[str, float]]
-    exclusive_host: bool
-    code: str
+    @model_validator(mode="after")
+    def _counted(self) -> "Plan":
+        _check_count(len(self.parameters) * len(self.resources) * self.repetitions)
+        return self
 
     @property
     def id(self) -> str:
         """The same for the same content and the same measuring code, however it was written."""
-        content = json.dumps(asdict(self), sort_keys=True)
+        content = json.dumps(self.model_dump(), sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
     def tasks(self) -> Iterator[tuple[Task, dict[str, float]]]:
@@ -81,110 +98,49 @@ class Plan:
 
         So a drift over the campaign touches all sets alike.
         """
-        own, numbered = self.id, list(enumerate(self.sets, start=1))
+        own, numbered = self.id, list(enumerate(self.parameters, start=1))
         for repetition in range(1, self.repetitions + 1):
             for (number, parameters), kind in itertools.product(numbered, self.resources):
                 where = "".join(f"-{name}" for name in sorted(kind) if name != "GPU")
-                yield (
-                    Task(
-                        campaign=own,
-                        session=f"s{number:04d}-r{repetition:04d}{where}",
-                        set=number,
-                        repetition=repetition,
-                        parameters=parameters,
-                        code=self.code,
-                    ),
-                    kind,
-                )
+                told = {"session": f"s{number:04d}-r{repetition:04d}{where}", "campaign": own}
+                told |= {"parameters": parameters, "code": self.code}
+                yield Task(set=number, repetition=repetition, **told), kind
+
+
+def _check_count(sessions: int) -> None:
+    if sessions > MOST_SESSIONS:
+        raise ValueError(f"{sessions} sessions are planned, at most {MOST_SESSIONS}")
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without what grows or hides when it is read: aliases, merges, keys twice, depth."""
-
-    depth = 0
-
-    def compose_node(self, parent: Any, index: Any) -> yaml.Node:
-        event = self.peek_event()
-        self.depth += 1
-        if isinstance(event, yaml.AliasEvent):
-            raise PlanError(f"line {event.start_mark.line + 1}: an alias (*name): write it out")
-        if self.depth > MOST_DEPTH:
-            raise PlanError(f"line {event.start_mark.line + 1}: nested too deeply")
-        node = super().compose_node(parent, index)
-        self.depth -= 1
-        return node
+    """YAML without what hides when it is read: keys twice, merges."""
 
     def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict:
-        seen = set()
-        for key, _ in node.value:
-            if (str(key.value), key.tag) in seen or key.tag.endswith(":merge"):
-                raise PlanError(f"line {key.start_mark.line + 1}: {key.value!r} is there twice")
-            seen.add((str(key.value), key.tag))
+        keys = [str(key.value) for key, _ in node.value]
+        if twice := [key for key in keys if keys.count(key) > 1 or key == "<<"]:
+            line = node.start_mark.line + 1
+            raise PlanError(f"mapping of line {line}: {twice[0]!r} is there twice, or a merge")
         return super().construct_mapping(node, deep)
 
 
 def read_plan(path: str | Path, notebook: str = NOTEBOOK) -> Plan:
-    """Read and check a plan.
-
-    Raises
-    ------
-    PlanError
-        The file cannot be read, or an entry is wrong; nothing has been started.
-    """
+    """Read and check a plan; PlanError where the file cannot be read, or an entry is wrong."""
     path = Path(path)
     try:
         if not path.is_file() or path.stat().st_size > MOST_BYTES:
             raise PlanError(f"no file of at most {MOST_BYTES:,} bytes")
-        return make_plan(yaml.load(path.read_text(encoding="utf8"), _Loader), notebook)
+        text, depth = path.read_text(encoding="utf8"), 0
+        for event in yaml.parse(text, yaml.SafeLoader):  # before anything is built of it
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent) or depth > MOST_DEPTH:
+                line = event.start_mark.line + 1
+                raise PlanError(f"line {line}: an alias (*name), or nested too deeply")
+        return make_plan(yaml.load(text, _Loader), notebook)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise PlanError(f"{path}: {error}") from None
 
 
 def make_plan(content: Any, notebook: str = NOTEBOOK) -> Plan:
-    """Check a plan's content, as YAML gives it."""
-    try:
-        given = Entries.model_validate(content)
-    except ValidationError as error:
-        raise PlanError("; ".join(map(_told, error.errors()))) from None
-    for number, kind in enumerate(given.resources, start=1):
-        if "GPU" not in kind or kind in given.resources[: number - 1]:
-            raise PlanError(
-                f"resources, entry {number}: GPU is missing (a GPU might then measure two at "
-                "once), or the same entry is there twice"
-            )
-    asked = [
-        {name: _values(name, value) for name, value in one.items()} for one in given.parameters
-    ]
-    crossed = sum(math.prod(map(len, one.values())) for one in asked)
-    count = crossed * len(given.resources) * given.repetitions
-    if count > MOST_SESSIONS:
-        raise PlanError(
-            f"{count} sessions are planned, at most {MOST_SESSIONS}: make several plans"
-        )
-    sets: list[dict[str, Any]] = []
-    for number, one in enumerate(asked, start=1):
-        for crossing in itertools.product(*one.values()):
-            try:
-                found = asdict(checked(dict(zip(one, crossing, strict=True)), **NAMES))
-            except ValueError as error:
-                raise PlanError(f"parameters, entry {number}: {error}") from None
-            sets.append({name: value for name, value in found.items() if name not in OURS})
-    seen: dict[str, int] = {}
-    for number, one in enumerate(sets, start=1):
-        first = seen.setdefault(json.dumps(one), number)
-        if first != number:
-            raise PlanError(f"set {number} is planned twice (see set {first}): use `repetitions`")
-    return Plan(sets, given.repetitions, given.resources, given.exclusive_host, code_hash(notebook))
-
-
-def _values(name: str, value: Any) -> list:
-    if name in OURS:
-        raise PlanError(f"parameters: {name!r} cannot be planned: {OURS[name]}")
-    if value == []:
-        raise PlanError(f"parameters: {name!r} is an empty list: give a value, or leave it out")
-    return value if isinstance(value, list) else [value]
-
-
-def _told(error: Any) -> str:
-    where = ", ".join(map(str, error["loc"])) or "plan"
-    return f"{where}: got {repr(error['input'])[:80]}: {error['msg']}"
+    """Check a plan's content, as YAML gives it; ValueError names what is wrong."""
+    return Plan.model_validate(content).model_copy(update={"code": code_hash(notebook)})

@@ -8,30 +8,24 @@ others are measured. See `campaign.plan` for the plan, `campaign.merge` for what
 """
 
 import argparse
+import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import filelock
 import pandas as pd
 from distributed import Client, as_completed
+from tqdm import tqdm
 
 from helpers.after.campaign.cluster import TLS, CampaignError, connected, run
-from helpers.after.campaign.comparison import Device, comparison_table
-from helpers.after.campaign.merge import claimed, land, merged, write_tables
+from helpers.after.campaign.merge import land, merged, write_tables
 from helpers.after.campaign.plan import Plan, PlanError, read_plan
-from helpers.after.campaign.session import NOTEBOOK
-from helpers.after.campaign.stored import first_lines
-from helpers.progress import bar
+from helpers.after.campaign.session import NOTEBOOK, first_lines
 from helpers.results import ResultsError
 
-__all__ = ["CampaignError", "Outcome", "PlanError", "run_campaign"]
-
 RETRIES = 1  # of a session that failed; those of a worker that died are Dask's allowed-failures
-LOST = (
-    "the Dask scheduler was lost: start it and its workers again, then run the same command; "
-    "finished sessions are kept"
-)
 
 
 @dataclass(frozen=True)
@@ -42,11 +36,11 @@ class Outcome:
     planned: int
     rows: pd.DataFrame  # one per run, as in campaign.csv
     failures: dict[str, str]  # session: the first lines of its error
-    devices: list[Device]
+    table: pd.DataFrame  # the comparison of its devices
 
     @property
     def finished(self) -> int:
-        return self.rows["session"].nunique() if len(self.rows) else 0
+        return self.rows["session"].nunique()
 
 
 def run_campaign(
@@ -58,13 +52,8 @@ def run_campaign(
 ) -> Outcome:
     """Measure what the plan asks for and is not there yet.
 
-    Parameters
-    ----------
-    scheduler
-        Address of a Dask scheduler, such as "tls://host:8786"; by default a cluster on this
-        machine, one worker per GPU, or one where there is none.
-    tls
-        Paths of "ca_file", "cert" and "key", for a tls:// address.
+    On the cluster of `scheduler` ("tls://host:8786", with the `tls` paths "ca_file", "cert" and
+    "key"), by default on one of this machine: a worker per GPU, or one where there is none.
 
     Raises
     ------
@@ -72,14 +61,17 @@ def run_campaign(
         The plan is wrong; nothing was started.
     CampaignError
         The scheduler cannot be reached, or was lost.
-    ResultsError
+    ResultsError, filelock.Timeout
         The results cannot be written, or another process runs the same campaign.
     """
     plan = read_plan(plan_file, notebook)
     folder, tasks = Path(results_dir) / f"campaign_{plan.id}", list(plan.tasks())
     failures: dict[str, str] = {}
-    with claimed(folder):
-        there, _ = merged(folder, [task for task, _ in tasks])
+    folder.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(folder / ".campaign.lock", timeout=0):
+        for left in folder.glob(".*.tmp"):  # by a campaign that was killed
+            shutil.rmtree(left)
+        there = set(merged(folder, [task for task, _ in tasks])[0]["session"])
         missing = [one for one in tasks if one[0].session not in there]
         print(f"Campagne {plan.id} : {len(tasks)} sessions, dont {len(there)} déjà finies.")
         try:
@@ -87,43 +79,36 @@ def run_campaign(
                 with connected(scheduler, plan, tls or {}) as client:
                     _measure(client, plan, notebook, folder, missing, failures)
         finally:  # also of a campaign that is stopped: what is there can be read
-            sessions, damaged = merged(folder, [task for task, _ in tasks])
-            rows = [row for own in sessions.values() for row in own]
+            rows, damaged = merged(folder, [task for task, _ in tasks])
             failures = damaged | failures
-            devices = write_tables(folder, rows, failures)
-    return Outcome(folder, len(tasks), pd.DataFrame(rows), failures, devices)
+            table = write_tables(folder, rows, failures)
+    return Outcome(folder, len(tasks), rows, failures, table)
 
 
 def _measure(
     client: Client, plan: Plan, notebook: str, folder: Path, missing: list, failures: dict
 ) -> None:
     """Have each missing session measured; land those that succeed, list those that fail."""
-    tasks = {
-        client.submit(
-            run,
-            task,
-            notebook,
-            plan.exclusive_host,
-            key=f"{task.campaign}-{task.session}",
-            resources=kind,
-            retries=RETRIES,
-            pure=False,
-        ): task
-        for task, kind in missing
-    }
-    with bar(total=len(tasks), desc="sessions", unit="session") as progress:
-        for future in as_completed(list(tasks)):
-            task = tasks.pop(future)
-            try:
-                land(folder, task, future.result())
-            except ResultsError:  # of this machine's disk
-                raise
-            except Exception as error:  # the session's, or KilledWorker: workers died again
-                if future.cancelled():
-                    raise CampaignError(LOST) from error
-                failures[task.session] = first_lines(f"{type(error).__name__}: {error}")
-            future.release()
-            progress.update()
+    tasks = {}
+    for task, kind in missing:
+        key = f"{task.campaign}-{task.session}"
+        options = {"key": key, "resources": kind, "retries": RETRIES, "pure": False}
+        tasks[client.submit(run, task, notebook, plan.exclusive_host, **options)] = task
+    done = as_completed(list(tasks))
+    for future in tqdm(done, desc="sessions", total=len(tasks), disable=None):  # at a terminal
+        task = tasks.pop(future)
+        try:
+            files = future.result()
+        except Exception as error:  # the session's, or KilledWorker: workers died again
+            if future.cancelled():
+                raise CampaignError(
+                    "the Dask scheduler was lost: start it and its workers again, then run the "
+                    "same command; finished sessions are kept"
+                ) from error
+            failures[task.session] = first_lines(f"{type(error).__name__}: {error}")
+        else:
+            land(folder, task, files)
+        future.release()
 
 
 def main() -> None:
@@ -141,9 +126,9 @@ def main() -> None:
     tls = {name: path for name in TLS if (path := getattr(given, f"tls_{name}"))}
     try:
         outcome = run_campaign(given.plan, given.scheduler, given.results_dir, tls)
-    except (PlanError, CampaignError, ResultsError) as error:
+    except (PlanError, CampaignError, ResultsError, OSError) as error:  # a lock held is an OSError
         sys.exit(f"error: {error}")
-    print(comparison_table(outcome.devices).to_string())
+    print(outcome.table.to_string())
     for session, error in sorted(outcome.failures.items()):
         print(f"échec : {session} : {error}")
     print(f"{outcome.finished} sessions sur {outcome.planned} dans {outcome.folder}")

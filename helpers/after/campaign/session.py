@@ -1,29 +1,43 @@
-"""One session of a campaign, on the machine that measures: the notebook through papermill."""
+"""One session of a campaign: what is asked, how it is measured, and what is read back from it."""
 
 import hashlib
 import json
 import os
 import platform
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import papermill
 import pynvml
 from papermill.exceptions import PapermillExecutionError
 
-from helpers.after.campaign.stored import (
-    FACTS,
-    Facts,
-    SessionError,
-    Task,
-    first_lines,
-    read_finished,
-)
+from helpers.results import read_session
+from helpers.results.files import read_file
 
 ROOT = Path(__file__).resolve().parents[3]
 NOTEBOOK = "J1_benchmark.ipynb"
 START_TIMEOUT_S = 300  # of a kernel, on a machine where many start at once
 CELL_TIMEOUT_S = 7200  # a GPU that hangs must not hold its worker for ever
+FACTS = "campaign.json"  # who measured where and when, beside the session's own files
+MOST_FACTS = 1 << 20  # bytes; ours have a few hundred
+
+
+class SessionError(RuntimeError):
+    """A session could not be measured, or is not what was asked; short enough to be listed."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker is asked to measure."""
+
+    campaign: str
+    session: str
+    set: int
+    repetition: int
+    parameters: dict[str, Any]  # of the notebook, all of them but session and results_dir
+    code: str  # what `code_hash` must say on the worker
 
 
 def code_hash(notebook: str = NOTEBOOK) -> str:
@@ -71,17 +85,18 @@ def machine() -> str:
 def measure(task: Task, notebook: str, scratch: Path) -> dict[str, bytes]:
     """Execute the notebook in `scratch` and return the session's folder, file by file.
 
-    Raises
-    ------
-    SessionError
-        The project on this machine is another one than the plan's, more than one GPU is visible,
-        the notebook failed, or it left no complete session.
+    Raises SessionError where this machine has another project than the plan's or shows several
+    GPUs, and where the notebook failed or left no complete session.
     """
-    _check_worker(task, notebook)
-    folder, name = scratch / task.session, Path(notebook).name
-    folder.mkdir()
-    started = time.time()
+    gpus, folder, name = visible_gpus(), scratch / task.session, Path(notebook).name
     try:
+        if code_hash(notebook) != task.code:
+            raise ValueError(f"the project in {ROOT} is not the plan's: bring both to one commit")
+        if len(gpus) > 1 and task.parameters.get("device") != "cpu":
+            raise ValueError(f"{len(gpus)} GPUs are visible: give each a worker of its own")
+        folder.mkdir()
+        facts = {"host": platform.node(), "machine": machine(), "visible_gpus": gpus}
+        facts["started_s"] = time.time()
         papermill.execute_notebook(
             ROOT / notebook,
             folder / f".{name}",  # papermill rewrites it after each cell
@@ -91,36 +106,54 @@ def measure(task: Task, notebook: str, scratch: Path) -> dict[str, bytes]:
             start_timeout=START_TIMEOUT_S,
             execution_timeout=CELL_TIMEOUT_S,
         )
-    except PapermillExecutionError as error:
-        told = f"cell [{error.exec_count}]: {error.ename}: {error.evalue}"
-        raise SessionError(f"on {platform.node()}: {first_lines(told)}") from None
-    except Exception as error:  # the kernel died or never came; whatever it is must travel as text
+        facts["finished_s"] = time.time()
+        (folder / f".{name}").rename(folder / name)
+        (folder / FACTS).write_text(json.dumps(asdict(task) | facts, indent=2), encoding="utf8")
+        read_finished(folder, task)
+    except Exception as error:  # whatever it is must travel as text
         told = f"{type(error).__name__}: {error}"
+        if isinstance(error, PapermillExecutionError):
+            told = f"cell [{error.exec_count}]: {error.ename}: {error.evalue}"
         raise SessionError(f"on {platform.node()}: {first_lines(told)}") from None
-    (folder / f".{name}").rename(folder / name)
-    facts = Facts(
-        **task.model_dump(),
-        host=platform.node(),
-        machine=machine(),
-        visible_gpus=visible_gpus(),
-        started_s=started,
-        finished_s=time.time(),
-    )
-    (folder / FACTS).write_text(facts.model_dump_json(indent=2), encoding="utf8")
-    read_finished(folder, task)
     files = (path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
-def _check_worker(task: Task, notebook: str) -> None:
-    if code_hash(notebook) != task.code:
-        raise SessionError(
-            f"on {platform.node()}: the project in {ROOT} is not the one that the plan was read "
-            "with: bring both to the same commit"
-        )
-    gpus = visible_gpus()
-    if len(gpus) > 1 and task.parameters.get("device") != "cpu":
-        raise SessionError(
-            f"on {platform.node()}: this worker sees {len(gpus)} GPUs, and another worker may use "
-            "the same: start one worker per GPU, each with its own CUDA_VISIBLE_DEVICES"
-        )
+def read_finished(folder: Path, task: Task) -> list[dict[str, Any]]:
+    """The rows of a session, each with who measured it, where and with what before its own columns.
+
+    Raises SessionError where the folder holds no complete session of this task.
+    """
+    try:
+        facts = json.loads(read_file(folder / FACTS, MOST_FACTS))
+        for name, asked in asdict(task).items():
+            if facts[name] != asked:
+                raise ValueError(f"{name} is {facts[name]!r}, not {asked!r}")
+        session = read_session(folder)
+        if {task.session} != set(session.rows["session"]):
+            raise ValueError("results.csv holds runs of another session")
+        found = session.environment
+        cpu, cuda, software = found["cpu"], found["cuda"], found["software"]
+        texts = {"host": facts["host"], "machine": facts["machine"], "driver": cuda["driver"]}
+        texts |= {"gpu_uuid": (found["gpu"] or {}).get("uuid"), "cpu": cpu["model"]}
+        texts |= {"python": software["python"], "torchvision": software["torchvision"]}
+        texts |= {"cudnn": cuda["cudnn"], "commit": found["git"]["commit"]}
+        added = {
+            **{name: facts[name] for name in ("campaign", "set", "repetition")},
+            **{name: str(text or "") for name, text in texts.items()},
+            "torch_threads": int(cpu["torch_threads"]),
+            **{name: float(facts[name]) for name in ("started_s", "finished_s")},
+            "host_shared": False,  # see `merge.merged`
+            "accepted": session.accepted,
+            "parameters": json.dumps(task.parameters, sort_keys=True),
+        }
+    except Exception as error:  # foreign files fail in dozens of ways; none may stop a campaign
+        told = first_lines(f"{type(error).__name__}: {error}")
+        raise SessionError(f"{folder.name} is no finished session of this plan: {told}") from None
+    return [added | row for row in session.rows.to_dict("records")]
+
+
+def first_lines(text: str) -> str:
+    """The first three lines of an error that say something, on one line."""
+    lines = [line.strip() for line in text.splitlines() if line.strip(" -")]
+    return " | ".join(lines[:3])[:500]

@@ -1,7 +1,7 @@
 """What a session found, read back from its folder.
 
 python -m helpers.after.report SESSION            prints it
-python -m helpers.after.report html SESSION       writes report.html there: one file, code folded
+python -m helpers.after.report html SESSION       writes report.html there: one file, without code
 python -m helpers.after.report markdown SESSION   writes report.md there: for an issue or a wiki
 """
 
@@ -19,38 +19,28 @@ SHOWN += ["flags"]
 
 def session_text(session: StoredSession) -> str:
     """The verdict, headline first, where the files are, and last the table of runs."""
-    table = session.rows[SHOWN]
     text = "\n".join(
         [
             *session.sentences,
-            "",
-            f"Fichiers dans {session.folder} : {', '.join(session.files)}",
+            f"\nFichiers dans {session.folder} : {', '.join(session.files)}",
             f"CSV publié : {session.folder.parent / PUBLISHED}",
-            "",
-            f"Session {session.name}, jeu de données {session.dataset}, latences en ms",
-            table.to_string(index=False, float_format="%.4f", decimal=",", na_rep="-"),
+            f"\nSession {session.name}, jeu de données {session.dataset}, latences en ms",
+            session.rows[SHOWN].to_string(
+                index=False, float_format="%.4f", decimal=",", na_rep="-"
+            ),
         ]
     )
     # A terminal obeys control characters, and these texts may come from anywhere.
-    return "".join(
-        c if c == "\n" or c.isprintable() or c == "\N{NO-BREAK SPACE}" else "?" for c in text
-    )
+    return "".join(c if c in "\n\N{NO-BREAK SPACE}" or c.isprintable() else "?" for c in text)
 
 
 def write_report(session: StoredSession, form: str) -> Path:
-    """Write report.html or report.md into the session's folder; returns its path.
-
-    Raises
-    ------
-    ResultsError
-        For "html", there is no executed notebook in the folder; or it cannot be written to.
-    """
-    if form == "html":  # nbconvert takes seconds to import, and torch as long for the Markdown
-        from helpers.after.report.html import session_html
-
-        return write_file(session.folder / "report.html", session_html(session).encode())
+    """Write report.html or report.md into the session's folder; returns its path."""
+    from helpers.after.report.html import session_html  # nbconvert takes seconds to import
     from helpers.after.report.markdown import session_markdown
 
+    if form == "html":
+        return write_file(session.folder / "report.html", session_html(session).encode())
     return write_file(session.folder / "report.md", session_markdown(session).encode())
 
 

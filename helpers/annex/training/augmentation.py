@@ -19,24 +19,17 @@ SIZE = 32
 
 
 class Draws(NamedTuple):
-    """What was drawn for n images: each a tensor (n,)."""
+    """What was drawn for n images: each a tensor (n,), but the last."""
 
     top: torch.Tensor  # first row and column of the crop in the padded image, int64
     left: torch.Tensor
     flip: torch.Tensor  # bool
     angle: torch.Tensor  # degrees, counter-clockwise, float32
-
-    def part(self, indices: slice) -> "Draws":
-        """The draws of some of the images."""
-        return Draws(*(values[indices] for values in self))
-
-    def to(self, device: torch.device) -> "Draws":
-        """The same draws on `device`."""
-        return Draws(*(values.to(device) for values in self))
+    square: torch.Tensor  # (n, 2) first row and column of the covered square, int64
 
 
-def draw(count: int) -> Draws:
-    """Draw crop, flip and angle for `count` images, each its own, from torch's global generator.
+def draw(count: int, cutout: int = 0) -> Draws:
+    """Draw for `count` images, each its own, from torch's global generator.
 
     On the CPU, so that a seed draws the same whatever the device.
     """
@@ -45,15 +38,18 @@ def draw(count: int) -> Draws:
         left=torch.randint(0, 2 * PADDING + 1, (count,)),
         flip=torch.rand(count) < 0.5,
         angle=torch.empty(count).uniform_(-DEGREES, DEGREES),
+        square=torch.randint(0, SIZE - cutout + 1, (count, 2)),
     )
 
 
-def augment(images: torch.Tensor, draws: Draws) -> torch.Tensor:
-    """Crop, flip, rotate and normalise each image as its own draws say.
+def augment(images: torch.Tensor, draws: Draws, cutout: int = 0) -> torch.Tensor:
+    """Crop, flip, rotate and normalise each image as its own draws say, then cover a square.
 
     Equals torchvision's pad (black) and crop, horizontal_flip, rotate (nearest, black corners),
     to_dtype and normalize, one image at a time; where a rotated position falls halfway between two
-    pixels, rounding may choose the other one.
+    pixels, rounding may choose the other one. Cutout (DeVries and Taylor, "Improved Regularization
+    of Convolutional Neural Networks with Cutout", 2017) is the recipe's, not step 2's: the mean
+    colour, 0 here, covers a square of `cutout` pixels a side, 0 for none.
 
     Parameters
     ----------
@@ -71,7 +67,12 @@ def augment(images: torch.Tensor, draws: Draws) -> torch.Tensor:
     inside &= _inside(row) & _inside(column)
     number = torch.arange(len(images), device=images.device)[:, None, None]
     pixels = images[number, row.clamp(0, SIZE - 1), column.clamp(0, SIZE - 1)]
-    return normalise((pixels * inside[..., None]).permute(0, 3, 1, 2))
+    mean, std = _constants(images.device)
+    normalised = ((pixels * inside[..., None]).permute(0, 3, 1, 2) / 255 - mean) / std
+    place, first = torch.arange(SIZE, device=images.device), draws.square[:, :, None]
+    row, column = ((first <= place) & (place < first + cutout)).unbind(1)
+    covered = row[:, :, None] & column[:, None, :]
+    return normalised * ~covered[:, None]  # a product keeps channels_last; masked_fill does not
 
 
 class AugmentedEpoch:
@@ -82,56 +83,20 @@ class AugmentedEpoch:
     Parameters
     ----------
     images, labels : (n, 32, 32, 3) uint8 and (n,).
-    cutout : side of the square that is covered in each image (pixels), 0 for none.
     """
 
     def __init__(self, images: torch.Tensor, labels: torch.Tensor, batch_size: int, cutout: int):
         count, device = len(labels), images.device
         self._images, self._labels = images, labels
         self._batch_size, self._cutout = batch_size, cutout
-        self._order, self._draws = torch.randperm(count).to(device), draw(count).to(device)
-        self._squares = draw_squares(count, cutout).to(device)
+        self._order = torch.randperm(count).to(device)
+        self._draws = [values.to(device) for values in draw(count, cutout)]
 
     def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Augmented images (batch_size, 3, 32, 32) and their labels."""
         part = slice(step * self._batch_size, (step + 1) * self._batch_size)
-        chosen = self._order[part]
-        images = augment(self._images[chosen], self._draws.part(part))
-        return cut_out(images, self._squares[part], self._cutout), self._labels[chosen]
-
-
-def draw_squares(count: int, side: int) -> torch.Tensor:
-    """Draw the first row and column of a square inside each image, (count, 2) int64, on the CPU."""
-    return torch.randint(0, SIZE - side + 1, (count, 2))
-
-
-def cut_out(images: torch.Tensor, squares: torch.Tensor, side: int) -> torch.Tensor:
-    """Cover a square of each image with the mean colour, which normalised images have at 0.
-
-    Cutout (DeVries and Taylor, "Improved Regularization of Convolutional Neural Networks with
-    Cutout", 2017); it is the recipe's, not step 2's.
-
-    Parameters
-    ----------
-    images : (n, 3, 32, 32) normalised.
-    squares : (n, 2) as `draw_squares` gives, on the images' device.
-    side : of each square in pixels; 0 covers nothing.
-
-    Returns
-    -------
-    New images in the same memory layout.
-    """
-    place = torch.arange(SIZE, device=images.device)
-    first = squares[:, :, None]
-    row, column = ((first <= place) & (place < first + side)).unbind(1)
-    covered = row[:, :, None] & column[:, None, :]
-    return images * ~covered[:, None]  # a product keeps channels_last; masked_fill does not
-
-
-def normalise(pixels: torch.Tensor) -> torch.Tensor:
-    """(n, 3, 32, 32) uint8 → float32, as the end of step 2's transforms does it."""
-    mean, std = _constants(pixels.device)
-    return (pixels / 255 - mean) / std
+        chosen, draws = self._order[part], Draws(*(values[part] for values in self._draws))
+        return augment(self._images[chosen], draws, self._cutout), self._labels[chosen]
 
 
 @lru_cache(maxsize=4)

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import re
-from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -36,47 +35,28 @@ def training_key(network: nn.Module, *settings) -> str:
 
 
 def save_checkpoint(path: str | Path, content: dict) -> None:
-    """Replace the file whole.
-
-    Raises
-    ------
-    OSError
-        It cannot be written; the one before, if any, is untouched.
-    """
+    """Replace the file whole; where it cannot be written, the one before is untouched."""
     path = Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(content, partial)
         os.replace(partial, path)
-    except (OSError, RuntimeError) as error:  # torch.save tells a full disk by RuntimeError
-        raise OSError(
-            f"checkpoint {path} cannot be written ({error}): free space, or give another folder "
-            "(data_dir in the notebook)"
-        ) from error
     finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: str | Path, key: str) -> dict | None:
     """Read a finished training, or return None where there is none with this key.
 
-    Raises
-    ------
-    ValueError
-        The file is damaged or no checkpoint of this project: it is not overwritten.
+    Raises ValueError for a damaged or foreign file, so that it is not overwritten.
     """
     if not Path(path).exists():
         return None
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file fails in as many ways as it has bytes
-        raise ValueError(
-            f"checkpoint {path} cannot be read ({type(error).__name__}): delete it to train anew"
-        ) from error
+        raise ValueError(f"checkpoint {path} cannot be read: delete it to train anew") from error
     if not isinstance(found, dict) or not found.keys() >= KEYS:
-        raise ValueError(
-            f"checkpoint {path} was not written by this training: move it away to train anew"
-        )
+        raise ValueError(f"checkpoint {path} is not of this training: move it away to train anew")
     return found if found["key"] == key else None

@@ -7,12 +7,9 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from helpers.annex.variants.graph import generated_code_released, own_code
+from helpers.annex.variants.graph import WARMUP_CALLS, generated_code_released, own_code
 from helpers.environment.compile import check_compile_once, quiet
 from helpers.environment.facts import first_line
-
-# The first call compiles, the second records the CUDA graphs, the third replays them.
-WARMUP_STEPS = 3
 
 
 @contextmanager
@@ -29,7 +26,8 @@ def forward_of(network: nn.Module, example: torch.Tensor) -> Iterator[tuple[Call
     example : a batch of the training's shape on its device; its values do not matter.
     """
     device = example.device
-    half = _bfloat16(device)
+    # In bfloat16 where the GPU computes in it itself; a CPU trains in FP32, as it is sure to.
+    half = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
     def forward(images: torch.Tensor) -> torch.Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
@@ -49,8 +47,7 @@ def forward_of(network: nn.Module, example: torch.Tensor) -> Iterator[tuple[Call
     whole = {"fullgraph": True, "dynamic": False}  # in one piece, or not at all
     compiled = torch.compile(function, mode="reduce-overhead", **whole)
     try:
-        problem = _warm(compiled, network, example)
-        if problem:
+        if problem := _warm(compiled, network, example):
             yield forward, f"{how}, without torch.compile : {problem}"
         else:
             yield compiled, f"{how}, torch.compile"
@@ -65,7 +62,7 @@ def _warm(compiled: Callable, network: nn.Module, example: torch.Tensor) -> str:
     before = copy.deepcopy(network.state_dict())
     try:
         with quiet(), generated_code_released():
-            for _ in range(WARMUP_STEPS):
+            for _ in range(WARMUP_CALLS):  # compile, record the CUDA graphs, replay them
                 network.zero_grad()  # gradients lie in the graphs' memory: none is added to
                 compiled(example).sum().backward()
         return ""
@@ -74,8 +71,3 @@ def _warm(compiled: Callable, network: nn.Module, example: torch.Tensor) -> str:
     finally:
         network.load_state_dict(before)  # batch-norms have averaged over the example
         network.zero_grad()
-
-
-def _bfloat16(device: torch.device) -> bool:
-    """Whether the GPU computes in bfloat16 itself; a CPU trains in FP32, as it is sure to."""
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)

@@ -16,11 +16,7 @@ WARMUP_CALLS = 3
 
 
 class Compiled(nn.Module):
-    """A network compiled by torch.compile for one shape, without graph breaks.
-
-    Each instance has a code object of its own: torch keeps its compiled functions with the code
-    object, and gives up, in silence, once one has eight of them.
-    """
+    """A network compiled by torch.compile for one shape, without graph breaks."""
 
     def __init__(self, network: nn.Module, example: torch.Tensor, *, freeze: bool = False, **how):
         # Imported here: they take seconds, and only compiled variants need them.
@@ -45,24 +41,24 @@ class Compiled(nn.Module):
 
 @contextmanager
 def generated_code_released() -> Iterator[None]:
-    """Let what Inductor generates inside live as long as its callers, and no longer.
-
-    torch would keep the generated modules, and frozen weights with them, for the process's life.
-    """
+    """Let what Inductor generates inside, and frozen weights, live no longer than its callers."""
     from torch._inductor.codecache import PyCodeCache
 
-    kept = PyCodeCache.modules
-    before = len(kept)
+    before = len(PyCodeCache.modules)
     try:
         yield
     finally:
-        for module in kept[before:]:
+        for module in PyCodeCache.modules[before:]:
             sys.modules.pop(module.__name__, None)
-        del kept[before:]
+        del PyCodeCache.modules[before:]
 
 
 def own_code(function: Callable) -> Callable:
-    """Give `function` a code object that no other function has, not even its own copies."""
+    """Give `function` a code object that no other function has, not even its own copies.
+
+    torch keeps its compiled functions with the code object, and gives up, in silence, once one has
+    eight of them.
+    """
     function.__code__ = function.__code__.replace(co_name="forward")
     return function
 
@@ -70,9 +66,8 @@ def own_code(function: Callable) -> Callable:
 class Captured(nn.Module):
     """A network captured once as a CUDA graph; a call copies its image in and replays it.
 
-    The copy into the graph's own input buffer also casts and changes the layout, in one kernel; it
-    is inside every timing. The logits returned are the graph's own buffer: the next call
-    overwrites them, so that who keeps them longer clones them.
+    The copy into the graph's own input buffer also casts and changes the layout, in one kernel. The
+    logits returned are the graph's own buffer, which the next call overwrites.
 
     Parameters
     ----------
@@ -100,10 +95,7 @@ class Captured(nn.Module):
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Two launches: the copy into the buffer, and the graph."""
         if x.shape != self._shape:  # copy_ would broadcast
-            raise ValueError(
-                f"this variant was captured for batches of shape {tuple(self._shape)}, not "
-                f"{tuple(x.shape)}: build it with an example of that shape"
-            )
+            raise ValueError(f"captured for batches {tuple(self._shape)}, not {tuple(x.shape)}")
         self._copy(x)
         self._replay()
         return self._logits

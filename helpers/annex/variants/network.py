@@ -10,13 +10,13 @@ import torch
 from torch import fx, nn
 from torch.fx.experimental.optimization import fuse
 from torch.nn import functional as F
+from torch.nn.modules.utils import _pair
+
+from helpers.annex.variants.refusal import VariantFailed
 
 ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_")
 RELUS = (F.relu, torch.relu, torch.relu_, "relu", "relu_")
-
-
-class NothingToChange(ValueError):
-    """A rewriting finds nothing to rewrite; the message is a French reason."""
+CHANNELS = 4  # cuDNN's Tensor Core kernels read 8 bytes at once
 
 
 class Adapted(nn.Module):
@@ -33,6 +33,8 @@ class Adapted(nn.Module):
 
 def fold_batch_norm(network: nn.Module, example: torch.Tensor) -> nn.Module:
     """Fold each batch-norm that follows a convolution or a linear layer into its weights."""
+    if not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules()):
+        raise VariantFailed("nothing_to_change", part="fused")
     return fuse(network, inplace=True)
 
 
@@ -50,11 +52,9 @@ def crop_to_image(network: nn.Module, example: torch.Tensor) -> nn.Module:
 
     kinds = (nn.Conv2d, nn.AdaptiveAvgPool2d)
     hooks = [m.register_forward_hook(record) for m in network.modules() if isinstance(m, kinds)]
-    try:
-        network(example)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    network(example)
+    for hook in hooks:
+        hook.remove()
     for name, module in list(network.named_modules()):
         if len(sizes.get(module, ())) != 1:  # never run, or at several sizes
             continue
@@ -62,7 +62,7 @@ def crop_to_image(network: nn.Module, example: torch.Tensor) -> nn.Module:
         if isinstance(module, nn.Conv2d):
             _crop(module, seen, made)
         elif seen == made:
-            replace(network, name, nn.Identity())
+            network.set_submodule(name, nn.Identity())
     return network
 
 
@@ -72,11 +72,9 @@ def _crop(conv: nn.Conv2d, seen: torch.Size, made: torch.Size) -> None:
     kept, padding = [], []
     for axis in range(2):
         stride, pad, step = conv.stride[axis], conv.padding[axis], conv.dilation[axis]
-        used = [
-            tap
-            for tap in range(conv.kernel_size[axis])
-            if any(0 <= o * stride - pad + tap * step < seen[axis] for o in range(made[axis]))
-        ]
+        starts = [output * stride - pad for output in range(made[axis])]
+        taps = range(conv.kernel_size[axis])
+        used = [t for t in taps if any(0 <= s + t * step < seen[axis] for s in starts)]
         first, last = used[0], used[-1]
         pad -= first * step
         size = (seen[axis] + 2 * pad - step * (last - first) - 1) // stride + 1
@@ -86,6 +84,52 @@ def _crop(conv: nn.Conv2d, seen: torch.Size, made: torch.Size) -> None:
         padding.append(pad)
     conv.weight = nn.Parameter(conv.weight[:, :, kept[0], kept[1]].contiguous(), False)
     conv.kernel_size, conv.padding = tuple(conv.weight.shape[2:]), tuple(padding)
+
+
+class Pool3d(nn.Module):
+    """The same max-pooling, by PyTorch's 3D kernel: its 2D one is slow with channels last."""
+
+    def __init__(self, pool: nn.MaxPool2d):
+        super().__init__()
+        kernel, stride, padding, dilation = map(
+            _pair, (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
+        )
+        flat = {"padding": (0, *padding), "dilation": (1, *dilation), "ceil_mode": pool.ceil_mode}
+        self.pool = nn.MaxPool3d((1, *kernel), (1, *stride), **flat)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """An image is a volume of depth 1."""
+        return self.pool(x.unsqueeze(2)).squeeze(2)
+
+
+def suit_stem(network: nn.Module, example: torch.Tensor) -> nn.Module:
+    """Suit FP16 with channels last: image channels zero-padded to a multiple of 4, 3D pooling.
+
+    Every convolution of as many channels as the image has is taken for one that reads it.
+    """
+    suited: dict[nn.Module, nn.Module] = {}  # a module may stand in several places
+    for name, module in list(network.named_modules(remove_duplicate=False)):
+        if name and module not in suited:  # the network itself cannot be replaced
+            suited[module] = _suited(module, example.shape[1])
+        if name and suited[module] is not module:
+            network.set_submodule(name, suited[module])
+    if all(new is old for old, new in suited.items()):
+        raise VariantFailed("nothing_to_change", part="stem")
+    return network
+
+
+def _suited(module: nn.Module, channels: int) -> nn.Module:
+    if isinstance(module, nn.MaxPool2d) and not module.return_indices:
+        return Pool3d(module)
+    missing = -channels % CHANNELS
+    reads = isinstance(module, nn.Conv2d) and (module.groups, module.in_channels) == (1, channels)
+    if not missing or not reads:
+        return module
+    # torch calls it 3d: it pads the last three dimensions, here channels, height and width
+    padding = (0, 0, 0, 0, 0, missing)
+    module.weight = nn.Parameter(F.pad(module.weight, padding), False)
+    module.in_channels += missing
+    return nn.Sequential(nn.ZeroPad3d(padding), module)
 
 
 class ConvEpilogue(nn.Module):
@@ -116,7 +160,7 @@ def fuse_epilogues(network: nn.Module, example: torch.Tensor) -> nn.Module:
     cuDNN's fused operations (ConvBiasAct) save a kernel's launch and a round trip through memory
     for each; PyTorch offers them as `cudnn_convolution_relu` and `cudnn_convolution_add_relu`.
     """
-    traced = fold_batch_norm(network, example)
+    traced = fuse(network, inplace=True)
     modules = dict(traced.named_modules())
     for relu in list(traced.graph.nodes):
         if not is_call(relu, RELUS, nn.ReLU, modules):
@@ -141,8 +185,7 @@ def _fuse_residual(traced: fx.GraphModule, relu, addition, modules: dict) -> Non
     # A shortcut's convolution reads what the main path reads too.
     main = min(convs, key=lambda term: len(term.args[0].users))
     residual = terms[1 - terms.index(main)]
-    other = lone_conv(residual, modules)
-    bias = None
+    other, bias = lone_conv(residual, modules), None
     if other is not None and other.bias is not None:
         bias, other.bias = other.bias, None  # one addition less: it is the same for all pixels
     _fuse(traced, modules, relu, main, ConvEpilogue(modules[main.target], bias), residual)
@@ -181,9 +224,3 @@ def is_call(node, functions: tuple, kinds, modules: dict) -> bool:
     if node.op == "call_module":
         return isinstance(modules[node.target], kinds)
     return node.op in ("call_function", "call_method") and node.target in functions
-
-
-def replace(network: nn.Module, name: str, module: nn.Module) -> None:
-    """Put `module` in the place of the submodule called `name`."""
-    parent, _, leaf = name.rpartition(".")
-    setattr(network.get_submodule(parent), leaf, module)

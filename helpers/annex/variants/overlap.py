@@ -2,18 +2,10 @@
 
 import torch
 from torch import fx, nn
+from torch.fx.experimental.optimization import fuse
 
-from helpers.annex.variants.network import (
-    ADDITIONS,
-    ConvEpilogue,
-    NothingToChange,
-    add_module,
-    fold_batch_norm,
-    is_call,
-    lone_conv,
-)
-
-NOTHING = "le modèle n'a aucune convolution sur un raccourci"
+from helpers.annex.variants.network import ADDITIONS, ConvEpilogue, add_module, is_call, lone_conv
+from helpers.annex.variants.refusal import VariantFailed
 
 
 class Aside(nn.Module):
@@ -52,20 +44,16 @@ def overlap_shortcuts(network: nn.Module, example: torch.Tensor) -> nn.Module:
 
     A captured graph keeps the two paths as branches, and a GPU that one small kernel leaves mostly
     idle runs both at once. A shortcut's convolution reads what the main path reads too, and is
-    added to what that makes of it. One whose input is overwritten meanwhile stays where it is.
-
-    Raises
-    ------
-    NothingToChange
-        There is no such convolution.
+    added to what that makes of it. One whose input is overwritten in place stays where it is.
     """
     already = any(isinstance(module, ConvEpilogue) for module in network.modules())
-    traced = network if already else fold_batch_norm(network, example)
+    traced = network if already else fuse(network, inplace=True)
     modules = dict(traced.named_modules())
     shortcuts = [node for node in traced.graph.nodes if _is_shortcut(node, modules)]
-    overwritten = _Overwritten(traced, shortcuts).found(example)
-    if not (movable := [node for node in shortcuts if node not in overwritten]):
-        raise NothingToChange(NOTHING)
+    unchanged = _Unchanged(traced, garbage_collect_values=False).by(example) if shortcuts else set()
+    movable = [node for node in shortcuts if node.args[0] in unchanged]
+    if not movable:
+        raise VariantFailed("nothing_to_change", part="overlap")
     for node in movable:
         _put_aside(traced, modules, node)
     traced.delete_all_unused_submodules()
@@ -83,31 +71,23 @@ def _is_shortcut(node: fx.Node, modules: dict) -> bool:
     return is_call(user, ADDITIONS, (), modules) and len(values) == 2
 
 
-class _Overwritten(fx.Interpreter):
-    """Runs a network once and finds the shortcuts whose input has changed when they are added.
+class _Unchanged(fx.Interpreter):
+    """Runs a network once and finds the values that nothing writes to after they are made.
 
     Views and aliases share a tensor's version counter, so that a write through one is seen too.
     """
 
-    def __init__(self, traced: fx.GraphModule, shortcuts: list[fx.Node]):
-        super().__init__(traced, garbage_collect_values=False)
-        self._shortcuts, self._found = shortcuts, set()
-        self._versions = dict.fromkeys(node.args[0] for node in shortcuts)
-
-    def found(self, example: torch.Tensor) -> set[fx.Node]:
-        """The shortcuts that must stay where they are."""
+    def by(self, example: torch.Tensor) -> set[fx.Node]:
+        """The nodes of these values."""
+        self.versions: dict[fx.Node, int] = {}
         self.run(example.clone())  # a tensor of inference mode has no version
-        return self._found
+        return {node for node, seen in self.versions.items() if self.env[node]._version == seen}
 
     def run_node(self, node: fx.Node):
-        """Run one node; see what it has made, and whether a shortcut's input is still the same."""
+        """Run one node and note its tensor's version."""
         result = super().run_node(node)
-        if node in self._versions:
-            self._versions[node] = result._version
-        for shortcut in self._shortcuts:
-            source = shortcut.args[0]
-            if node in shortcut.users and self.env[source]._version != self._versions[source]:
-                self._found.add(shortcut)
+        if isinstance(result, torch.Tensor):
+            self.versions[node] = result._version
         return result
 
 

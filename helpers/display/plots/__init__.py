@@ -1,11 +1,10 @@
-"""Figures, one family: French labels with units, one colour per clock, the finding in the title.
+"""The day's figures: French labels with units, one colour per clock, the finding in the title.
 
-Each function draws what it is given and returns a matplotlib Figure whose label is its alt text:
-`show` displays it in the notebook, `Session.save_figure` writes it. Values that would flatten a
-curve are marked at the edge of the frame and counted.
+Each function returns a matplotlib Figure whose label is its alternative text, or a sentence where
+there is nothing to draw: `show` and `Session.keep` take both. Values that would flatten a curve are
+marked at the edge of the frame and counted.
 """
 
-import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,187 +12,210 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from helpers.bench_latency import LatencyResult
-from helpers.display.french import number, percent, percents_apart
+from helpers.bench_latency import Run
+from helpers.cifar10 import Cifar10
+from helpers.display.french import number, percent
 from helpers.display.plots import style
-from helpers.display.plots.style import COLOURS, GREY, NAMES, STYLE, show
-from helpers.display.plots.time import plot_latency_over_time
-from helpers.stats import LatencySummary, spread
+from helpers.display.plots.style import COLOURS, GREY, NAMES, STYLE
+from helpers.display.tables import summaries_of
+from helpers.display.verdict import against_limit
+from helpers.display.words import NOTHING_MEASURED, TAG_LABELS
+from helpers.stats import LatencySummary
+from helpers.validation import ClockVerdict, Verdict
+from helpers.validation.causes import interval
+from helpers.validation.interference import RunTags, untagged
 
-__all__ = [
-    "plot_distribution",
-    "plot_images",
-    "plot_latency_over_time",
-    "plot_p95_runs",
-    "show",
-]
+WARMUP = 0.15  # width of a run's warm-up on the axis of runs, on which a run is 1 wide
+STEP = 1 + WARMUP + 0.08
+MOST_NAMED = 6  # runs with a figure of their own; more would hide the curves
+SHOWN_RUNS = 12  # ticks
 
 
 @rc_context(STYLE)
-def plot_images(
-    images: np.ndarray, labels: Sequence[int], class_names: Sequence[str], dataset: str
-) -> Figure:
-    """Images (n, 32, 32, 3) uint8 in rows of ten, each with the name of its class."""
-    if len(images) != len(labels):
-        raise ValueError(f"{len(images)} images but {len(labels)} labels: give one label per image")
-    columns = min(10, len(images))
-    rows = -(-len(images) // columns)
+def plot_images(data: Cifar10, count: int = 20) -> Figure:
+    """The first test images in rows of ten, each with the name of its class."""
+    images, labels = data.test_images[:count], data.test_labels[:count]
+    names = [data.class_names[label] for label in labels]
+    rows = -(-len(images) // 10)
     figure = style.new_figure(1.1 * rows + 0.4)
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    axes = figure.subplots(rows, 10, squeeze=False).ravel()
     for axis in axes:
         axis.set_axis_off()
-    for axis, image, label in zip(axes, images, labels, strict=False):  # the last row may be short
+    for axis, image, name in zip(axes, images, names, strict=False):  # the last row may be short
         axis.imshow(image, interpolation="nearest")
-        axis.set_title(textwrap.fill(class_names[label], 13), loc="center", fontsize=8)
-    shown = ", ".join(dict.fromkeys(class_names[label] for label in labels))
-    return style.finish(
-        figure,
-        "Exemples d'images (32 × 32 pixels)",
-        f"Grille de {len(images)} images avec leur classe : {shown}.",
-        dataset,
-    )
+        axis.set_title(name, loc="center", fontsize=8)
+    title = "Exemples d'images (32 × 32 pixels)"
+    alt = f"Grille de {len(images)} images avec leur classe : {', '.join(dict.fromkeys(names))}."
+    return style.finish(figure, title, alt, data.name)
 
 
 @rc_context(STYLE)
-def plot_distribution(results: Sequence[LatencyResult], dataset: str) -> Figure:
-    """Empirical distribution of the latencies (ms) of each run, mean and p95 marked, per clock.
+def plot_over_time(runs: Sequence[Run], dataset: str, seen: Sequence[RunTags] = ()) -> Figure | str:
+    """Latencies (ms) run after run, one row per clock; blocks tagged for that clock are shaded."""
+    if not runs:
+        return NOTHING_MEASURED
+    clocks = _by_clock(runs)
+    figure = style.new_figure(2.0 * len(clocks) + 1.1)
+    axes = figure.subplots(len(clocks), squeeze=False, sharex=True)[:, 0]
+    told = [
+        _draw_over_time(axis, clock, clocks[clock], runs, seen)
+        for axis, clock in zip(axes, clocks, strict=True)
+    ]
+    if codes := dict.fromkeys(code for tags in seen for code in tags.codes):
+        told.append(f"blocs signalés : {', '.join(TAG_LABELS.get(code, code) for code in codes)}")
+    named = np.arange(0, len(runs), -(-len(runs) // SHOWN_RUNS))
+    axes[-1].set_xticks(named * STEP + 0.5, [f"Run {run + 1}" for run in named])
+    axes[-1].set_xlim(-WARMUP - 0.02, len(runs) * STEP - WARMUP)
+    axes[-1].set_xlabel("Itérations de chaque run, dans l'ordre de la mesure")
+    handles = [
+        style.handle("black", "p95", linewidth=2.2),
+        style.handle(style.SHADE, "échauffement", linewidth=6),
+        style.handle(GREY, "hors cadre", linestyle="", marker="^"),
+        style.handle(style.MARKED, "bloc signalé", linewidth=6, alpha=0.25),
+    ]
+    figure.legend(handles=handles, loc="outside lower right", ncols=len(handles))
+    alt = (
+        f"Latence en ms, {len(runs)} runs l'un après l'autre : {_p95(clocks)} ; {' ; '.join(told)}."
+    )
+    return style.finish(figure, f"Latence au fil des itérations : {_p95(clocks)}", alt, dataset)
 
-    Of many runs: the median run's distribution, and the range of all.
-    """
-    by_clock = style.summaries_by_clock(results)
+
+def _draw_over_time(axis: Axes, clock: str, summaries: dict, runs: Sequence[Run], seen) -> str:
+    """One clock's row; return what lies outside its frame."""
+    starts = [(run - 1) * STEP for run in summaries]
+    samples = [summary.samples_ms for summary in summaries.values()]
+    axis.set_ylim(style.frame_of(samples))
+    axis.grid(False, axis="x")
+    x = _draw_series(axis, starts, samples, 1, COLOURS[clock])
+    note = style.outside(samples, axis.get_ylim())
+    over = {"transform": axis.get_xaxis_transform(), "linewidth": 0}
+    if clock == "host":  # the warm-up is timed by the host
+        starts = [run * STEP - WARMUP for run in range(len(runs))]
+        early = [run.warmup.samples_ms for run in runs]
+        axis.broken_barh([(at, WARMUP) for at in starts], (0, 1), color=style.SHADE, **over)
+        _draw_series(axis, starts, early, WARMUP, GREY)
+        if beyond := style.outside(early, axis.get_ylim()):
+            note = " ; ".join(filter(None, [note, f"échauffement : {beyond}"]))
+    if seen:
+        tagged = [[*~untagged(runs[n - 1], seen[n - 1], clock), False] for n in summaries]
+        shaded = {"where": np.concatenate(tagged), "color": style.MARKED, "alpha": 0.25}
+        axis.fill_between(x, 0, 1, **shaded, **over)
+    for run, summary in summaries.items():
+        end = (run - 1) * STEP + 1
+        axis.plot([end - 0.06, end + 0.04], [summary.p95] * 2, color="black", linewidth=2.2)
+        if len(runs) <= MOST_NAMED:
+            place = {"xytext": (0, 4), "textcoords": "offset points", "ha": "right"}
+            place["bbox"] = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0}
+            axis.annotate(f"p95 {number(summary.p95)}", (end + 0.04, summary.p95), **place)
+    style.clock_axis(axis, clock, "y", "Latence (ms)", note)
+    return f"horloge {NAMES[clock]} : {note or 'toutes les valeurs dans le cadre'}"
+
+
+def _draw_series(axis: Axes, starts, series, width: float, colour: str) -> np.ndarray:
+    """Curves with a gap between them; what lies outside the frame is marked at its edge."""
+    pairs = zip(starts, series, strict=True)
+    places = (at + width * np.arange(1, len(v) + 1) / len(v) for at, v in pairs)
+    x, y = (np.concatenate([[*values, np.nan] for values in of]) for of in (places, series))
+    axis.plot(x, y, color=colour, linewidth=0.7)
+    low, high = axis.get_ylim()
+    for edge, marker, beyond in ((high, "^", y > high), (low, "v", y < low)):
+        look = {"color": colour, "markersize": 4, "clip_on": False, "zorder": 4}
+        if beyond.any():  # a line without points, not clipped, would upset the layout
+            axis.plot(x[beyond], np.full(beyond.sum(), edge), marker, **look)
+    return x
+
+
+@rc_context(STYLE)
+def plot_distribution(runs: Sequence[Run], dataset: str) -> Figure | str:
+    """Empirical distribution of each run's latencies (ms), its mean and p95 named, per clock."""
+    if not runs:
+        return NOTHING_MEASURED
+    clocks = _by_clock(runs)
     figure = style.new_figure(4.6)
-    axes = figure.subplots(1, len(by_clock), squeeze=False, sharey=True).ravel()
-    for axis, (clock, summaries) in zip(axes, by_clock.items(), strict=True):
+    axes = figure.subplots(1, len(clocks), squeeze=False, sharey=True).ravel()
+    for axis, (clock, summaries) in zip(axes, clocks.items(), strict=True):
         samples = [summary.samples_ms for summary in summaries.values()]
         axis.set_xlim(style.frame_of(samples))
-        if len(results) <= style.MOST_CURVES:
-            for run, summary in summaries.items():
-                _draw_ecdf(axis, summary, run, len(results), clock)
-        else:
-            _draw_envelope(axis, samples, clock)
+        for run, found in summaries.items():
+            x = np.sort(np.append(found.samples_ms, found.min))
+            label = f"run {run} : moy. {number(found.mean)} · p95 {number(found.p95)} ms"
+            look = {"color": COLOURS[clock], "linestyle": ("-", "--", ":")[(run - 1) % 3]}
+            axis.plot(x, np.linspace(0, 100, x.size), drawstyle="steps-post", label=label, **look)
         axis.axhline(95, color=GREY, linestyle=":", linewidth=0.8)
-        axis.set_title(f"Horloge {NAMES[clock]}", fontweight="bold", color=COLOURS[clock])
-        note = style.outside(samples, axis.get_xlim())
-        axis.set_title(note, loc="right", fontsize=style.NOTE_SIZE, color=GREY)
-        axis.set_xlabel("Latence (ms)")
         axis.set_ylim(0, 102)
-        style.french_axis(axis, "x")
-        if not style.MOST_NAMED_RUNS < len(results) <= style.MOST_CURVES:
+        note = style.outside(samples, axis.get_xlim())
+        style.clock_axis(axis, clock, "x", "Latence (ms)", note)
+        if len(runs) <= MOST_NAMED:
             axis.legend(loc="upper left", bbox_to_anchor=(0, -0.15))  # below: it hides no curve
     axes[0].set_ylabel("Part des itérations\nau plus à cette latence (%)")
-    if len(results) <= style.MOST_CURVES:
-        marks = [
-            style.handle(GREY, "moyenne", marker="o", ls=""),
-            style.handle(GREY, "p95", marker="D", ls=""),
-        ]
-        figure.legend(handles=marks, loc="outside lower right", ncols=2)
-    means = " ; ".join(
-        f"moyenne {NAMES[clock]} : {style.value_range([s.mean for s in summaries.values()])}"
-        for clock, summaries in by_clock.items()
-    )
-    return style.finish(
-        figure,
-        f"Distribution des latences : {style.p95_ranges(by_clock)}",
-        f"Fonction de répartition des latences de {len(results)} runs : {means} ; "
-        f"{style.p95_ranges(by_clock)}.",
-        dataset,
-    )
-
-
-def _draw_ecdf(axis: Axes, summary: LatencySummary, run: int, runs: int, clock: str) -> None:
-    ordered = np.sort(summary.samples_ms)
-    x = np.concatenate((ordered[:1], ordered))
-    label = f"run {run} : moy. {number(summary.mean)} · p95 {number(summary.p95)} ms"
-    axis.plot(
-        *(x, np.linspace(0, 100, x.size), ("-", "--", "-.", ":")[(run - 1) % 4]),
-        color=COLOURS[clock],
-        drawstyle="steps-post",
-        label=label if runs <= style.MOST_NAMED_RUNS else "_",
-    )
-    for value, marker in ((summary.mean, "o"), (summary.p95, "D")):
-        share = 100 * np.searchsorted(ordered, value, side="right") / summary.n
-        right = axis.get_xlim()[1]
-        shown = (min(value, right), share, marker if value <= right else ">")
-        axis.plot(*shown, color=COLOURS[clock], markersize=5)
-
-
-def _draw_envelope(axis: Axes, samples: Sequence[np.ndarray], clock: str) -> None:
-    levels = np.linspace(0, 1, 201)
-    quantiles = np.stack([np.quantile(values, levels) for values in samples])
-    extremes = quantiles.min(0), quantiles.max(0)
-    shade = {"color": COLOURS[clock], "alpha": 0.25, "linewidth": 0}
-    axis.fill_betweenx(100 * levels, *extremes, label=f"étendue des {len(samples)} runs", **shade)
-    middle = np.median(quantiles, axis=0)
-    axis.plot(middle, 100 * levels, color=COLOURS[clock], label="médiane des runs")
+    alt = f"Fonction de répartition des latences de {len(runs)} runs : {_p95(clocks)}."
+    return style.finish(figure, f"Distribution des latences : {_p95(clocks)}", alt, dataset)
 
 
 @rc_context(STYLE)
-def plot_p95_runs(
-    p95_by_clock: dict[str, Sequence[float]],
-    dataset: str,
-    limit: float = 0.10,
-    intervals: dict[str, Sequence[tuple[float, float] | None]] | None = None,
-) -> Figure:
-    """p95 (ms) of each run against a window as high as the criterion allows, per clock.
+def plot_p95_runs(verdict: Verdict, dataset: str) -> Figure:
+    """p95 (ms) of each run, so of each process, and where a further session's would land.
 
-    The window is `limit` times the mean high and centred between the extreme runs: all of them lie
-    inside exactly when (max − min) / mean is at most the limit.
-
-    Parameters
-    ----------
-    intervals
-        Confidence interval (low, high) in ms of each p95, by clock; None where not estimable.
+    The window is as high as the criterion allows and centred between the extreme runs: all of them
+    lie inside exactly when (max − min) / mean is at most the limit.
     """
     figure = style.new_figure(3.6)
-    axes = figure.subplots(1, len(p95_by_clock), squeeze=False).ravel()
+    axes = figure.subplots(1, len(verdict.clocks), squeeze=False).ravel()
     findings = []
-    for axis, (clock, values) in zip(axes, p95_by_clock.items(), strict=True):
-        p95 = np.asarray(values, dtype=float)
-        _draw_p95(axis, p95, clock, limit, (intervals or {}).get(clock, ()))
-        sign = "<" if spread(p95) < limit else "≥"
-        found, allowed = percents_apart(spread(p95), limit)
-        finding = f"Horloge {NAMES[clock]} : écart {found} {sign} {allowed}"
-        axis.set_title(finding, fontweight="bold", color=COLOURS[clock])
-        findings.append(f"{finding} (p95 : {style.value_range(p95)})")
-    window = f"fenêtre permise : {percent(limit)} de la moyenne"
-    handles = [style.handle(style.BAND, window, alpha=0.3, linewidth=8)]
-    if any(bounds is not None for of_clock in (intervals or {}).values() for bounds in of_clock):
-        handles.append(
-            style.handle(GREY, "intervalle de confiance à 95 %", marker="|", markersize=8)
-        )
+    for axis, (name, clock) in zip(axes, verdict.clocks.items(), strict=True):
+        bounds = [interval(getattr(run, name)) for run in verdict.runs]
+        _draw_p95(axis, clock, verdict.max_p95_spread, bounds)
+        told = f"écart {against_limit(clock, verdict)}"
+        style.clock_axis(axis, name, "y", "p95 (ms)", told)
+        values = ", ".join(map(number, clock.p95_ms))
+        findings.append(f"horloge {NAMES[name]} {values} ms, {told}")
+    window = f"fenêtre permise : {percent(verdict.max_p95_spread)} de la moyenne"
+    handles = [
+        style.handle(style.BAND, window, alpha=0.3, linewidth=8),
+        style.handle(GREY, "intervalle à 95 % : échantillons du run", marker="|", markersize=8),
+        style.handle(GREY, "intervalle à 95 % : session refaite", linewidth=6, alpha=0.35),
+    ]
     figure.legend(handles=handles, loc="outside lower right", ncols=len(handles))
-    return style.finish(
-        figure,
-        "Le p95 de chaque run tient-il dans la fenêtre permise ?",
-        f"p95 de chaque run : {' ; '.join(findings)}.",
-        dataset,
-    )
+    title = "Le p95 de chaque run tient-il dans la fenêtre permise ?"
+    return style.finish(figure, title, f"p95 de chaque run : {' ; '.join(findings)}.", dataset)
 
 
-def _draw_p95(axis: Axes, p95: np.ndarray, clock: str, limit: float, intervals: Sequence) -> None:
-    runs, middle, half = np.arange(1, p95.size + 1), (p95.max() + p95.min()) / 2, p95.mean() / 2
-    axis.axhspan(
-        middle - limit * half, middle + limit * half, color=style.BAND, alpha=0.15, linewidth=0
-    )
-    axis.plot(runs, p95, "D", color=COLOURS[clock])
-    known = [(run, *bounds) for run, bounds in zip(runs, intervals, strict=False) if bounds]
-    if known:
-        x, low, high = np.transpose(known)
-        axis.vlines(x, low, high, color=COLOURS[clock])
-        axis.plot([*x, *x], [*low, *high], "_", color=COLOURS[clock], markersize=9)
-    if p95.size <= style.MOST_NAMED_RUNS:
-        for run, value in zip(runs, p95, strict=True):
+def _draw_p95(axis: Axes, clock: ClockVerdict, limit: float, bounds: Sequence) -> None:
+    p95, colour = np.array(clock.p95_ms), COLOURS[clock.clock]
+    middle, half = (p95.max() + p95.min()) / 2, limit * p95.mean() / 2
+    axis.axhspan(middle - half, middle + half, color=style.BAND, alpha=0.15, linewidth=0)
+    small = {"textcoords": "offset points", "fontsize": style.NOTE_SIZE, "color": GREY}
+    for run, (value, ends) in enumerate(zip(p95, bounds, strict=True), start=1):
+        axis.plot(run, value, "D", color=colour, markersize=5)
+        if ends:
+            axis.plot([run, run], ends, "_-", color=colour, markersize=9)
+        if p95.size <= MOST_NAMED:
             axis.annotate(number(value), (run, value), (8, 4), textcoords="offset points")
-        for run, bounds in zip(runs, intervals, strict=False):
-            if bounds is None:
-                text = "intervalle\nnon estimable"
-                place = {"xytext": (8, -18), "textcoords": "offset points"}
-                axis.annotate(
-                    text, (run, p95[run - 1]), fontsize=style.NOTE_SIZE, color=GREY, **place
-                )
+            if not ends:
+                axis.annotate("intervalle\nnon estimable", (run, value), (8, -18), **small)
+    after = p95.size + 1
+    if clock.further:
+        axis.plot([after, after], clock.further, color=colour, linewidth=6, alpha=0.35)
+    else:
+        axis.annotate("session refaite :\ninconnu", (after, middle), (0, 0), ha="center", **small)
     axis.margins(y=0.25)
-    axis.set_xlim(0.5, p95.size + 0.9)
-    axis.xaxis.get_major_locator().set_params(integer=True)
-    style.french_axis(axis, "y")
+    axis.set_xlim(0.5, after + 0.6)
+    step = -(-p95.size // SHOWN_RUNS)
+    named = np.arange(1, after - step + 1, step)
+    axis.set_xticks([*named, after], [*map(str, named), "session\nrefaite"])
     axis.set_xlabel("Run")
-    axis.set_ylabel("p95 (ms)")
+
+
+def _by_clock(runs: Sequence[Run]) -> dict[str, dict[int, LatencySummary]]:
+    """{clock: {run from 1: its summary}}, the GPU's first; a run may lack a clock."""
+    clocks: dict[str, dict[int, LatencySummary]] = {}
+    for clock, run, summary in summaries_of(runs):
+        clocks.setdefault(clock, {})[run] = summary
+    return clocks
+
+
+def _p95(clocks: dict[str, dict[int, LatencySummary]]) -> str:
+    """« p95 GPU 1,303 à 1,310 ms, hôte 1,947 ms »."""
+    p95 = {clock: sorted(s.p95 for s in found.values()) for clock, found in clocks.items()}
+    ends = {clock: dict.fromkeys(map(number, (p[0], p[-1]))) for clock, p in p95.items()}
+    return "p95 " + ", ".join(f"{NAMES[c]} {' à '.join(shown)} ms" for c, shown in ends.items())

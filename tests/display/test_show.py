@@ -1,0 +1,56 @@
+"""`show` displays anything of the day, and what it displays is its table, figure or sentence."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from displayed import RECEIPT, run
+
+from helpers import display
+from helpers.environment import Check
+from helpers.models.accuracy import score
+from helpers.validation import judge
+
+RUNS = [run(seed) for seed in range(3)]
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What `show` has handed to IPython."""
+    found = []
+    monkeypatch.setattr(display, "display", found.append)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("thing", "says"),
+    [
+        ("**gras**", ["**gras**"]),
+        (RUNS[0], ["horloge GPU"]),
+        (RUNS, ["horloge GPU"]),
+        (tuple(RUNS), ["horloge GPU"]),
+        (judge(RUNS), ["horloge GPU (décide)"]),
+        (score(torch.eye(10), torch.arange(10), 10), ["100,0\N{NO-BREAK SPACE}% sur 10 images"]),
+        (RECEIPT, ["dans leurs tolérances", "Ce que lit chaque horloge</caption>"]),
+    ],
+)
+def test_each_kind_is_displayed(shown, thing, says):
+    display.show(thing)
+    assert [text in one.data for one, text in zip(shown, says, strict=True)] == [True] * len(says)
+
+
+def test_data_are_their_source_and_their_checks(shown, monkeypatch):
+    sizes = Check("sizes", True, {"train": 50_000, "test": 10_000})
+    monkeypatch.setattr(display.cifar10, "check", lambda data: [sizes])
+    source = Check("fallback", True, {"seed": 3, "why": "<urlopen error>"})
+    display.show.dispatch(display.cifar10.Cifar10)(SimpleNamespace(name="cifar10", source=source))
+    assert "graine 3), faute de CIFAR-10 : &lt;urlopen error&gt;" in shown[0].data
+    assert "tailles" in shown[1].data
+
+
+def test_a_figure_has_its_alternative_text(shown):
+    figure = display.plot_p95_runs(judge(RUNS), "cifar10")
+    display.show(figure)
+    data, metadata = shown[0]._repr_mimebundle_()
+    assert metadata["image/png"]["alt"] == figure.get_label() != ""
+    assert list(data) == ["image/png"]
