@@ -29,8 +29,7 @@ class CompileCheck:
 def check_compile_once(device: torch.device | str) -> CompileCheck:
     """Compile a small function for `device`, run it, and compare it with eager; once a process.
 
-    torch's compiled functions are forgotten on the way out: call this before compiling what shall
-    live.
+    torch's compiled functions are forgotten on the way out: call this before compiling what lasts.
     """
     # A new constant makes new source, so that the compiler runs and no cache answers in its place.
     scale = random.SystemRandom().uniform(1, 2)
@@ -40,10 +39,9 @@ def check_compile_once(device: torch.device | str) -> CompileCheck:
 
     try:
         with quiet(), torch.inference_mode():
-            # One compilation thread: no pool of workers stays behind beside the measurement.
-            compiled = torch.compile(probe, options={"compile_threads": 1})
             x = torch.linspace(-1, 1, 8 * 64, device=device).reshape(8, 64)
-            result, was_compiled = compiled(x)
+            # One compilation thread: no pool of workers stays behind beside the measurement.
+            result, was_compiled = torch.compile(probe, options={"compile_threads": 1})(x)
             torch.testing.assert_close(result, probe(x)[0], rtol=1e-4, atol=1e-4)
             return CompileCheck(was_compiled, "" if was_compiled else NOT_COMPILED)
     except Exception as error:  # a missing compiler, Triton, an unsupported Python …: all mean no
@@ -61,8 +59,7 @@ def quiet() -> Iterator[None]:
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
         logging.disable(disabled)

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from helpers.environment.facts import attempt, first_line
+from helpers.environment.facts import Reader, attempt, first_line
 
 try:
     import pynvml
@@ -13,34 +13,78 @@ except Exception as error:  # absent, or an old package of that name that this P
     pynvml, _IMPORT = None, first_line(error)
 
 # Values of NVML's C interface, which never change; an old `pynvml` lacks some of their names.
-CLOCK_SM, CLOCK_MEMORY, TEMPERATURE_GPU = 1, 2, 0
-POLICY_POWER, POLICY_THERMAL = 0, 1
+CLOCK_SM, CLOCK_MEMORY, TEMPERATURE_GPU, POLICY_POWER, POLICY_THERMAL = 1, 2, 0, 0, 1
 NO_DRIVER = "LibraryNotFound"  # none at all: no fault of this machine
 MIG_INSTANCE, MIG_PARENT = "MIG instance", "parent GPU of a MIG instance"
-
-
-def nvml_problem() -> str | None:
-    """Open NVML, which then stays open; None, or why it cannot be read, in its own words."""
-    if pynvml is None:
-        return _IMPORT
-    try:
-        pynvml.nvmlInit()
-    except Exception as error:
-        return first_line(error)
-    return None
-
-
-def nvml_remedy() -> str | None:
-    """What to type where `pynvml` is not nvidia-ml-py's module; None where it is."""
-    # An old package of that name is a folder, which hides the file.
-    right = pynvml is not None and not hasattr(pynvml, "__path__")
-    return None if right else "`pip uninstall pynvml`, then `pip install nvidia-ml-py`"
+REMEDY = "`pip uninstall pynvml`, then `pip install nvidia-ml-py`"
+# Of a record: what to make of the answer, the function, its arguments after the handle.
+FACTS = {
+    "sm_clock_mhz": (int, "nvmlDeviceGetClockInfo", CLOCK_SM),
+    "sm_clock_max_mhz": (int, "nvmlDeviceGetMaxClockInfo", CLOCK_SM),
+    "memory_clock_mhz": (int, "nvmlDeviceGetClockInfo", CLOCK_MEMORY),
+    "memory_clock_max_mhz": (int, "nvmlDeviceGetMaxClockInfo", CLOCK_MEMORY),
+    "power_limit_w": (lambda milliwatts: milliwatts / 1000, "nvmlDeviceGetEnforcedPowerLimit"),
+    "temperature_c": (int, "nvmlDeviceGetTemperature", TEMPERATURE_GPU),
+    "ecc": (lambda mode: bool(mode[0]), "nvmlDeviceGetEccMode"),  # (now, after the next reboot)
+    "persistence_mode": (bool, "nvmlDeviceGetPersistenceMode"),
+}
 
 
 def query(name: str, *args: Any) -> Any:
     """Call a function of NVML; raises whatever it, or the lack of it, raises."""
     value = getattr(pynvml, name)(*args)
     return value.decode() if isinstance(value, bytes) else value  # an old `pynvml`
+
+
+def query_all(table: dict[str, tuple], handle: Any, read: Reader) -> dict[str, Any]:
+    """The answers to a table like FACTS; all None without a handle."""
+    return {
+        key: None if handle is None else read(key, lambda: make(query(name, handle, *args)))
+        for key, (make, name, *args) in table.items()
+    }
+
+
+def nvml_problem() -> str | None:
+    """Open NVML, which then stays open; None, or why it cannot be read, in its own words."""
+    try:
+        return _IMPORT if pynvml is None else pynvml.nvmlInit()
+    except Exception as error:
+        return first_line(error)
+
+
+def collect_driver(read: Reader | None) -> dict[str, Any]:
+    """What NVML says of the driver and its GPUs, and how to mend an old `pynvml`.
+
+    Without `read`, NVML cannot be read. An old package of that name is a folder, which hides
+    nvidia-ml-py's file.
+    """
+    ask = read or (lambda *_: None)
+    version = ask("driver_cuda", query, "nvmlSystemGetCudaDriverVersion_v2")  # 13.1 is 13010
+    gpus = []
+    for index in range(ask("gpu_count", query, "nvmlDeviceGetCount") or 0):
+        handle = ask("gpu_handle", query, "nvmlDeviceGetHandleByIndex", index)
+        names = {"name": "nvmlDeviceGetName", "uuid": "nvmlDeviceGetUUID"}
+        gpus.append({key: ask(key, query, name, handle) for key, name in names.items()})
+    return {
+        "driver": ask("driver", query, "nvmlSystemGetDriverVersion"),
+        "driver_cuda": version and f"{version // 1000}.{version % 1000 // 10}",
+        "gpus": gpus,
+        "nvml_remedy": REMEDY if pynvml is None or hasattr(pynvml, "__path__") else None,
+    }
+
+
+def collect_gpu(device: torch.device, read: Reader) -> dict[str, Any]:
+    """Describe a GPU; clocks in MHz, power in W."""
+    seen = torch.cuda.get_device_properties(device)
+    handle, scope = read("nvml_handle", find_gpu, device) or (None, None)
+    return {
+        "name": seen.name,
+        "uuid": read("uuid", lambda: f"GPU-{seen.uuid}"),
+        "compute_capability": f"{seen.major}.{seen.minor}",
+        "memory_gib": round(seen.total_memory / 2**30, 1),
+        "nvml_reads": scope,
+        **query_all(FACTS, handle, read),
+    }
 
 
 def find_gpu(device: torch.device) -> tuple[Any, str | None]:
@@ -52,23 +96,19 @@ def find_gpu(device: torch.device) -> tuple[Any, str | None]:
     if device.type != "cuda" or nvml_problem():
         return None, None
     seen = attempt(torch.cuda.get_device_properties, device)
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0]
+    visible, uuid = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0], seen and seen.uuid
     uuids = [visible] if visible.startswith("MIG-") else []  # CUDA sees one MIG instance at most
-    uuid = getattr(seen, "uuid", None)
     for name in (*uuids, f"GPU-{uuid}", f"MIG-{uuid}"):
         if handle := attempt(query, "nvmlDeviceGetHandleByUUID", name):
             break
     else:
-        name, handle = "", attempt(_by_bus, seen)
+        at = "{0.pci_domain_id:08x}:{0.pci_bus_id:02x}:{0.pci_device_id:02x}.0"
+        name = "of the bus"
+        handle = attempt(lambda: query("nvmlDeviceGetHandleByPciBusId", at.format(seen)))
     if name.startswith("MIG-"):
         return handle, MIG_INSTANCE
     mode = attempt(query, "nvmlDeviceGetMigMode", handle)  # (current, after the next reboot)
     return handle, MIG_PARENT if mode and mode[0] else None
-
-
-def _by_bus(seen: Any) -> Any:
-    bus = f"{seen.pci_domain_id:08x}:{seen.pci_bus_id:02x}:{seen.pci_device_id:02x}.0"
-    return query("nvmlDeviceGetHandleByPciBusId", bus)
 
 
 def nvml_handle(device: torch.device) -> Any:

@@ -7,24 +7,18 @@ import multiprocessing
 import os
 import re
 import resource
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter, process_time, thread_time
 from typing import Any
 
 import psutil
 import torch
 
+from helpers.environment import nvml
 from helpers.environment.facts import Reader, attempt
-from helpers.environment.nvml import (
-    CLOCK_MEMORY,
-    CLOCK_SM,
-    POLICY_POWER,
-    POLICY_THERMAL,
-    TEMPERATURE_GPU,
-    nvml_handle,
-    query,
-)
+from helpers.environment.nvml import query
 
 
 @dataclass(frozen=True)
@@ -68,10 +62,10 @@ class Look:
 
 @dataclass(frozen=True)
 class Process:
-    """The process that measures: its pids, and how many CPUs the system counts.
+    """The process that measures, and how many CPUs the system counts.
 
-    `own`: ours and the spawning process's, in every namespace that we know of. `spawned`: another
-    process of ours started this one, and may hold a context on the GPU.
+    `own`: its pid and its spawner's, in every namespace that /proc shows: NVML may know us by the
+    host's pid. `spawned`: another process of ours started it, and may have a context on the GPU.
     """
 
     pid: int
@@ -82,105 +76,82 @@ class Process:
 
 def this_process() -> Process:
     """Say which process this is."""
-    spawned = multiprocessing.parent_process() is not None
-    return Process(os.getpid(), own_pids(), spawned, attempt(psutil.cpu_count) or 1)
+    parent = multiprocessing.parent_process()
+    ours = {os.getpid()} | ({parent.pid} if parent else set())
+    status = [attempt(Path(f"/proc/{pid}/status").read_text) or "" for pid in ours]
+    found = re.findall(r"^NSpid:(.*)$", "\n".join(status), re.MULTILINE)
+    own = frozenset(ours | {int(pid) for line in found for pid in line.split()})
+    return Process(os.getpid(), own, parent is not None, attempt(psutil.cpu_count) or 1)
 
 
 class Looker:
     """Takes looks at a device's GPU and at the host: one for each run, made before its first."""
 
     def __init__(self, device: torch.device | str):
-        self._handle, self._last_seen = nvml_handle(torch.device(device)), 0
+        self._handle, self._last_seen = nvml.nvml_handle(torch.device(device)), 0
         self()  # NVML hands out its whole buffer once: what happened before this run
 
     def __call__(self) -> Look:
         """Take one look; what cannot be read is None, and nothing is raised."""
-        start, gpu, read = time.perf_counter(), None, Reader()
-        if self._handle is not None:
-            found = read("shares", utilisation_samples, self._handle, self._last_seen)
-            shares, self._last_seen = found or (None, self._last_seen)
-            gpu = read_gpu(self._handle, shares, read)
-        host = read_host(read)
-        return Look(start, time.perf_counter(), gpu, host, read.failed)
+        start, read = perf_counter(), Reader()
+        gpu = None if self._handle is None else self._read_gpu(read)
+        return Look(start, gpu=gpu, host=_read_host(read), end_s=perf_counter(), failed=read.failed)
+
+    def _read_gpu(self, read: Reader) -> GpuReading:
+        def told(key: str, name: str, *args: int, of: Callable = lambda value: value) -> Any:
+            return read(key, lambda: of(query(name, self._handle, *args)))
+
+        def limited_s(key: str, policy: int) -> float | None:
+            name, of = "nvmlDeviceGetViolationStatus", lambda status: status.violationTime / 1e9
+            return told(key, name, policy, of=of)
+
+        return GpuReading(
+            processes=read("processes", self._processes),
+            shares=read("shares", self._shares),
+            sm_mhz=told("sm_mhz", "nvmlDeviceGetClockInfo", nvml.CLOCK_SM),
+            memory_mhz=told("memory_mhz", "nvmlDeviceGetClockInfo", nvml.CLOCK_MEMORY),
+            reasons=read("reasons", self._reasons),
+            power_limited_s=limited_s("power_limited_s", nvml.POLICY_POWER),
+            thermal_limited_s=limited_s("thermal_limited_s", nvml.POLICY_THERMAL),
+            temperature_c=told("temperature_c", "nvmlDeviceGetTemperature", nvml.TEMPERATURE_GPU),
+            power_w=told("power_w", "nvmlDeviceGetPowerUsage", of=lambda power: power / 1e3),
+        )
+
+    def _processes(self) -> frozenset[int]:
+        computing = query("nvmlDeviceGetComputeRunningProcesses", self._handle)
+        drawing = attempt(query, "nvmlDeviceGetGraphicsRunningProcesses", self._handle) or []
+        return frozenset(process.pid for process in (*computing, *drawing))
+
+    def _shares(self) -> tuple[tuple[int, int], ...]:
+        """The samples since the last look; not supported or not permitted raises, none does not."""
+        try:
+            samples = query("nvmlDeviceGetProcessUtilization", self._handle, self._last_seen)
+        except Exception as error:
+            if type(error).__name__ == "NVMLError_NotFound":
+                return ()
+            raise
+        # Drivers sometimes return unused entries, with no time stamp or a share above 100 %.
+        valid = [s for s in samples if s.timeStamp > self._last_seen and s.smUtil <= 100]
+        self._last_seen = max((s.timeStamp for s in valid), default=self._last_seen)
+        return tuple((s.pid, s.smUtil) for s in valid)
+
+    def _reasons(self) -> int:
+        # A driver before 535, or an old `pynvml`, has the older name alone.
+        now = attempt(query, "nvmlDeviceGetCurrentClocksEventReasons", self._handle)
+        old = "nvmlDeviceGetCurrentClocksThrottleReasons"
+        return query(old, self._handle) if now is None else now
 
 
-def own_pids() -> frozenset[int]:
-    """Our pid, and that of the process that spawned us, in every namespace that /proc shows.
-
-    NVML may know us by the host's pid; a notebook is no stranger to its fresh processes.
-    """
-    parent = multiprocessing.parent_process()
-    ours = {os.getpid()} | ({parent.pid} if parent else set())
-    status = [attempt(Path(f"/proc/{pid}/status").read_text) or "" for pid in ours]
-    found = re.findall(r"^NSpid:(.*)$", "\n".join(status), re.MULTILINE)
-    return frozenset(ours | {int(pid) for line in found for pid in line.split()})
-
-
-def utilisation_samples(handle: Any, since: int) -> tuple[tuple, int]:
-    """Per-process SM samples newer than the timestamp `since`: ((pid, SM %), ...), newest stamp.
-
-    Raises what NVML raises where this is not supported or not permitted; no sample is no error.
-    """
-    try:
-        samples = query("nvmlDeviceGetProcessUtilization", handle, since)
-    except Exception as error:
-        if type(error).__name__ == "NVMLError_NotFound":
-            return (), since
-        raise
-    # Drivers sometimes return unused entries, with no time stamp or a share above 100 %.
-    valid = [s for s in samples if s.timeStamp > since and s.smUtil <= 100]
-    newest = max((s.timeStamp for s in valid), default=since)
-    return tuple((s.pid, s.smUtil) for s in valid), newest
-
-
-def read_gpu(handle: Any, shares: tuple | None, read: Reader) -> GpuReading:
-    """Read what NVML says now; `shares` are the samples that the caller has already fetched."""
-
-    def nvml(key: str, name: str, *args: int) -> Any:
-        return read(key, query, name, handle, *args)
-
-    def limited_s(key: str, policy: int) -> float | None:
-        status = nvml(key, "nvmlDeviceGetViolationStatus", policy)
-        return attempt(lambda: status.violationTime / 1e9)
-
-    power = nvml("power", "nvmlDeviceGetPowerUsage")
-    return GpuReading(
-        processes=read("processes", _processes, handle),
-        shares=shares,
-        sm_mhz=nvml("sm_clock", "nvmlDeviceGetClockInfo", CLOCK_SM),
-        memory_mhz=nvml("memory_clock", "nvmlDeviceGetClockInfo", CLOCK_MEMORY),
-        reasons=read("reasons", _reasons, handle),
-        power_limited_s=limited_s("power_limited", POLICY_POWER),
-        thermal_limited_s=limited_s("thermal_limited", POLICY_THERMAL),
-        temperature_c=nvml("temperature", "nvmlDeviceGetTemperature", TEMPERATURE_GPU),
-        power_w=None if power is None else power / 1e3,
-    )
-
-
-def _processes(handle: Any) -> frozenset[int]:
-    computing = query("nvmlDeviceGetComputeRunningProcesses", handle)
-    drawing = attempt(query, "nvmlDeviceGetGraphicsRunningProcesses", handle) or []
-    return frozenset(process.pid for process in (*computing, *drawing))
-
-
-def _reasons(handle: Any) -> int:
-    reasons = attempt(query, "nvmlDeviceGetCurrentClocksEventReasons", handle)
-    if reasons is None:  # a driver before 535, or an old `pynvml`, has the older name alone
-        reasons = query("nvmlDeviceGetCurrentClocksThrottleReasons", handle)
-    return reasons
-
-
-def read_host(read: Reader) -> HostReading:
-    """Read the counters of the system, this process and this thread."""
+def _read_host(read: Reader) -> HostReading:
     thread = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)  # a thread's: Linux alone
     return HostReading(
         core=read("core", lambda: psutil.Process().cpu_num()),
         busy_s=read("busy", _busy_s),
         steal_s=read("steal", _steal_s),
         preemptions=read("preemptions", lambda: resource.getrusage(thread).ru_nivcsw),
-        at_s=time.perf_counter(),
-        own_s=time.process_time(),
-        thread_s=time.thread_time(),
+        at_s=perf_counter(),
+        own_s=process_time(),
+        thread_s=thread_time(),
     )
 
 
