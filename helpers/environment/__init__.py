@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from helpers.environment import nvml
-from helpers.environment.compile import CompileCheck, check_compile_once
+from helpers.environment.compile import check_compile_once
 from helpers.environment.facts import Check, Reader, collect_facts, cost, first_line
 
 __all__ = ["Check", "DeviceError", "Machine", "cost", "look"]
@@ -43,63 +43,61 @@ def look(requested: str = "auto") -> Machine:
     it, else the CPU. Raise DeviceError where a GPU was asked for and cannot be had: nothing else is
     measured in its place.
     """
-    read, wanted = Reader(), torch.device("cuda" if requested == "auto" else requested)
-    if wanted.type not in ("cpu", "cuda"):
+    read, device = Reader(), torch.device("cuda" if requested == "auto" else requested)
+    if device.type not in ("cpu", "cuda"):
         raise DeviceError(f"device={requested!r}: only the CPU and CUDA GPUs are measured here")
-    cuda = collect_cuda(wanted, read)
-    device, reason = wanted, "automatic" if requested == "auto" else "asked"
-    if wanted.type == "cuda":
-        if cuda["usable"] and wanted.index is None:
-            device = torch.device("cuda", torch.cuda.current_device())
-        elif not cuda["usable"] and requested != "auto":
-            seen = f"device={requested!r} cannot be had; use 'cpu' or 'auto'"
-            raise DeviceError(f"{seen} ({cuda['seen']})")
-        elif not cuda["usable"]:
-            device, reason = torch.device("cpu"), "no_usable_gpu"
-    compiling = read("torch.compile", check_compile_once, device)
+    cuda, reason = collect_cuda(device, read), "automatic" if requested == "auto" else "asked"
+    if device.type == "cuda" and cuda["problem"]:
+        if requested != "auto":
+            told = f"device={requested!r} cannot be had; use 'cpu' or 'auto'"
+            raise DeviceError(f"{told} ({cuda['seen']})")
+        device, reason = torch.device("cpu"), "no_usable_gpu"
+    elif device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", torch.cuda.current_device())
     facts = {
         "device": str(device),
         "device_reason": reason,
         "cuda": cuda,
         "gpu": nvml.collect_gpu(device, read) if device.type == "cuda" else None,
         **collect_facts(read),
-        "compile": asdict(compiling or CompileCheck(False, read.failed["torch.compile"])),
+        "compile": asdict(check_compile_once(device)),
         "unreadable": read.failed,
     }
     return Machine(device, facts, check(facts), reason)
 
 
 def collect_cuda(device: torch.device, read: Reader) -> dict:
-    """What PyTorch and NVML each say about CUDA, `seen` in one line; a kernel is tried on a GPU.
+    """What PyTorch and NVML each say about CUDA, `seen` in one line.
 
-    `diagnosis`: "usable"; "none": no GPU, and nothing that should show one; "unusable".
+    `diagnosis`: "usable", "none" (no GPU, and nothing that should show one) or "unusable".
     """
-    problem, unread, cudnn = (
-        find_cuda_problem(device),
-        nvml.nvml_problem(),
-        read("cudnn", torch.backends.cudnn.version),  # 9.19.0 is 91900
-    )
+    cudnn = read("cudnn", torch.backends.cudnn.version)  # 9.19.0 is 91900
     cuda = {
-        "usable": problem is None,
-        "problem": problem,
+        "problem": find_cuda_problem(device),
+        **nvml.collect_driver(read),
         "torch_cuda": torch.version.cuda,
         "torch_hip": torch.version.hip,
+        "visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "torch_gpus": read("torch_gpus", torch.cuda.device_count) or 0,
         "cudnn": cudnn and f"{cudnn // 10_000}.{cudnn % 10_000 // 100}.{cudnn % 100}",
-        "nvml": unread,
-        **nvml.collect_driver(None if unread else read),
-        "visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
     }
     told = ("problem", "nvml", "driver", "torch_cuda", "torch_hip", "visible_devices")
-    cuda["seen"] = "; ".join(f"{name}: {cuda[name]}" for name in told if cuda[name] is not None)
-    driver_fails = "NVMLError" in (unread or "") and nvml.NO_DRIVER not in unread
-    no_fault = not driver_fails and any(words in (problem or "") for words in NO_GPU)
-    nowhere = no_fault and not (cuda["gpus"] or cuda["torch_gpus"])
-    return cuda | {"diagnosis": "usable" if not problem else "none" if nowhere else "unusable"}
+    cuda["seen"] = "; ".join(f"{name}: {cuda[name]!r}" for name in told if cuda[name] is not None)
+    return cuda | {"diagnosis": diagnose(cuda)}
+
+
+def diagnose(cuda: dict) -> str:
+    """Tell from facts whether a GPU is usable, not there, or there and not usable."""
+    if cuda["problem"] is None:
+        return "usable"
+    driver_fails = "NVMLError" in (cuda["nvml"] or "") and nvml.NO_DRIVER not in cuda["nvml"]
+    expected = cuda["gpus"] or cuda["torch_gpus"] or cuda["torch_hip"] or driver_fails
+    no_fault = any(words in cuda["problem"] for words in NO_GPU)
+    return "none" if no_fault and not expected else "unusable"
 
 
 def find_cuda_problem(device: torch.device) -> str | None:
-    """Say why PyTorch cannot use CUDA, on `device` by running one kernel there, or return None.
+    """Say why PyTorch cannot use CUDA, on a GPU `device` by running one kernel, or return None.
 
     ``torch.cuda.is_available()`` is also True for a GPU whose architecture this build has no
     kernels for. Its warning, given once in a process, is the reason; `init` says it each time. A
@@ -122,17 +120,16 @@ def find_cuda_problem(device: torch.device) -> str | None:
 def check(facts: dict) -> tuple[Check, ...]:
     """Judge a record: not ok where something that should work does not; no GPU is no fault."""
     software, cuda, cpu, gpu = (facts[name] for name in ("software", "cuda", "cpu", "gpu"))
-    unread, quota, threads = cuda["nvml"], cpu["quota_cpus"], cpu["torch_threads"]
+    problem, quota, threads = cuda["nvml"], cpu["quota_cpus"], cpu["torch_threads"]
     checks = [
-        Check("torch", int(software["torch"].split(".")[0]) >= 2, software | cuda),
-        Check(f"gpu_{cuda['diagnosis']}", cuda["diagnosis"] != "unusable", cuda),
+        Check("torch", int(software["torch"].split(".")[0]) >= 2, {"version": software["torch"]}),
+        Check(f"gpu_{cuda['diagnosis']}", cuda["diagnosis"] != "unusable", {"seen": cuda["seen"]}),
         Check("compile", facts["compile"]["usable"], facts["compile"]),
         Check("code", facts["other_code"] is None, {"other_code": facts["other_code"]}),
         Check("assertions", not software["optimize"]),
     ]
-    if unread and (cuda["torch_gpus"] or nvml.NO_DRIVER not in unread) or cuda["nvml_remedy"]:
-        why = "; ".join(filter(None, (unread, cuda["nvml_remedy"])))
-        checks.append(Check("nvml", False, {"why": why}))
+    if problem and (cuda["torch_gpus"] or nvml.NO_DRIVER not in problem):
+        checks.append(Check("nvml", False, {"why": problem}))
     elif scope := gpu and gpu["nvml_reads"]:
         checks.append(Check("mig" if scope == nvml.MIG_INSTANCE else "mig_parent", True))
     if quota:

@@ -18,8 +18,7 @@ import psutil
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
-# Environment variables that change what is measured, by the beginning of their names; those with
-# such an end only say where things lie.
+# Variables that change what is measured, by the beginning of their names, and ends that do not.
 MEASURED_WITH = re.compile(
     "NVIDIA_TF32|TORCH|PYTORCH_|TRITON_|CUDA_|CUBLAS|CUDNN_|HIP_|OMP_|MKL_|KMP_|GOMP_|OPENBLAS_"
     "|LD_PRELOAD"
@@ -71,16 +70,6 @@ def _text(path: Path | str) -> str:
     return Path(path).read_text(encoding="utf8", errors="replace").strip()
 
 
-def _cpu_model() -> str | None:
-    found = re.search(r"^model name\s*:\s*(.+)$", _text("/proc/cpuinfo"), re.MULTILINE)
-    return found[1].strip() if found else platform.processor() or None
-
-
-def _governors() -> str | None:
-    cores = Path("/sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_governor")
-    return ", ".join(sorted({_text(path) for path in cores})) or None
-
-
 def cpu_quota(groups: str | None = None, mount: Path = Path("/sys/fs/cgroup")) -> float | None:
     """CPUs that this process's control groups allow, the least of them; None: no limit.
 
@@ -129,6 +118,8 @@ def find_other_code(folder: Path | None = None) -> str | None:
     return told if beside and folder != ROOT else None
 
 
+CPUS, GOVERNOR = Path("/sys/devices/system/cpu"), "cpu[0-9]*/cpufreq/scaling_governor"
+CONTAINERS = {"docker": "/.dockerenv", "podman": "/run/.containerenv"}
 PACKAGES = ("torchvision", "numpy", "scipy", "pandas", "triton", "nvidia-ml-py")
 FACTS: dict[str, dict[str, Callable]] = {  # by section of the record
     "software": {
@@ -138,12 +129,14 @@ FACTS: dict[str, dict[str, Callable]] = {  # by section of the record
         "optimize": lambda: sys.flags.optimize,  # of -O: Python then drops assertions
     },
     "cpu": {
-        "model": _cpu_model,
+        "model": lambda: re.search(r"model name\s*:\s*(.+)", _text("/proc/cpuinfo"))[1],
         "physical_cores": lambda: psutil.cpu_count(logical=False),
         "logical_cores": psutil.cpu_count,
         "usable_cores": lambda: len(os.sched_getaffinity(0)),
         "quota_cpus": cpu_quota,
-        "governor": _governors,
+        "governor": lambda: (
+            ", ".join(sorted({_text(core) for core in CPUS.glob(GOVERNOR)})) or None
+        ),
         "torch_threads": torch.get_num_threads,
     },
     "system": {
@@ -151,8 +144,9 @@ FACTS: dict[str, dict[str, Callable]] = {  # by section of the record
         "kernel": platform.release,
         "hypervisor": lambda: " hypervisor" in _text("/proc/cpuinfo"),
         "machine": partial(_text, "/sys/class/dmi/id/product_name"),
-        "docker": Path("/.dockerenv").exists,
-        "podman": Path("/run/.containerenv").exists,
+        "container": lambda: next(
+            (n for n, mark in CONTAINERS.items() if Path(mark).exists()), None
+        ),
     },
     "switches": {
         "tf32_convolutions": lambda: tf32_in_force()[0],
@@ -171,9 +165,9 @@ def collect_facts(read: Reader) -> dict:
         section: {key: read(f"{section}.{key}", get) for key, get in facts.items()}
         for section, facts in FACTS.items()
     }
-    given = {name: os.environ[name] for name in sorted(os.environ) if MEASURED_WITH.match(name)}
+    given = [name for name in sorted(os.environ) if MEASURED_WITH.match(name)]
     return found | {
-        "variables": {name: it for name, it in given.items() if not name.endswith(WHERE)},
+        "variables": {name: os.environ[name] for name in given if not name.endswith(WHERE)},
         "git": collect_git(),
         "other_code": read("other_code", find_other_code),
     }

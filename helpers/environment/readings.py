@@ -7,18 +7,29 @@ import multiprocessing
 import os
 import re
 import resource
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter, process_time, thread_time
-from typing import Any
 
 import psutil
 import torch
 
 from helpers.environment import nvml
 from helpers.environment.facts import Reader, attempt
-from helpers.environment.nvml import query
+from helpers.environment.nvml import asks, query
+
+HELD = {"make": lambda seen: seen.violationTime / 1e9}
+NVML = {  # of a GpuReading
+    "sm_mhz": asks("nvmlDeviceGetClockInfo", nvml.CLOCK_SM),
+    "memory_mhz": asks("nvmlDeviceGetClockInfo", nvml.CLOCK_MEMORY),
+    # Its new name, ...EventReasons, is unknown to drivers before 535
+    "reasons": asks("nvmlDeviceGetCurrentClocksThrottleReasons"),
+    "power_limited_s": asks("nvmlDeviceGetViolationStatus", nvml.POLICY_POWER, **HELD),
+    "thermal_limited_s": asks("nvmlDeviceGetViolationStatus", nvml.POLICY_THERMAL, **HELD),
+    "temperature_c": asks("nvmlDeviceGetTemperature", nvml.TEMPERATURE_GPU),
+    "power_w": asks("nvmlDeviceGetPowerUsage", make=lambda milliwatts: milliwatts / 1000),
+}
+BUSY = ("user", "nice", "system", "irq", "softirq")
 
 
 @dataclass(frozen=True)
@@ -77,45 +88,38 @@ class Process:
 def this_process() -> Process:
     """Say which process this is."""
     parent = multiprocessing.parent_process()
-    ours = {os.getpid()} | ({parent.pid} if parent else set())
-    status = [attempt(Path(f"/proc/{pid}/status").read_text) or "" for pid in ours]
-    found = re.findall(r"^NSpid:(.*)$", "\n".join(status), re.MULTILINE)
-    own = frozenset(ours | {int(pid) for line in found for pid in line.split()})
-    return Process(os.getpid(), own, parent is not None, attempt(psutil.cpu_count) or 1)
+    own = {os.getpid()} | ({parent.pid} if parent else set())
+    for pid in tuple(own):
+        status = attempt(Path(f"/proc/{pid}/status").read_text) or ""
+        own |= {int(seen) for line in re.findall("NSpid:(.*)", status) for seen in line.split()}
+    return Process(os.getpid(), frozenset(own), parent is not None, attempt(psutil.cpu_count) or 1)
 
 
 class Looker:
     """Takes looks at a device's GPU and at the host: one for each run, made before its first."""
 
     def __init__(self, device: torch.device | str):
-        self._handle, self._last_seen = nvml.nvml_handle(torch.device(device)), 0
+        self._handle, self._last_seen = nvml.find_gpu(torch.device(device))[0], 0
         self()  # NVML hands out its whole buffer once: what happened before this run
 
     def __call__(self) -> Look:
         """Take one look; what cannot be read is None, and nothing is raised."""
-        start, read = perf_counter(), Reader()
-        gpu = None if self._handle is None else self._read_gpu(read)
-        return Look(start, gpu=gpu, host=_read_host(read), end_s=perf_counter(), failed=read.failed)
-
-    def _read_gpu(self, read: Reader) -> GpuReading:
-        def told(key: str, name: str, *args: int, of: Callable = lambda value: value) -> Any:
-            return read(key, lambda: of(query(name, self._handle, *args)))
-
-        def limited_s(key: str, policy: int) -> float | None:
-            name, of = "nvmlDeviceGetViolationStatus", lambda status: status.violationTime / 1e9
-            return told(key, name, policy, of=of)
-
-        return GpuReading(
-            processes=read("processes", self._processes),
-            shares=read("shares", self._shares),
-            sm_mhz=told("sm_mhz", "nvmlDeviceGetClockInfo", nvml.CLOCK_SM),
-            memory_mhz=told("memory_mhz", "nvmlDeviceGetClockInfo", nvml.CLOCK_MEMORY),
-            reasons=read("reasons", self._reasons),
-            power_limited_s=limited_s("power_limited_s", nvml.POLICY_POWER),
-            thermal_limited_s=limited_s("thermal_limited_s", nvml.POLICY_THERMAL),
-            temperature_c=told("temperature_c", "nvmlDeviceGetTemperature", nvml.TEMPERATURE_GPU),
-            power_w=told("power_w", "nvmlDeviceGetPowerUsage", of=lambda power: power / 1e3),
+        start, gpu, read = perf_counter(), None, Reader()
+        if self._handle is not None:
+            processes, shares = read("processes", self._processes), read("shares", self._shares)
+            seen = {key: read(key, get, self._handle) for key, get in NVML.items()}
+            gpu = GpuReading(processes, shares, **seen)
+        thread = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)  # a thread's: Linux alone
+        host = HostReading(
+            core=read("core", lambda: psutil.Process().cpu_num()),
+            busy_s=read("busy", lambda: sum(getattr(psutil.cpu_times(), n, 0.0) for n in BUSY)),
+            steal_s=read("steal", _steal_s),
+            preemptions=read("preemptions", lambda: resource.getrusage(thread).ru_nivcsw),
+            at_s=perf_counter(),
+            own_s=process_time(),
+            thread_s=thread_time(),
         )
+        return Look(start, perf_counter(), gpu, host, read.failed)
 
     def _processes(self) -> frozenset[int]:
         computing = query("nvmlDeviceGetComputeRunningProcesses", self._handle)
@@ -123,41 +127,16 @@ class Looker:
         return frozenset(process.pid for process in (*computing, *drawing))
 
     def _shares(self) -> tuple[tuple[int, int], ...]:
-        """The samples since the last look; not supported or not permitted raises, none does not."""
         try:
             samples = query("nvmlDeviceGetProcessUtilization", self._handle, self._last_seen)
         except Exception as error:
-            if type(error).__name__ == "NVMLError_NotFound":
+            if type(error).__name__ == "NVMLError_NotFound":  # no new sample is an answer
                 return ()
             raise
         # Drivers sometimes return unused entries, with no time stamp or a share above 100 %.
         valid = [s for s in samples if s.timeStamp > self._last_seen and s.smUtil <= 100]
         self._last_seen = max((s.timeStamp for s in valid), default=self._last_seen)
         return tuple((s.pid, s.smUtil) for s in valid)
-
-    def _reasons(self) -> int:
-        # A driver before 535, or an old `pynvml`, has the older name alone.
-        now = attempt(query, "nvmlDeviceGetCurrentClocksEventReasons", self._handle)
-        old = "nvmlDeviceGetCurrentClocksThrottleReasons"
-        return query(old, self._handle) if now is None else now
-
-
-def _read_host(read: Reader) -> HostReading:
-    thread = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)  # a thread's: Linux alone
-    return HostReading(
-        core=read("core", lambda: psutil.Process().cpu_num()),
-        busy_s=read("busy", _busy_s),
-        steal_s=read("steal", _steal_s),
-        preemptions=read("preemptions", lambda: resource.getrusage(thread).ru_nivcsw),
-        at_s=perf_counter(),
-        own_s=process_time(),
-        thread_s=thread_time(),
-    )
-
-
-def _busy_s() -> float:
-    times = psutil.cpu_times()
-    return sum(getattr(times, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq"))
 
 
 def _steal_s() -> dict[int, float]:
