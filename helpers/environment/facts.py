@@ -143,7 +143,6 @@ FACTS: dict[str, dict[str, Callable]] = {  # by section of the record
         "os": lambda: platform.freedesktop_os_release()["PRETTY_NAME"],
         "kernel": platform.release,
         "hypervisor": lambda: " hypervisor" in _text("/proc/cpuinfo"),
-        "machine": partial(_text, "/sys/class/dmi/id/product_name"),
         "container": lambda: next(
             (n for n, mark in CONTAINERS.items() if Path(mark).exists()), None
         ),
