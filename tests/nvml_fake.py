@@ -35,8 +35,7 @@ def install(monkeypatch, **properties) -> dict:
         "nvmlDeviceGetPowerUsage": 180_000,
         "nvmlDeviceGetComputeRunningProcesses": [SimpleNamespace(pid=ME)],
         "nvmlDeviceGetGraphicsRunningProcesses": [],
-        "nvmlDeviceGetCurrentClocksEventReasons": 0,
-        "nvmlDeviceGetCurrentClocksThrottleReasons": 4,
+        "nvmlDeviceGetCurrentClocksEventReasons": 4,
         "nvmlDeviceGetViolationStatus": SimpleNamespace(violationTime=500_000_000),
         "nvmlDeviceGetProcessUtilization": [],
     }

@@ -22,8 +22,7 @@ HELD = {"make": lambda seen: seen.violationTime / 1e9}
 NVML = {  # of a GpuReading
     "sm_mhz": asks("nvmlDeviceGetClockInfo", nvml.CLOCK_SM),
     "memory_mhz": asks("nvmlDeviceGetClockInfo", nvml.CLOCK_MEMORY),
-    # Its new name, ...EventReasons, is unknown to drivers before 535
-    "reasons": asks("nvmlDeviceGetCurrentClocksThrottleReasons"),
+    "reasons": asks("nvmlDeviceGetCurrentClocksEventReasons"),  # of driver 535 and later
     "power_limited_s": asks("nvmlDeviceGetViolationStatus", nvml.POLICY_POWER, **HELD),
     "thermal_limited_s": asks("nvmlDeviceGetViolationStatus", nvml.POLICY_THERMAL, **HELD),
     "temperature_c": asks("nvmlDeviceGetTemperature", nvml.TEMPERATURE_GPU),

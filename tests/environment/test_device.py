@@ -10,142 +10,112 @@ import torch
 
 from helpers import environment
 from helpers.display.machine import MACHINE_CHECKS, reason
-from helpers.environment import DeviceError, look
-from helpers.environment.compile import CompileCheck
+from helpers.environment import UNAVAILABLE, DeviceError, collect_cuda, find_cuda_problem, look
 from helpers.environment.facts import Reader
-from helpers.environment.gpu import (
-    MINIMUM_DRIVER,
-    UNAVAILABLE,
-    collect_cuda,
-    collect_gpu,
-    diagnose,
-    find_cuda_problem,
-)
+from helpers.environment.nvml import collect_gpu
 
-H100 = {"name": "NVIDIA H100 80GB HBM3", "uuid": "GPU-1"}
-
-
-def facts(**changes) -> dict:
-    """What collect_cuda says on a healthy machine with one GPU, with changes."""
-    cuda = {
-        "usable": True,
-        "problem": None,
-        "torch_cuda": "13.0",
-        "torch_hip": None,
-        "torch_gpus": 1,
-        "cudnn": "9.19.0",
-        "driver": "580.95.05",
-        "driver_cuda": "13.0",
-        "nvml": None,
-        "nvml_remedy": None,
-        "gpus": [H100],
-        "visible_devices": None,
-        **changes,
-    }
-    cuda["needed_driver"] = MINIMUM_DRIVER.get((cuda["torch_cuda"] or "").split(".")[0])
-    return cuda | {"diagnosis": diagnose(cuda)}
-
-
+CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 NO_DRIVER = "RuntimeError: Found no NVIDIA driver on your system. Please check that …"
+OLD_DRIVER = (
+    "CUDA initialization: The NVIDIA driver on your system is too old (found version 12020)"
+)
+NO_KERNEL = "AcceleratorError: CUDA error: no kernel image is available"
 ABSENT = "NVMLError_LibraryNotFound: NVML Shared Library Not Found"
 MISMATCH = "NVMLError_LibRmVersionMismatch: RM has detected an NVML/RM version mismatch."
-BROKEN = {"usable": False, "problem": UNAVAILABLE, "torch_gpus": 0}
-NOTHING = {**BROKEN, "gpus": [], "driver": None, "driver_cuda": None}
-NO_GPU = facts(**NOTHING, nvml=ABSENT)
-OLD_DRIVER = facts(**BROKEN, driver="535.183.01", driver_cuda="12.2")
-DRIVER_FAILS = facts(**NOTHING, nvml=MISMATCH)
-DIAGNOSES = [
-    ("usable", facts()),
-    ("usable", facts(torch_cuda=None, torch_hip="6.4")),
-    ("none", NO_GPU),
-    ("none", facts(**NOTHING)),  # a driver, and no GPU in the machine
-    ("none", facts(**NOTHING | {"problem": NO_DRIVER}, nvml=ABSENT)),
-    ("broken", DRIVER_FAILS),
-    ("broken", facts(**NOTHING | {"problem": "CUDA initialization: … Error 803"}, nvml=ABSENT)),
-    ("rocm_build", facts(**BROKEN, torch_cuda=None, torch_hip="6.4")),
-    ("cpu_build", facts(**BROKEN, torch_cuda=None)),
-    ("old_driver", OLD_DRIVER),
-    ("old_driver", facts(**BROKEN, driver="580.65.05")),
-    ("unusable", facts(**BROKEN, driver="580.65.06")),
-    ("old_driver", facts(**BROKEN, torch_cuda="12.8", driver="470.82.01", driver_cuda="11.4")),
-    ("unusable", facts(**BROKEN, torch_cuda="12.8", driver="525.60.13")),
-    ("old_driver", facts(**BROKEN, driver="535.183.01", visible_devices="")),
-    ("hidden", facts(**BROKEN, visible_devices="")),
-    ("unusable", facts(usable=False, problem="no kernel image", visible_devices="0")),
-    ("unusable", facts(**BROKEN, torch_cuda="99.0")),  # a CUDA version not known yet
-    ("unusable", facts(**BROKEN, driver=None)),
-]
-
-
-@pytest.mark.parametrize(("expected", "cuda"), DIAGNOSES)
-def test_diagnosis_and_its_sentence(checks_of, expected, cuda):
-    assert cuda["diagnosis"] == expected
-    check = checks_of(cuda=cuda)[f"gpu_{expected}"]
-    assert check.ok == (expected in ("usable", "none"))
-    told = MACHINE_CHECKS[check.code][1].format(**check.values)
-    assert "None" not in told
-    assert MISMATCH in told or cuda["nvml"] != MISMATCH
-
-
-@pytest.mark.parametrize(
-    ("cuda", "scope", "code", "ok"),
-    [
-        (facts(), None, None, None),
-        (NO_GPU, None, None, None),
-        (DRIVER_FAILS, None, "nvml", False),
-        (facts(gpus=[], driver=None, nvml=ABSENT), None, "nvml", False),
-        (facts(nvml_remedy="`pip uninstall pynvml`"), None, "nvml_package", False),
-        (facts(), "MIG instance", "mig", True),
-        (facts(), "parent GPU of a MIG instance", "mig_parent", True),
-    ],
-)
-def test_what_nvml_does_not_tell_is_said(checks_of, cuda, scope, code, ok):
-    checks = checks_of(cuda=cuda, gpu={"nvml_reads": scope})
-    found = {c: check.ok for c, check in checks.items() if c.startswith(("nvml", "mig"))}
-    assert found == ({code: ok} if code else {})
+NO_NVML = {"driver": None, "gpus": []}
+NO_GPU = {"problem": NO_DRIVER, "nvml": ABSENT, **NO_NVML}
+DIAGNOSES = {  # what differs from a healthy machine with one GPU that torch does not see
+    "healthy": ("usable", {"problem": None, "torch_gpus": 1}),
+    "no GPU": ("none", NO_GPU),
+    "a driver without a GPU": ("none", {"gpus": []}),
+    "broken driver": ("unusable", {"nvml": MISMATCH, **NO_NVML}),
+    "torch's error": ("unusable", NO_GPU | {"problem": "CUDA initialization: … Error 803"}),
+    "ROCm": ("unusable", NO_GPU | {"torch_cuda": None, "torch_hip": "6.4"}),
+    "built for the CPU": ("unusable", {"problem": "Torch not compiled", "torch_cuda": None}),
+    "old driver": ("unusable", {"problem": OLD_DRIVER, "driver": "535.183.01"}),
+    "hidden": ("unusable", {"visible_devices": ""}),
+    "no kernel": ("unusable", {"problem": NO_KERNEL, "torch_gpus": 1}),
+}
 
 
 @pytest.fixture
-def seen(monkeypatch):
-    """Let a test say what collect_cuda finds of a GPU that only NVML's stand-in has."""
+def see(monkeypatch, compiles):
+    """Let a test say what torch and NVML tell of a GPU that only NVML's stand-in has."""
     nvml_fake.install(monkeypatch)
-    monkeypatch.setattr(environment, "check_compile_once", lambda device: CompileCheck(True, ""))
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
     tried = []
 
-    def say(cuda: dict) -> list:
-        collect = lambda *device: tried.append(device) or cuda  # noqa: E731
-        monkeypatch.setattr(environment, "collect_cuda", collect)
+    def say(problem=UNAVAILABLE, torch_gpus=0, torch_cuda="13.0", torch_hip=None, **others):
+        visible = others.pop("visible_devices", None)
+        monkeypatch.setattr(torch.version, "cuda", torch_cuda)
+        monkeypatch.setattr(torch.version, "hip", torch_hip)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: torch_gpus)
+        monkeypatch.setattr(
+            environment, "find_cuda_problem", lambda device: tried.append(device) or problem
+        )
+        driver = environment.nvml.collect_driver(Reader()) | others
+        monkeypatch.setattr(environment.nvml, "collect_driver", lambda read: driver)
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        if visible is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
         return tried
 
     return say
 
 
-@pytest.mark.parametrize(
-    ("requested", "expected"),
-    [("auto", "cuda:0"), ("cuda", "cuda:0"), ("cuda:1", "cuda:1"), ("cpu", "cpu")],
-)
-def test_usable_gpu(seen, requested, expected):
-    tried = seen(facts())
+@pytest.mark.parametrize("case", DIAGNOSES)
+def test_auto_takes_the_cpu_without_a_usable_gpu_and_an_explicit_gpu_is_an_error(see, case):
+    expected, seen = DIAGNOSES[case]
+    see(**seen)
+    machine = look("auto")
+    check = next(check for check in machine.checks if check.code.startswith("gpu_"))
+    assert (check.code, check.ok) == (f"gpu_{expected}", expected != "unusable")
+    if expected == "usable":
+        assert (machine.device, machine.reason) == (CUDA, "automatic")
+        return
+    assert (machine.device, machine.reason) == (CPU, "no_usable_gpu")
+    with pytest.raises(DeviceError) as caught:
+        look("cuda:3")
+    told = MACHINE_CHECKS[check.code][2].format(**check.values)
+    for fact in filter(None, seen.values()):
+        if isinstance(fact, str):
+            assert fact in str(caught.value)
+            assert fact in told or expected == "none"
+            assert fact in reason(machine) or expected == "none"
+
+
+@pytest.mark.parametrize("requested", ["auto", "cuda", "cuda:1", "cpu"])
+def test_usable_gpu(see, requested):
+    tried = see(problem=None, torch_gpus=2)
     machine = look(requested)
+    expected = {"auto": "cuda:0", "cuda": "cuda:0"}.get(requested, requested)
     assert str(machine.device) == machine.facts["device"] == expected
     assert machine.reason == ("automatic" if requested == "auto" else "asked")
     assert ("automatiquement" in reason(machine)) == (requested == "auto")
-    assert tried != [()] or requested == "cpu"  # an explicit CPU leaves no CUDA context
+    assert {device.type for device in tried} == {machine.device.type}  # no context for the CPU
 
 
-@pytest.mark.parametrize("cuda", [NO_GPU, OLD_DRIVER, DRIVER_FAILS])
-def test_without_a_usable_gpu_auto_takes_the_cpu_and_an_explicit_gpu_is_an_error(seen, cuda):
-    seen(cuda)
-    machine = look("auto")
-    assert (machine.device, machine.reason) == (torch.device("cpu"), "no_usable_gpu")
-    assert len(reason(machine)) > 20
-    with pytest.raises(DeviceError) as caught:
-        look("cuda:3")
-    for fact in (cuda["problem"], cuda["nvml"], cuda["driver"]):
-        assert fact is None or fact in str(caught.value)
-    with pytest.raises(DeviceError, match="only the CPU and CUDA GPUs"):
+def test_only_cpu_and_cuda_are_measured():
+    with pytest.raises(DeviceError):
         look("meta")
+
+
+@pytest.mark.parametrize(
+    ("cuda", "scope", "code"),
+    [
+        ({"nvml": None}, None, None),
+        ({"nvml": ABSENT, "torch_gpus": 0}, None, None),
+        ({"nvml": ABSENT, "torch_gpus": 1}, None, "nvml"),
+        ({"nvml": MISMATCH, "torch_gpus": 0}, None, "nvml"),
+        ({"nvml": None}, "MIG instance", "mig"),
+        ({"nvml": None}, "parent GPU of a MIG instance", "mig_parent"),
+    ],
+)
+def test_what_nvml_does_not_tell_is_said(checks_of, cuda, scope, code):
+    checks = checks_of(cuda=cuda, gpu={"nvml_reads": scope})
+    found = {c: check.ok for c, check in checks.items() if c.startswith(("nvml", "mig"))}
+    assert found == ({code: code != "nvml"} if code else {})
 
 
 # --- what torch and NVML tell
@@ -170,26 +140,26 @@ def test_why_torch_cannot_use_cuda(monkeypatch, available, words):
     monkeypatch.setattr(torch.cuda, "init", mismatch)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert words in find_cuda_problem(None)
-    assert collect_cuda()["diagnosis"] == "broken"
+        assert words in find_cuda_problem(CPU)
+    assert collect_cuda(CPU, Reader())["diagnosis"] == "unusable"
 
 
 def test_gpu_that_is_available_but_runs_no_kernel(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch, "arange", lambda *_, **__: mismatch())
-    assert find_cuda_problem(None) is None
-    assert find_cuda_problem(torch.device("cuda")).endswith("Error 803: mismatch")
+    assert find_cuda_problem(CPU) is None
+    assert find_cuda_problem(CUDA).endswith("Error 803: mismatch")
 
 
 def gpu_of(monkeypatch, **properties) -> dict:
     answers = nvml_fake.install(monkeypatch, **properties)
     answers["nvmlDeviceGetPersistenceMode"] = pynvml.NVMLError_NotSupported
-    return collect_gpu(torch.device("cuda", 0), Reader())
+    return collect_gpu(CUDA, Reader())
 
 
 def test_driver_and_gpus_as_nvml_sees_them(monkeypatch):
     nvml_fake.install(monkeypatch)
-    cuda = collect_cuda()
+    cuda = collect_cuda(CPU, Reader())
     assert (cuda["driver"], cuda["driver_cuda"]) == ("580.95.05", "13.1")
     assert re.fullmatch(r"9\.\d+\.\d+", cuda["cudnn"] or "9.24.0")
     assert [gpu["uuid"] for gpu in cuda["gpus"]] == ["GPU-a", "GPU-b"]
@@ -230,7 +200,7 @@ def test_a_mig_instance_is_read_itself_or_as_its_parent_and_it_is_said(case, mon
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    gpu = collect_gpu(torch.device("cuda", 0), Reader())
+    gpu = collect_gpu(CUDA, Reader())
     assert gpu["nvml_reads"] == expected
     assert gpu["sm_clock_mhz"] == 1980
 

@@ -10,9 +10,10 @@ import torch
 from helpers import environment
 from helpers.environment.facts import (
     ROOT,
+    Reader,
     attempt,
+    collect_facts,
     collect_git,
-    collect_variables,
     cpu_quota,
     find_other_code,
     first_line,
@@ -132,13 +133,13 @@ def test_what_does_not_hold_does_not_pass(checks_of):
 
 
 def test_only_variables_that_change_a_measurement_are_recorded(monkeypatch):
-    for name in collect_variables():
+    for name in collect_facts(Reader())["variables"]:
         monkeypatch.delenv(name)
     given = {"CUDA_LAUNCH_BLOCKING": "1", "CUDNN_LOGINFO": "", "NVIDIA_TF32_OVERRIDE": "0"}
     given |= {"OMP_NUM_THREADS": "2", "PYTORCH_CUDA_ALLOC_CONF": "x"}
     for name, value in (given | {"CUDA_HOME": "/usr", "SECRET": "1"}).items():
         monkeypatch.setenv(name, value)
-    assert collect_variables() == given
+    assert collect_facts(Reader())["variables"] == given
 
 
 def test_another_helpers_than_the_notebooks_is_told(tmp_path):
