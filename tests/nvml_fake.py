@@ -32,7 +32,6 @@ def install(monkeypatch, **properties) -> dict:
         "nvmlDeviceGetTemperature": 54,
         "nvmlDeviceGetEccMode": [1, 1],
         "nvmlDeviceGetPersistenceMode": 1,
-        "nvmlDeviceGetPowerUsage": 180_000,
         "nvmlDeviceGetComputeRunningProcesses": [SimpleNamespace(pid=ME)],
         "nvmlDeviceGetGraphicsRunningProcesses": [],
         "nvmlDeviceGetCurrentClocksEventReasons": 4,

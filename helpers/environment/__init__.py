@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,10 +24,10 @@ class DeviceError(RuntimeError):
 
 @dataclass(frozen=True)
 class Machine:
-    """The device that measures and why, the machine's record, ready for JSON, and its checks.
+    """The device that measures, the machine's record, ready for JSON, and its checks.
 
-    `reason`: "asked", "automatic", or "no_usable_gpu": `facts["cuda"]` then says more. A fact that
-    cannot be seen is None, and `facts["unreadable"]` says why.
+    `reason`: why this device: "asked", "automatic" or "no_usable_gpu". A fact that cannot be seen
+    is None, and `facts["unreadable"]` says why.
     """
 
     device: torch.device
@@ -39,9 +39,8 @@ class Machine:
 def look(requested: str = "auto") -> Machine:
     """Choose the device that measures, record the machine and the software, and judge them.
 
-    `requested`: "cpu", "cuda", "cuda:N", or "auto": the current GPU if PyTorch can run a kernel on
-    it, else the CPU. Raise DeviceError where a GPU was asked for and cannot be had: nothing else is
-    measured in its place.
+    `requested`: "cpu", "cuda", "cuda:N" or "auto": the current GPU if a kernel runs on it, else the
+    CPU. Raise DeviceError where another is asked for or cannot be had: nothing replaces it.
     """
     read, device = Reader(), torch.device("cuda" if requested == "auto" else requested)
     if device.type not in ("cpu", "cuda"):
@@ -60,17 +59,14 @@ def look(requested: str = "auto") -> Machine:
         "cuda": cuda,
         "gpu": nvml.collect_gpu(device, read) if device.type == "cuda" else None,
         **collect_facts(read),
-        "compile": asdict(check_compile_once(device)),
+        "compile": check_compile_once(device)._asdict(),
         "unreadable": read.failed,
     }
     return Machine(device, facts, check(facts), reason)
 
 
 def collect_cuda(device: torch.device, read: Reader) -> dict:
-    """What PyTorch and NVML each say about CUDA, `seen` in one line.
-
-    `diagnosis`: "usable", "none" (no GPU, and nothing that should show one) or "unusable".
-    """
+    """What PyTorch and NVML each say about CUDA; `seen` is the gist of it."""
     cudnn = read("cudnn", torch.backends.cudnn.version)  # 9.19.0 is 91900
     cuda = {
         "problem": find_cuda_problem(device),
@@ -87,7 +83,7 @@ def collect_cuda(device: torch.device, read: Reader) -> dict:
 
 
 def diagnose(cuda: dict) -> str:
-    """Tell from facts whether a GPU is usable, not there, or there and not usable."""
+    """Say "usable", "none" (no GPU, and nothing that should show one) or "unusable"."""
     if cuda["problem"] is None:
         return "usable"
     driver_fails = "NVMLError" in (cuda["nvml"] or "") and nvml.NO_DRIVER not in cuda["nvml"]
@@ -97,11 +93,11 @@ def diagnose(cuda: dict) -> str:
 
 
 def find_cuda_problem(device: torch.device) -> str | None:
-    """Say why PyTorch cannot use CUDA, on a GPU `device` by running one kernel, or return None.
+    """Say why PyTorch cannot use CUDA, or return None; one kernel is run if `device` is a GPU.
 
-    ``torch.cuda.is_available()`` is also True for a GPU whose architecture this build has no
-    kernels for. Its warning, given once in a process, is the reason; `init` says it each time. A
-    session on the CPU leaves no CUDA context on a GPU that someone else may be measuring.
+    ``is_available()`` is also True for a GPU that this build has no kernels for. Its warning, given
+    once in a process, is the reason; `init` says it each time. A session on the CPU leaves no CUDA
+    context on a GPU that someone else may be measuring.
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

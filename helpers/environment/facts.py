@@ -55,10 +55,7 @@ def attempt(read: Callable, *args: Any) -> Any:
 
 
 def first_line(error: BaseException) -> str:
-    """Return an error's type and the line that says most, in 200 characters at most.
-
-    It is the first with "error:", as compilers write, else the first that says something.
-    """
+    """An error's type and its first line with "error:", else its first; 200 characters at most."""
     lines = [line.strip() for line in str(error).splitlines()]
     told = [line for line in lines if line and not line.startswith("backend=")]
     said = next((line for line in told if "error:" in line), *told[:1] or [""])
@@ -71,10 +68,9 @@ def _text(path: Path | str) -> str:
 
 
 def cpu_quota(groups: str | None = None, mount: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """CPUs that this process's control groups allow, the least of them; None: no limit.
+    """CPUs that the control groups in /proc/self/cgroup, or their parents, allow; None: no limit.
 
-    `groups`: the text of /proc/self/cgroup. Each group on the way up may limit: version 2 by
-    `cpu.max`, version 1 by `cpu.cfs_quota_us`.
+    Version 2 limits by `cpu.max`, version 1 by `cpu.cfs_quota_us`.
     """
     limits = []
     for line in (_text("/proc/self/cgroup") if groups is None else groups).splitlines():
@@ -94,8 +90,8 @@ def cpu_quota(groups: str | None = None, mount: Path = Path("/sys/fs/cgroup")) -
 def tf32_in_force() -> tuple[bool, bool]:
     """Return (convolutions, matmul): may FP32 work run in TF32 on the GPU right now?
 
-    NVIDIA's libraries obey NVIDIA_TF32_OVERRIDE over torch's switches: 0 forbids TF32, and 1 makes
-    matrix products use it (convolutions stay as torch says; measured on an H100).
+    NVIDIA_TF32_OVERRIDE rules over torch's switches: 0 forbids TF32, and 1 makes matrix products
+    use it (convolutions stay as torch says; measured on an H100).
     """
     override = os.environ.get("NVIDIA_TF32_OVERRIDE")
     if override == "0":
@@ -104,10 +100,9 @@ def tf32_in_force() -> tuple[bool, bool]:
     if not hasattr(convolutions, "conv"):  # torch < 2.9
         return convolutions.allow_tf32, matmul.allow_tf32 or override == "1"
     # Once this newer interface has been used, reading the older one may raise RuntimeError.
-    default = torch.backends.fp32_precision
-    found = (owner.fp32_precision for owner in (convolutions.conv, matmul))
-    seen = [(default if precision == "none" else precision) == "tf32" for precision in found]
-    return seen[0], seen[1] or override == "1"
+    found = {"none": torch.backends.fp32_precision}  # where a narrower switch says nothing
+    conv, product = convolutions.conv.fp32_precision, matmul.fp32_precision
+    return found.get(conv, conv) == "tf32", found.get(product, product) == "tf32" or override == "1"
 
 
 def find_other_code(folder: Path | None = None) -> str | None:
@@ -175,8 +170,7 @@ def collect_facts(read: Reader) -> dict:
 def collect_git(root: Path = ROOT) -> dict:
     """Commit of the code, whether tracked or new files differ from it, and why it is not known.
 
-    A copy carried to an offline machine says its commit by J1_GIT_COMMIT: a ``.git`` there may be
-    none, or older than the files.
+    J1_GIT_COMMIT says the commit of a copy: a ``.git`` there may be older than the files.
     """
     found = {"commit": os.environ.get("J1_GIT_COMMIT") or None, "dirty": None, "problem": None}
     git = partial(subprocess.run, capture_output=True, text=True, check=True, timeout=20, cwd=root)
@@ -193,10 +187,7 @@ def collect_git(root: Path = ROOT) -> dict:
 
 
 def cost(device: torch.device | str | None = None) -> dict[str, float | None]:
-    """Seconds since this process began, its peak memory on the host and on `device` (MiB).
-
-    None: cannot be seen.
-    """
+    """Seconds since this process began, its peak memory on host and `device` (MiB); None: unseen."""
     mib = 2**20 if sys.platform == "darwin" else 2**10  # of ru_maxrss, in bytes or in KiB
     on_gpu = torch.cuda.is_initialized() and torch.device(device or "cuda").type == "cuda"
     gpu = attempt(torch.cuda.max_memory_allocated, device) if on_gpu else None

@@ -28,8 +28,8 @@ def query(name: str, *args: Any) -> Any:
     return getattr(pynvml, name)(*args)
 
 
-def asks(name: str, *args: Any, make: Callable = lambda answer: answer) -> Callable:
-    """Return what asks NVML about a handle, and makes `make` of the answer."""
+def asks(name: str, *args: int, make: Callable = lambda answer: answer) -> Callable:
+    """Return what asks NVML about a handle; `make` converts the answer."""
     return lambda handle: make(query(name, handle, *args))
 
 
@@ -54,7 +54,7 @@ def nvml_problem() -> str | None:
 
 
 def collect_driver(read: Reader) -> dict[str, Any]:
-    """Whether NVML can be read, and what it says of the driver and its GPUs."""
+    """What NVML says of itself, the driver and its GPUs."""
     problem, gpus = nvml_problem(), []
     ask = (lambda *_: None) if problem else read
     version = ask("driver_cuda", query, "nvmlSystemGetCudaDriverVersion_v2")  # 13.1 is 13010

@@ -1,7 +1,4 @@
-"""One look at who is on the GPU and the CPU: raw counters of NVML, the system and this process.
-
-A value of None, or an empty answer while we compute, means "not observable here", never "clean".
-"""
+"""Who is on the GPU and the CPU: raw counters, where None is "not observable", never "clean"."""
 
 import multiprocessing
 import os
@@ -18,22 +15,20 @@ from helpers.environment import nvml
 from helpers.environment.facts import Reader, attempt
 from helpers.environment.nvml import asks, query
 
-HELD = {"make": lambda seen: seen.violationTime / 1e9}
+SECONDS = {"make": lambda seen: seen.violationTime / 1e9}
 NVML = {  # of a GpuReading
     "sm_mhz": asks("nvmlDeviceGetClockInfo", nvml.CLOCK_SM),
     "memory_mhz": asks("nvmlDeviceGetClockInfo", nvml.CLOCK_MEMORY),
     "reasons": asks("nvmlDeviceGetCurrentClocksEventReasons"),  # of driver 535 and later
-    "power_limited_s": asks("nvmlDeviceGetViolationStatus", nvml.POLICY_POWER, **HELD),
-    "thermal_limited_s": asks("nvmlDeviceGetViolationStatus", nvml.POLICY_THERMAL, **HELD),
-    "temperature_c": asks("nvmlDeviceGetTemperature", nvml.TEMPERATURE_GPU),
-    "power_w": asks("nvmlDeviceGetPowerUsage", make=lambda milliwatts: milliwatts / 1000),
+    "power_limited_s": asks("nvmlDeviceGetViolationStatus", nvml.POLICY_POWER, **SECONDS),
+    "thermal_limited_s": asks("nvmlDeviceGetViolationStatus", nvml.POLICY_THERMAL, **SECONDS),
 }
 BUSY = ("user", "nice", "system", "irq", "softirq")
 
 
 @dataclass(frozen=True)
 class GpuReading:
-    """What NVML says; clocks in MHz, temperature in °C, power in W; None: not observable."""
+    """What NVML says of a GPU; clocks in MHz."""
 
     processes: frozenset[int] | None  # pids with a context on this GPU, ours among them
     shares: tuple[tuple[int, int], ...] | None  # (pid, SM %) samples since the last look
@@ -42,13 +37,11 @@ class GpuReading:
     reasons: int | None  # bit mask of clock-event reasons
     power_limited_s: float | None  # counters: seconds held back by each policy
     thermal_limited_s: float | None
-    temperature_c: int | None
-    power_w: float | None
 
 
 @dataclass(frozen=True)
 class HostReading:
-    """Counters of the system and of this process; seconds of CPU time, summed over the CPUs."""
+    """Counters of the system and this process; seconds of CPU time, summed over the CPUs."""
 
     at_s: float  # when these counters were read (perf_counter)
     own_s: float  # this process, all threads
@@ -61,7 +54,7 @@ class HostReading:
 
 @dataclass(frozen=True)
 class Look:
-    """One look: when it began and ended (s, perf_counter), what was read, why the rest was not."""
+    """When it began and ended (s, perf_counter), what was read, and why the rest was not."""
 
     start_s: float
     end_s: float

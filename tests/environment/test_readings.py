@@ -24,7 +24,7 @@ def test_looks_in_their_units_whose_counters_never_fall(nvml):
     looker = Looker(torch.device("cuda", 0))
     before, after = looker(), looker()
     assert after.failed == {}
-    assert (after.gpu.power_w, after.gpu.processes) == (180.0, {ME})
+    assert after.gpu.processes == {ME}
     assert after.gpu.power_limited_s == after.gpu.thermal_limited_s == 0.5
     assert after.start_s <= after.host.at_s <= after.end_s
     assert set(after.host.steal_s) >= os.sched_getaffinity(0)
