@@ -187,7 +187,7 @@ def collect_git(root: Path = ROOT) -> dict:
 
 
 def cost(device: torch.device | str | None = None) -> dict[str, float | None]:
-    """Seconds since this process began, its peak memory on host and `device` (MiB); None: unseen."""
+    """Seconds since this process began, and its peak memory in MiB; None: cannot be seen."""
     mib = 2**20 if sys.platform == "darwin" else 2**10  # of ru_maxrss, in bytes or in KiB
     on_gpu = torch.cuda.is_initialized() and torch.device(device or "cuda").type == "cuda"
     gpu = attempt(torch.cuda.max_memory_allocated, device) if on_gpu else None
