@@ -66,7 +66,10 @@ def look(requested: str = "auto") -> Machine:
 
 
 def collect_cuda(device: torch.device, read: Reader) -> dict:
-    """What PyTorch and NVML each say about CUDA; `seen` is the gist of it."""
+    """What PyTorch and NVML each say about CUDA; `seen` is the gist of it.
+
+    `diagnosis`: "usable", "none" (no GPU, and nothing that should show one) or "unusable".
+    """
     cudnn = read("cudnn", torch.backends.cudnn.version)  # 9.19.0 is 91900
     cuda = {
         "problem": find_cuda_problem(device),
@@ -79,17 +82,11 @@ def collect_cuda(device: torch.device, read: Reader) -> dict:
     }
     told = ("problem", "nvml", "driver", "torch_cuda", "torch_hip", "visible_devices")
     cuda["seen"] = "; ".join(f"{name}: {cuda[name]!r}" for name in told if cuda[name] is not None)
-    return cuda | {"diagnosis": diagnose(cuda)}
-
-
-def diagnose(cuda: dict) -> str:
-    """Say "usable", "none" (no GPU, and nothing that should show one) or "unusable"."""
-    if cuda["problem"] is None:
-        return "usable"
     driver_fails = "NVMLError" in (cuda["nvml"] or "") and nvml.NO_DRIVER not in cuda["nvml"]
     expected = cuda["gpus"] or cuda["torch_gpus"] or cuda["torch_hip"] or driver_fails
-    no_fault = any(words in cuda["problem"] for words in NO_GPU)
-    return "none" if no_fault and not expected else "unusable"
+    no_fault = not expected and any(words in (cuda["problem"] or "") for words in NO_GPU)
+    found = "usable" if cuda["problem"] is None else "none" if no_fault else "unusable"
+    return cuda | {"diagnosis": found}
 
 
 def find_cuda_problem(device: torch.device) -> str | None:
@@ -127,7 +124,7 @@ def check(facts: dict) -> tuple[Check, ...]:
     if problem and (cuda["torch_gpus"] or nvml.NO_DRIVER not in problem):
         checks.append(Check("nvml", False, {"why": problem}))
     elif scope := gpu and gpu["nvml_reads"]:
-        checks.append(Check("mig" if scope == nvml.MIG_INSTANCE else "mig_parent", True))
+        checks.append(Check(scope, True))
     if quota:
         checks.append(Check("quota", threads <= quota, {"threads": threads, "quota": quota}))
     return tuple(checks)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +21,6 @@ except Exception as error:  # or absent, or so old that this Python cannot run i
 # Values of NVML's C interface
 CLOCK_SM, CLOCK_MEMORY, TEMPERATURE_GPU, POLICY_POWER, POLICY_THERMAL = 1, 2, 0, 0, 1
 NO_DRIVER = "LibraryNotFound"  # none at all: no fault of this machine
-MIG_INSTANCE, MIG_PARENT = "MIG instance", "parent GPU of a MIG instance"
 
 
 def query(name: str, *args: Any) -> Any:
@@ -33,7 +33,8 @@ def asks(name: str, *args: int, make: Callable = lambda answer: answer) -> Calla
     return lambda handle: make(query(name, handle, *args))
 
 
-FACTS = {  # of a machine's record; clocks in MHz
+sm_clock_mhz = partial(attempt, asks("nvmlDeviceGetClockInfo", CLOCK_SM))  # of a handle, now
+FACTS = {  # of a machine's record
     "sm_clock_mhz": asks("nvmlDeviceGetClockInfo", CLOCK_SM),
     "sm_clock_max_mhz": asks("nvmlDeviceGetMaxClockInfo", CLOCK_SM),
     "memory_clock_mhz": asks("nvmlDeviceGetClockInfo", CLOCK_MEMORY),
@@ -84,7 +85,7 @@ def collect_gpu(device: torch.device, read: Reader) -> dict[str, Any]:
 
 
 def find_gpu(device: torch.device) -> tuple[Any, str | None]:
-    """NVML's handle of torch's GPU or None, and what it stands for where not the whole of it.
+    """NVML's handle of torch's GPU or None, and "mig" or "mig_parent" where it is not a whole one.
 
     By UUID, else by PCI bus; never by index, which CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER
     change for torch alone. A MIG instance that NVML does not find is read as its parent GPU.
@@ -102,11 +103,6 @@ def find_gpu(device: torch.device) -> tuple[Any, str | None]:
         name, bus = "", "{0.pci_domain_id:08x}:{0.pci_bus_id:02x}:{0.pci_device_id:02x}.0"
         handle = attempt(asks("nvmlDeviceGetHandleByPciBusId"), attempt(bus.format, seen))
     if name.startswith("MIG-"):
-        return handle, MIG_INSTANCE
+        return handle, "mig"
     mode = attempt(query, "nvmlDeviceGetMigMode", handle)  # (now, after the next reboot)
-    return handle, MIG_PARENT if mode and mode[0] else None
-
-
-def sm_clock_mhz(handle: Any) -> int | None:
-    """The SM clock now, in MHz; None where it cannot be seen."""
-    return attempt(query, "nvmlDeviceGetClockInfo", handle, CLOCK_SM)
+    return handle, "mig_parent" if mode and mode[0] else None

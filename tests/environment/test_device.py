@@ -92,8 +92,8 @@ def test_usable_gpu(see, requested, device):
         (ABSENT, 0, None, None),
         (ABSENT, 1, None, "nvml"),
         (MISMATCH, 0, None, "nvml"),
-        (None, 1, "MIG instance", "mig"),
-        (None, 1, "parent GPU of a MIG instance", "mig_parent"),
+        (None, 1, "mig", "mig"),
+        (None, 1, "mig_parent", "mig_parent"),
     ],
 )
 def test_what_nvml_does_not_tell_is_said(checks_of, nvml, count, scope, code):
@@ -149,15 +149,14 @@ def test_gpu_is_matched_by_uuid_not_by_index(monkeypatch):
     assert (gpu["compute_capability"], gpu["persistence_mode"]) == ("9.0", None)
 
 
-MIG, PARENT = "MIG instance", "parent GPU of a MIG instance"
 HANDLES = {  # torch's UUID and bus, CUDA_VISIBLE_DEVICES, UUIDs that NVML knows, what is read
     "by UUID": ("b", 0x41, "GPU-b", {"GPU-b"}, (1980, None)),
     "by bus": ("b", 0x41, "0", set(), (1980, None)),
     "unknown": ("z", 0x99, "0", set(), (None, None)),
-    "MIG by torch's UUID": ("m", 0x41, "0", {"MIG-m"}, (1980, MIG)),
-    "MIG by the variable": ("b", 0x41, "MIG-m", {"MIG-m", "GPU-b"}, (1980, MIG)),
-    "MIG's parent by UUID": ("b", 0x41, "0", {"GPU-b"}, (1980, PARENT)),
-    "MIG's parent by bus": ("m", 0x41, "MIG-m", set(), (1980, PARENT)),
+    "MIG by torch's UUID": ("m", 0x41, "0", {"MIG-m"}, (1980, "mig")),
+    "MIG by the variable": ("b", 0x41, "MIG-m", {"MIG-m", "GPU-b"}, (1980, "mig")),
+    "MIG's parent by UUID": ("b", 0x41, "0", {"GPU-b"}, (1980, "mig_parent")),
+    "MIG's parent by bus": ("m", 0x41, "MIG-m", set(), (1980, "mig_parent")),
 }
 
 
