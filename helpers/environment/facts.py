@@ -20,8 +20,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 # Variables that change what is measured, by the beginning of their names, and ends that do not.
 MEASURED_WITH = re.compile(
-    "NVIDIA_TF32|TORCH|PYTORCH_|TRITON_|CUDA_|CUBLAS|CUDNN_|HIP_|OMP_|MKL_|KMP_|GOMP_|OPENBLAS_"
-    "|LD_PRELOAD"
+    "NVIDIA_TF32|TORCH|PYTORCH_|TRITON_|CUDA_|CUBLAS|CUDNN_|OMP_|MKL_|KMP_|GOMP_|LD_PRELOAD"
 )
 WHERE = ("_DIR", "_HOME", "_PATH", "_VERSION")
 
@@ -59,7 +58,7 @@ def first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines()]
     told = [line for line in lines if line and not line.startswith("backend=")]
     said = next((line for line in told if "error:" in line), *told[:1] or [""])
-    text = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    text = f"{type(error).__name__}: {said}".removesuffix(": ")
     return text if len(text) <= 200 else text[:199] + "…"
 
 
@@ -114,7 +113,7 @@ def find_other_code(folder: Path | None = None) -> str | None:
 
 
 CPUS, GOVERNOR = Path("/sys/devices/system/cpu"), "cpu[0-9]*/cpufreq/scaling_governor"
-CONTAINERS = {"docker": "/.dockerenv", "podman": "/run/.containerenv"}
+MARKS = {"docker": "/.dockerenv", "podman": "/run/.containerenv"}
 PACKAGES = ("torchvision", "numpy", "scipy", "pandas", "triton", "nvidia-ml-py")
 FACTS: dict[str, dict[str, Callable]] = {  # by section of the record
     "software": {
@@ -129,18 +128,14 @@ FACTS: dict[str, dict[str, Callable]] = {  # by section of the record
         "logical_cores": psutil.cpu_count,
         "usable_cores": lambda: len(os.sched_getaffinity(0)),
         "quota_cpus": cpu_quota,
-        "governor": lambda: (
-            ", ".join(sorted({_text(core) for core in CPUS.glob(GOVERNOR)})) or None
-        ),
+        "governor": lambda: ", ".join(sorted(set(map(_text, CPUS.glob(GOVERNOR))))) or None,
         "torch_threads": torch.get_num_threads,
     },
     "system": {
         "os": lambda: platform.freedesktop_os_release()["PRETTY_NAME"],
         "kernel": platform.release,
         "hypervisor": lambda: " hypervisor" in _text("/proc/cpuinfo"),
-        "container": lambda: next(
-            (n for n, mark in CONTAINERS.items() if Path(mark).exists()), None
-        ),
+        "container": lambda: next((name for name in MARKS if Path(MARKS[name]).exists()), None),
     },
     "switches": {
         "tf32_convolutions": lambda: tf32_in_force()[0],
@@ -155,12 +150,9 @@ FACTS: dict[str, dict[str, Callable]] = {  # by section of the record
 
 def collect_facts(read: Reader) -> dict:
     """The software, the CPU, the system and the switches that this process finds."""
-    found = {
-        section: {key: read(f"{section}.{key}", get) for key, get in facts.items()}
-        for section, facts in FACTS.items()
-    }
     given = [name for name in sorted(os.environ) if MEASURED_WITH.match(name)]
-    return found | {
+    return {
+        **{s: {key: read(f"{s}.{key}", get) for key, get in FACTS[s].items()} for s in FACTS},
         "variables": {name: os.environ[name] for name in given if not name.endswith(WHERE)},
         "git": collect_git(),
         "other_code": read("other_code", find_other_code),

@@ -56,18 +56,17 @@ def nvml_problem() -> str | None:
 
 def collect_driver(read: Reader) -> dict[str, Any]:
     """What NVML says of itself, the driver and its GPUs."""
-    problem, gpus = nvml_problem(), []
-    ask = (lambda *_: None) if problem else read
-    version = ask("driver_cuda", query, "nvmlSystemGetCudaDriverVersion_v2")  # 13.1 is 13010
-    for index in range(ask("gpu_count", query, "nvmlDeviceGetCount") or 0):
-        handle = ask("gpu_handle", query, "nvmlDeviceGetHandleByIndex", index)
-        names = {"name": "nvmlDeviceGetName", "uuid": "nvmlDeviceGetUUID"}
-        gpus.append({key: ask(key, query, name, handle) for key, name in names.items()})
+    if problem := nvml_problem():
+        return {"nvml": problem, "driver": None, "driver_cuda": None, "gpus": []}
+    count = read("gpu_count", query, "nvmlDeviceGetCount") or 0
+    gpus = [read("gpu_handle", query, "nvmlDeviceGetHandleByIndex", at) for at in range(count)]
+    names = {"name": asks("nvmlDeviceGetName"), "uuid": asks("nvmlDeviceGetUUID")}
+    version = read("driver_cuda", query, "nvmlSystemGetCudaDriverVersion_v2")  # 13.1 is 13010
     return {
-        "nvml": problem,
-        "driver": ask("driver", query, "nvmlSystemGetDriverVersion"),
+        "nvml": None,
+        "driver": read("driver", query, "nvmlSystemGetDriverVersion"),
         "driver_cuda": version and f"{version // 1000}.{version % 1000 // 10}",
-        "gpus": gpus,
+        "gpus": [{key: read(key, get, gpu) for key, get in names.items()} for gpu in gpus],
     }
 
 

@@ -88,7 +88,7 @@ def this_process() -> Process:
 
 
 class Looker:
-    """Takes looks at a device's GPU and at the host: one for each run, made before its first."""
+    """Takes looks at a device's GPU and at the host; one for each run, made before its first."""
 
     def __init__(self, device: torch.device | str):
         self._handle, self._last_seen = nvml.find_gpu(torch.device(device))[0], 0
