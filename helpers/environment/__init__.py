@@ -92,22 +92,19 @@ def collect_cuda(device: torch.device, read: Reader) -> dict:
 def find_cuda_problem(device: torch.device) -> str | None:
     """Say why PyTorch cannot use CUDA, or return None; one kernel is run if `device` is a GPU.
 
-    ``is_available()`` is also True for a GPU that this build has no kernels for. Its warning, given
-    once in a process, is the reason; `init` says it each time. A session on the CPU leaves no CUDA
-    context on a GPU that someone else may be measuring.
+    ``is_available()`` is also True for a GPU that this build has no kernels for. A session on the
+    CPU leaves no CUDA context on a GPU that someone else may be measuring.
     """
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            if torch.cuda.is_available():
-                if device.type == "cuda":
-                    torch.arange(3, device=device).sum().item()
-                return None
-            if not caught:
+    try:
+        with warnings.catch_warnings(action="ignore"):  # given once; `init` says it each time
+            if not torch.cuda.is_available():
                 torch.cuda.init()
-        except Exception as error:  # any CUDA error means that this GPU cannot be used
-            return first_line(error)
-    return str(caught[0].message).splitlines()[0][:400] if caught else UNAVAILABLE
+                return UNAVAILABLE
+        if device.type == "cuda":
+            torch.arange(3, device=device).sum().item()
+    except Exception as error:  # any CUDA error means that this GPU cannot be used
+        return first_line(error)
+    return None
 
 
 def check(facts: dict) -> tuple[Check, ...]:
