@@ -1,6 +1,5 @@
 """The machine in French: the sentences of its checks, and its tables."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,6 @@ MACHINE_CHECKS = {
     "quota": ("Quota de CPU", f"{_QUOTA}.", _SUSPENDED),
 }
 REASONS = {"asked": "demandé explicitement", "automatic": "choisi automatiquement"}
-PRECISIONS = {"fp32": "FP32 strict (sans TF32)"}
 
 
 def reason(machine: Machine) -> str:
@@ -50,8 +48,8 @@ def reason(machine: Machine) -> str:
 
 def environment_table(machine: Machine) -> pd.DataFrame:
     """Show the machine's record in short, one row per subject."""
-    facts, gpu = machine.facts, machine.facts["gpu"]
-    software, cuda, cpu, system = (facts[name] for name in ("software", "cuda", "cpu", "system"))
+    facts, sections = machine.facts, ("gpu", "software", "cuda", "cpu", "system")
+    gpu, software, cuda, cpu, system = (facts[name] for name in sections)
     build = f"ROCm {cuda['torch_hip']}" if cuda["torch_hip"] else cuda["torch_cuda"]
     rows = {
         "Python": software["python"],
@@ -94,8 +92,7 @@ def fixed_conditions(session: Any) -> pd.DataFrame:
     It has the machine's record as `environment`, `parameters`, and one row per run as `rows`.
     """
     facts, given, row = session.environment, session.parameters, session.rows.iloc[0]
-    given = given if isinstance(given, Mapping) else vars(given)
-    gpu, cuda = facts["gpu"], facts["cuda"]
+    given, gpu, cuda = getattr(given, "__dict__", given), facts["gpu"], facts["cuda"]
     # A checkpoint's folder is the machine's affair.
     model, epochs = Path(given.get("model") or "").name or None, given.get("train_epochs")
     keys = ["variant", "schedule"]  # the verdict is about the runs like the first
@@ -105,7 +102,7 @@ def fixed_conditions(session: Any) -> pd.DataFrame:
             "PyTorch": facts["software"]["torch"],
             **({"CUDA": cuda["torch_cuda"], "Pilote": cuda["driver"]} if gpu else {}),
             "Modèle": f"{model}, {counted(epochs, 'époque')}" if epochs else model,
-            "Précision": PRECISIONS.get(row["precision"], row["precision"]),
+            "Précision": row["precision"].replace("fp32", "FP32 strict (sans TF32)"),
             "Taille de lot": row["batch_size"],
             "Forme de l'entrée": row["input_shape"].replace("x", "×"),
             "Échauffement (itérations)": row["warmup_iters"],

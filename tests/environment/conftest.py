@@ -23,10 +23,8 @@ def checks_of(machine):
     """Make the checks, by code, of this machine's record with other sections."""
 
     def make(**sections):
-        facts = {
-            name: machine.facts[name] | sections.pop(name, {})
-            for name in ("cuda", "cpu", "software")
-        }
-        return {c.code: c for c in environment.check(machine.facts | facts | sections)}
+        for name in {"cuda", "cpu", "software"} & sections.keys():
+            sections[name] = machine.facts[name] | sections[name]
+        return {check.code: check for check in environment.check(machine.facts | sections)}
 
     return make

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import nvml_fake
@@ -55,18 +56,16 @@ def test_no_sample_is_an_answer_and_a_refusal_is_named(nvml, error, shares, fail
     look = Looker("cuda:0")()
     assert (look.gpu.shares, set(look.failed)) == (shares, failed)
     assert look.gpu.sm_mhz == 1980
-
-
-def test_no_gpu_is_looked_at_on_the_cpu():
     assert Looker("cpu")().gpu is None
 
 
 def test_a_process_knows_itself_and_who_spawned_it(monkeypatch):
     alone = this_process()
-    assert alone.pid == os.getpid()
-    assert alone.own >= {alone.pid}
-    assert not alone.spawned
+    assert (alone.pid, alone.spawned) == (os.getpid(), False)
+    status = {os.getpid(): "NSpid:\t1\t777\n", os.getppid(): "Name: x\nNSpid:\t2\t778\n"}
     parent = SimpleNamespace(pid=os.getppid())
     monkeypatch.setattr(multiprocessing, "parent_process", lambda: parent)
-    assert this_process().spawned
-    assert this_process().own >= {os.getpid(), os.getppid()}
+    monkeypatch.setattr(Path, "read_text", lambda path: status[int(path.parent.name)])
+    spawned = this_process()
+    assert spawned.spawned
+    assert spawned.own == {os.getpid(), os.getppid(), 1, 2, 777, 778}
