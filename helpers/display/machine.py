@@ -87,10 +87,7 @@ def environment_table(machine: Machine) -> pd.DataFrame:
 
 
 def fixed_conditions(session: Any) -> pd.DataFrame:
-    """List what was held fixed during the runs of a session, one that runs or one read back.
-
-    It has the machine's record as `environment`, `parameters`, and one row per run as `rows`.
-    """
+    """List what was held fixed during a session's runs: `environment`, `parameters` and `rows`."""
     facts, given, row = session.environment, session.parameters, session.rows.iloc[0]
     given, gpu, cuda = getattr(given, "__dict__", given), facts["gpu"], facts["cuda"]
     # A checkpoint's folder is the machine's affair.

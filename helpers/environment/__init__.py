@@ -24,16 +24,12 @@ class DeviceError(RuntimeError):
 
 @dataclass(frozen=True)
 class Machine:
-    """The device that measures, the machine's record, ready for JSON, and its checks.
-
-    `reason`: why this device: "asked", "automatic" or "no_usable_gpu". A fact that cannot be seen
-    is None, and `facts["unreadable"]` says why.
-    """
+    """The device that measures, the machine's record and its checks."""
 
     device: torch.device
-    facts: dict[str, Any]
+    facts: dict[str, Any]  # ready for JSON; None where not visible, "unreadable" says why
     checks: tuple[Check, ...]
-    reason: str
+    reason: str  # of the device: "asked", "automatic" or "no_usable_gpu"
 
 
 def look(requested: str = "auto") -> Machine:
@@ -66,10 +62,7 @@ def look(requested: str = "auto") -> Machine:
 
 
 def collect_cuda(device: torch.device, read: Reader) -> dict:
-    """What PyTorch and NVML each say about CUDA; `seen` is the gist of it.
-
-    `diagnosis`: "usable", "none" (no GPU, and nothing that should show one) or "unusable".
-    """
+    """What PyTorch and NVML each say about CUDA, the gist of it (`seen`) and a diagnosis."""
     cudnn = read("cudnn", torch.backends.cudnn.version)  # 9.19.0 is 91900
     cuda = {
         "problem": find_cuda_problem(device),
@@ -85,8 +78,8 @@ def collect_cuda(device: torch.device, read: Reader) -> dict:
     driver_fails = "NVMLError" in (cuda["nvml"] or "") and nvml.NO_DRIVER not in cuda["nvml"]
     expected = cuda["gpus"] or cuda["torch_gpus"] or cuda["torch_hip"] or driver_fails
     no_fault = not expected and any(words in (cuda["problem"] or "") for words in NO_GPU)
-    found = "usable" if cuda["problem"] is None else "none" if no_fault else "unusable"
-    return cuda | {"diagnosis": found}
+    cuda["diagnosis"] = "none" if no_fault else "unusable" if cuda["problem"] else "usable"
+    return cuda
 
 
 def find_cuda_problem(device: torch.device) -> str | None:

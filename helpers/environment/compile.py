@@ -24,12 +24,8 @@ class CompileCheck(NamedTuple):
 
 @lru_cache
 def check_compile_once(device: torch.device | str) -> CompileCheck:
-    """Compile a small function for `device` and compare it with eager, once a process.
-
-    It makes torch forget what was compiled before.
-    """
-    # New source, so that the compiler runs and no cache answers in its place
-    scale = random.SystemRandom().uniform(1, 2)
+    """Compile a small function for `device`, compare it with eager, and forget all compiled."""
+    scale = random.SystemRandom().uniform(1, 2)  # new source: the compiler runs, not its cache
 
     def probe(x: torch.Tensor) -> tuple[torch.Tensor, bool]:
         return torch.relu(x * scale - 0.5).sum(dim=1), torch.compiler.is_compiling()

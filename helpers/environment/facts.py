@@ -67,10 +67,7 @@ def _text(path: Path | str) -> str:
 
 
 def cpu_quota(groups: str | None = None, mount: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """CPUs that the control groups in /proc/self/cgroup, or their parents, allow; None: no limit.
-
-    Version 2 limits by `cpu.max`, version 1 by `cpu.cfs_quota_us`.
-    """
+    """CPUs that the groups of /proc/self/cgroup, or their parents, allow; None: no limit."""
     limits = []
     for line in (_text("/proc/self/cgroup") if groups is None else groups).splitlines():
         _, controllers, path = line.split(":", 2)
@@ -79,7 +76,7 @@ def cpu_quota(groups: str | None = None, mount: Path = Path("/sys/fs/cgroup")) -
         for root in (mount / controllers, mount / ("cpu" if controllers else "unified")):
             group = root / path.lstrip("/")
             for at in (group, *group.parents):
-                for names in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):
+                for names in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):  # v2, v1
                     if at.is_relative_to(root) and (at / names[0]).exists():
                         quota, period = " ".join(_text(at / name) for name in names).split()
                         limits += [] if quota in ("max", "-1") else [int(quota) / int(period)]
@@ -160,10 +157,8 @@ def collect_facts(read: Reader) -> dict:
 
 
 def collect_git(root: Path = ROOT) -> dict:
-    """Commit of the code, whether tracked or new files differ from it, and why it is not known.
-
-    J1_GIT_COMMIT says the commit of a copy: a ``.git`` there may be older than the files.
-    """
+    """Commit of the code, whether tracked or new files differ from it, and why it is not known."""
+    # J1_GIT_COMMIT: of a copy, whose .git may be older than its files
     found = {"commit": os.environ.get("J1_GIT_COMMIT") or None, "dirty": None, "problem": None}
     git = partial(subprocess.run, capture_output=True, text=True, check=True, timeout=20, cwd=root)
     try:

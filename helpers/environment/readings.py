@@ -65,16 +65,12 @@ class Look:
 
 @dataclass(frozen=True)
 class Process:
-    """The process that measures, and how many CPUs the system counts.
-
-    `own`: its pid and its spawner's, in every namespace that /proc shows: NVML may know us by the
-    host's pid. `spawned`: another process of ours started it, and may have a context on the GPU.
-    """
+    """The process that measures."""
 
     pid: int
-    own: frozenset[int]
-    spawned: bool
-    cpus: int
+    own: frozenset[int]  # it and its spawner, in every namespace: NVML may know the host's pids
+    spawned: bool  # by another process of ours, which may have a context on the GPU
+    cpus: int  # of the system
 
 
 def this_process() -> Process:
