@@ -15,7 +15,7 @@ _UNUSABLE = (
     "PyTorch ne peut pas utiliser le GPU ({seen}). À vérifier : le pilote, "
     "CUDA_VISIBLE_DEVICES, un PyTorch construit pour CUDA (sélecteur de pytorch.org)."
 )
-_SAME_CODE = "Rien n'indique un autre que celui du carnet."
+_SAME_CODE = "Rien n'indique un autre que celui du notebook."
 _ASSERTIONS = "Sans effet : retirer PYTHONOPTIMIZE (ou -O) et redémarrer le noyau."
 _SUSPENDED = f"{_QUOTA} : le noyau les suspend par moments ; OMP_NUM_THREADS le borne."
 # By code of a check of the machine: what is checked, the sentence if it holds, and if not.
@@ -25,9 +25,9 @@ MACHINE_CHECKS = {
     "gpu_none": ("GPU", _NO_GPU, ""),
     "gpu_unusable": ("GPU", "", _UNUSABLE),
     "compile": ("torch.compile", "Compilé ou non, le résultat est le même.", "Non : {reason}."),
-    "code": ("Code mesuré", _SAME_CODE, "Un autre que celui du carnet : {other_code}."),
+    "code": ("Code mesuré", _SAME_CODE, "Un autre que celui du notebook : {other_code}."),
     "assertions": ("Assertions", "En vigueur.", _ASSERTIONS),
-    "nvml": ("NVML", "", "Processus, horloges et pilote illisibles : {why}."),
+    "nvml": ("NVML", "", "Processus, fréquences et pilote illisibles : {why}."),
     "mig": ("NVML", "Instance MIG : ce que NVML n'en dit pas est non observable.", ""),
     "mig_parent": ("NVML", "Instance MIG lue comme GPU entier, voisines comprises.", ""),
     "quota": ("Quota de CPU", f"{_QUOTA}.", _SUSPENDED),
@@ -60,8 +60,8 @@ def environment_table(machine: Machine) -> pd.DataFrame:
     }
     if gpu:
         pairs = {
-            "Horloge SM / maximale (MHz)": ("sm_clock_mhz", "sm_clock_max_mhz"),
-            "Horloge mémoire / maximale (MHz)": ("memory_clock_mhz", "memory_clock_max_mhz"),
+            "Fréquence SM / maximale (MHz)": ("sm_clock_mhz", "sm_clock_max_mhz"),
+            "Fréquence mémoire / maximale (MHz)": ("memory_clock_mhz", "memory_clock_max_mhz"),
             "Limite de puissance (W) / température (°C)": ("power_limit_w", "temperature_c"),
             "ECC / mode persistant": ("ecc", "persistence_mode"),
         }
