@@ -100,7 +100,9 @@ class Looker:
         thread = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)  # a thread's: Linux alone
         host = HostReading(
             core=read("core", lambda: psutil.Process().cpu_num()),
-            busy_s=read("busy", lambda: sum(getattr(psutil.cpu_times(), n, 0.0) for n in BUSY)),
+            busy_s=read(
+                "busy", lambda: sum(s for n, s in psutil.cpu_times()._asdict().items() if n in BUSY)
+            ),
             steal_s=read("steal", _steal_s),
             preemptions=read("preemptions", lambda: resource.getrusage(thread).ru_nivcsw),
             at_s=perf_counter(),
