@@ -13,8 +13,6 @@ CLEAN_GPU = GpuReading(
     reasons=0,
     power_limited_s=3.0,
     thermal_limited_s=0.0,
-    temperature_c=55,
-    power_w=180.0,
 )
 PROCESS = Process(ME, frozenset({ME}), spawned=False, cpus=4)
 

@@ -32,11 +32,9 @@ def install(monkeypatch, **properties) -> dict:
         "nvmlDeviceGetTemperature": 54,
         "nvmlDeviceGetEccMode": [1, 1],
         "nvmlDeviceGetPersistenceMode": 1,
-        "nvmlDeviceGetPowerUsage": 180_000,
         "nvmlDeviceGetComputeRunningProcesses": [SimpleNamespace(pid=ME)],
         "nvmlDeviceGetGraphicsRunningProcesses": [],
-        "nvmlDeviceGetCurrentClocksEventReasons": 0,
-        "nvmlDeviceGetCurrentClocksThrottleReasons": 4,
+        "nvmlDeviceGetCurrentClocksEventReasons": 4,
         "nvmlDeviceGetViolationStatus": SimpleNamespace(violationTime=500_000_000),
         "nvmlDeviceGetProcessUtilization": [],
     }

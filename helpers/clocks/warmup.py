@@ -9,7 +9,7 @@ import torch
 
 from helpers.clocks import host_latencies
 from helpers.clocks.checks import phase
-from helpers.environment.nvml import nvml_handle, sm_clock_mhz
+from helpers.environment.nvml import find_gpu, sm_clock_mhz
 
 WARMUP_WINDOW = 25  # forwards; steady when two windows of this many agree
 WARMUP_MAX_ITERS = 200
@@ -32,7 +32,7 @@ def warm_up(
 
     The first iterations load modules, choose algorithms and raise an idle GPU's clock.
     """
-    handle, windows, clocks_mhz = nvml_handle(device), [], []
+    handle, windows, clocks_mhz = find_gpu(device)[0], [], []
     done, start = 0, perf_counter()
     while done < warmup_iters or not _steady(windows, clocks_mhz):
         if done >= max(warmup_iters, WARMUP_MAX_ITERS) or perf_counter() - start > WARMUP_MAX_S:

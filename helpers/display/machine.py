@@ -1,6 +1,5 @@
 """The machine in French: the sentences of its checks, and its tables."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,77 +9,47 @@ from helpers.display.french import counted, number
 from helpers.environment import Machine
 
 NOT_VISIBLE = "non visible"
-_INSTALL = "installer un PyTorch construit pour CUDA {cuda_major}.x (sélecteur de pytorch.org)"
-# By what `environment` says of CUDA, facts["cuda"]["diagnosis"].
-GPU_SENTENCES = {
-    "usable": "GPU utilisable par PyTorch.",
-    "none": "Aucun GPU NVIDIA visible : tout est mesuré sur le CPU. Les latences sont réelles, mais"
-    " ce sont celles du CPU.",
-    "broken": "Le pilote NVIDIA est défaillant, le réparer : {words}.",
-    "rocm_build": "Ce PyTorch est construit pour ROCm {torch_hip} (GPU AMD) : {problem}. Pour un "
-    f"GPU NVIDIA, {_INSTALL}.",
-    "cpu_build": f"{{gpu}} est visible, mais ce PyTorch est construit sans CUDA : {_INSTALL}.",
-    "old_driver": "{gpu} est visible, mais ce PyTorch (CUDA {torch_cuda}) demande un pilote ≥ "
-    f"{{needed_driver}}, et celui-ci est {{driver}} : le mettre à jour, ou {_INSTALL}.",
-    "hidden": "{gpu} est visible, mais CUDA_VISIBLE_DEVICES={visible_devices!r} le cache à PyTorch "
-    ": corriger cette variable, puis redémarrer le noyau.",
-    "unusable": "Un GPU est visible, mais PyTorch ne peut pas l'utiliser : {problem}.",
-}
-_TORCH = "PyTorch {version}, construit pour {built_for}."
 _QUOTA = "{threads} fils de PyTorch pour un quota de {quota:2} CPU (cgroup)"
+_NO_GPU = "Aucun GPU NVIDIA visible : tout est mesuré sur le CPU, et les latences sont les siennes."
+_UNUSABLE = (
+    "PyTorch ne peut pas utiliser le GPU ({seen}). À vérifier : le pilote, "
+    "CUDA_VISIBLE_DEVICES, un PyTorch construit pour CUDA (sélecteur de pytorch.org)."
+)
+_SAME_CODE = "Rien n'indique un autre que celui du notebook."
+_ASSERTIONS = "Sans effet : retirer PYTHONOPTIMIZE (ou -O) et redémarrer le noyau."
+_SUSPENDED = f"{_QUOTA} : le noyau les suspend par moments ; OMP_NUM_THREADS le borne."
 # By code of a check of the machine: what is checked, the sentence if it holds, and if not.
 MACHINE_CHECKS = {
-    "torch": ("PyTorch ≥ 2.0", _TORCH, _TORCH),
-    **{f"gpu_{code}": ("GPU", told, told) for code, told in GPU_SENTENCES.items()},
-    "compile": (
-        "torch.compile",
-        "Une fonction compilée donne le même résultat que sans compilation.",
-        "Inutilisable : {reason}.",
-    ),
-    "code": (
-        "Code mesuré",
-        "Rien n'indique un autre que celui du carnet.",
-        "Un autre que celui du carnet : {other_code}.",
-    ),
-    "assertions": (
-        "Assertions",
-        "En vigueur.",
-        "Sans effet : retirer PYTHONOPTIMIZE (ou -O) et redémarrer le noyau.",
-    ),
-    "nvml_package": (
-        "NVML",
-        "",
-        "Lectures absentes ou incomplètes, un ancien `pynvml` cache nvidia-ml-py : {remedy}.",
-    ),
-    "nvml": ("NVML", "", "Processus, horloges et pilote illisibles : {why}."),
+    "torch": ("PyTorch ≥ 2.0", "PyTorch {version}.", "PyTorch {version}."),
+    "gpu_usable": ("GPU", "GPU utilisable par PyTorch.", ""),
+    "gpu_none": ("GPU", _NO_GPU, ""),
+    "gpu_unusable": ("GPU", "", _UNUSABLE),
+    "compile": ("torch.compile", "Compilé ou non, le résultat est le même.", "Non : {reason}."),
+    "code": ("Code mesuré", _SAME_CODE, "Un autre que celui du notebook : {other_code}."),
+    "assertions": ("Assertions", "En vigueur.", _ASSERTIONS),
+    "nvml": ("NVML", "", "Processus, fréquences et pilote illisibles : {why}."),
     "mig": ("NVML", "Instance MIG : ce que NVML n'en dit pas est non observable.", ""),
     "mig_parent": ("NVML", "Instance MIG lue comme GPU entier, voisines comprises.", ""),
-    "quota": (
-        "Quota de CPU",
-        f"{_QUOTA}.",
-        f"{_QUOTA} : le noyau les suspend par moments. Régler OMP_NUM_THREADS au plus au quota.",
-    ),
+    "quota": ("Quota de CPU", f"{_QUOTA}.", _SUSPENDED),
 }
-# By code of `Machine.reason`
-REASONS = {
-    "asked": "{device}, demandé explicitement.",
-    "automatic": "{device}, choisi automatiquement.",
-    "no_usable_gpu": "CPU. {gpu}",
-}
-PRECISIONS = {"fp32": "FP32 strict (sans TF32)"}
+REASONS = {"asked": "demandé explicitement", "automatic": "choisi automatiquement"}
 
 
 def reason(machine: Machine) -> str:
     """Say why this device measures."""
     gpu = next(check for check in machine.checks if check.code.startswith("gpu_"))
-    sentence = MACHINE_CHECKS[gpu.code][1].format(**gpu.values)
-    return REASONS[machine.reason].format(device=machine.device, gpu=sentence)
+    told = MACHINE_CHECKS[gpu.code][1 if gpu.ok else 2].format(**gpu.values)
+    return (
+        f"{machine.device}, {REASONS[machine.reason]}."
+        if machine.reason in REASONS
+        else f"CPU. {told}"
+    )
 
 
 def environment_table(machine: Machine) -> pd.DataFrame:
     """Show the machine's record in short, one row per subject."""
-    facts, gpu = machine.facts, machine.facts["gpu"]
-    software, cuda, cpu, system = (facts[name] for name in ("software", "cuda", "cpu", "system"))
+    facts, sections = machine.facts, ("gpu", "software", "cuda", "cpu", "system")
+    gpu, software, cuda, cpu, system = (facts[name] for name in sections)
     build = f"ROCm {cuda['torch_hip']}" if cuda["torch_hip"] else cuda["torch_cuda"]
     rows = {
         "Python": software["python"],
@@ -90,58 +59,47 @@ def environment_table(machine: Machine) -> pd.DataFrame:
         "GPU": "non utilisé",
     }
     if gpu:
-        what = f"{gpu['name']}, capacité de calcul {gpu['compute_capability']}"
-        rows |= {
-            "GPU": f"{what}, {number(gpu['memory_gib'], 3)} Gio",
-            "Horloge SM / maximale (MHz)": (gpu["sm_clock_mhz"], gpu["sm_clock_max_mhz"]),
-            "Horloge mémoire / maximale (MHz)": (
-                gpu["memory_clock_mhz"],
-                gpu["memory_clock_max_mhz"],
-            ),
-            "Limite de puissance (W) / température (°C)": (
-                gpu["power_limit_w"],
-                gpu["temperature_c"],
-            ),
-            "ECC / mode persistant": (gpu["ecc"], gpu["persistence_mode"]),
+        pairs = {
+            "Fréquence SM / maximale (MHz)": ("sm_clock_mhz", "sm_clock_max_mhz"),
+            "Fréquence mémoire / maximale (MHz)": ("memory_clock_mhz", "memory_clock_max_mhz"),
+            "Limite de puissance (W) / température (°C)": ("power_limit_w", "temperature_c"),
+            "ECC / mode persistant": ("ecc", "persistence_mode"),
         }
-    cores = ("physical_cores", "logical_cores", "usable_cores")
-    tf32 = ("tf32_convolutions", "tf32_matmul")
+        what = f"{gpu['name']}, capacité de calcul {gpu['compute_capability']}"
+        rows["GPU"] = f"{what}, {number(gpu['memory_gib'], 3)} Gio"
+        rows |= {label: tuple(gpu[name] for name in names) for label, names in pairs.items()}
+    cores, tf32 = ("physical", "logical", "usable"), ("tf32_convolutions", "tf32_matmul")
     rows |= {
         "CPU": cpu["model"],
-        "Cœurs physiques / logiques / utilisables": tuple(cpu[name] for name in cores),
+        "Cœurs physiques / logiques / utilisables": tuple(cpu[f"{n}_cores"] for n in cores),
         "Gouverneur de fréquence": cpu["governor"],
         "Système / noyau": (system["os"], system["kernel"]),
-        "Virtualisation": _virtualisation(system),
+        "Machine virtuelle / conteneur": (system["hypervisor"], system["container"] or "non"),
         "TF32 par défaut (convolutions / matmul)": tuple(facts["switches"][name] for name in tf32),
         "Fils d'exécution de PyTorch": cpu["torch_threads"],
         "Commit git": _commit(facts["git"]),
     }
     if cpu["quota_cpus"]:
         rows["Quota de CPU (cgroup)"] = f"{number(cpu['quota_cpus'], 3)} CPU"
-    if facts["variables"]:
-        told = (f"{name}={value}" for name, value in facts["variables"].items())
-        rows["Variables qui changent la mesure"] = ", ".join(told)
+    if told := ", ".join(f"{name}={value}" for name, value in facts["variables"].items()):
+        rows["Variables qui changent la mesure"] = told
     return _table(rows)
 
 
 def fixed_conditions(session: Any) -> pd.DataFrame:
-    """List what was held fixed during the runs of a session, one that runs or one read back.
-
-    It has the machine's record as `environment`, `parameters`, and one row per run as `rows`.
-    """
+    """List what was held fixed during a session's runs: `environment`, `parameters` and `rows`."""
     facts, given, row = session.environment, session.parameters, session.rows.iloc[0]
-    given = given if isinstance(given, Mapping) else vars(given)
-    gpu, cuda = facts["gpu"], facts["cuda"]
-    model, epochs = given.get("model"), given.get("train_epochs")
-    model = model and Path(model).name  # a checkpoint's folder is the machine's affair
-    keys = ["variant", "schedule"]  # the runs that the verdict is about are those of the first row
+    given, gpu, cuda = getattr(given, "__dict__", given), facts["gpu"], facts["cuda"]
+    # A checkpoint's folder is the machine's affair.
+    model, epochs = Path(given.get("model") or "").name or None, given.get("train_epochs")
+    keys = ["variant", "schedule"]  # the verdict is about the runs like the first
     return _table(
         {
             "Appareil": gpu["name"] if gpu else f"CPU {_text(facts['cpu']['model'])}",
             "PyTorch": facts["software"]["torch"],
             **({"CUDA": cuda["torch_cuda"], "Pilote": cuda["driver"]} if gpu else {}),
             "Modèle": f"{model}, {counted(epochs, 'époque')}" if epochs else model,
-            "Précision": PRECISIONS.get(row["precision"], row["precision"]),
+            "Précision": row["precision"].replace("fp32", "FP32 strict (sans TF32)"),
             "Taille de lot": row["batch_size"],
             "Forme de l'entrée": row["input_shape"].replace("x", "×"),
             "Échauffement (itérations)": row["warmup_iters"],
@@ -168,14 +126,9 @@ def _text(value: Any) -> str:
         return " / ".join(map(_text, value)) if set(value) - {None} else NOT_VISIBLE
     if isinstance(value, bool):
         return "oui" if value else "non"
-    text = number(value, 3) if isinstance(value, float) else str(value)
-    return NOT_VISIBLE if value is None else text
-
-
-def _virtualisation(system: dict) -> str:
-    container = system["container"] and f"conteneur {system['container']}"
-    hints = ["machine virtuelle" if system["hypervisor"] else None, system["machine"], container]
-    return ", ".join(filter(None, hints)) or "aucun indice"
+    if value is None:
+        return NOT_VISIBLE
+    return number(value, 3) if isinstance(value, float) else str(value)
 
 
 def _commit(git: dict) -> str | None:

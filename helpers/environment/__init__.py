@@ -1,21 +1,21 @@
 """Step 1: what machine this is, and whether it can do the day's work."""
 
-from dataclasses import asdict, dataclass
+import os
+import warnings
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from helpers.environment.compile import CompileCheck, check_compile_once
-from helpers.environment.facts import Check, Reader, collect_facts, cost
-from helpers.environment.gpu import collect_cuda, collect_gpu
-from helpers.environment.nvml import MIG_INSTANCE, NO_DRIVER
+from helpers.environment import nvml
+from helpers.environment.compile import check_compile_once
+from helpers.environment.facts import Check, Reader, collect_facts, cost, first_line
 
 __all__ = ["Check", "DeviceError", "Machine", "cost", "look"]
 
-# Why this device
-ASKED = "asked"
-AUTOMATIC = "automatic"
-NO_USABLE_GPU = "no_usable_gpu"  # facts["cuda"]["diagnosis"] says why
+UNAVAILABLE = "torch.cuda.is_available() is False"
+# What torch says where there simply is no GPU; anything else it says is a fault.
+NO_GPU = ("Found no NVIDIA driver", "No CUDA GPUs are available", "Torch not compiled", UNAVAILABLE)
 
 
 class DeviceError(RuntimeError):
@@ -24,94 +24,97 @@ class DeviceError(RuntimeError):
 
 @dataclass(frozen=True)
 class Machine:
-    """The device that measures and why (a code above), the machine's record, and its checks.
-
-    `facts` is nested and ready for JSON: a value that cannot be seen is None, and its `unreadable`
-    says why.
-    """
+    """The device that measures, the machine's record and its checks."""
 
     device: torch.device
-    facts: dict[str, Any]
+    facts: dict[str, Any]  # ready for JSON; None where not visible, "unreadable" says why
     checks: tuple[Check, ...]
-    reason: str
+    reason: str  # of the device: "asked", "automatic" or "no_usable_gpu"
 
 
 def look(requested: str = "auto") -> Machine:
     """Choose the device that measures, record the machine and the software, and judge them.
 
-    Parameters
-    ----------
-    requested
-        ``"auto"`` (the current GPU if PyTorch can run a kernel on it, else the CPU), ``"cpu"``,
-        ``"cuda"`` or ``"cuda:N"``.
-
-    Raises
-    ------
-    DeviceError
-        A GPU was asked for explicitly and cannot be had: nothing else is measured in its place.
+    `requested`: "cpu", "cuda", "cuda:N" or "auto": the current GPU if a kernel runs on it, else the
+    CPU. Raise DeviceError where another is asked for or cannot be had: nothing replaces it.
     """
-    device, reason, cuda = _choose(requested)
-    read = Reader()
-    compiling = read("torch.compile", check_compile_once, device)
+    read, device = Reader(), torch.device("cuda" if requested == "auto" else requested)
+    if device.type not in ("cpu", "cuda"):
+        raise DeviceError(f"device={requested!r}: only the CPU and CUDA GPUs are measured here")
+    cuda, reason = collect_cuda(device, read), "automatic" if requested == "auto" else "asked"
+    if device.type == "cuda" and cuda["problem"]:
+        if requested != "auto":
+            told = f"device={requested!r} cannot be had; use 'cpu' or 'auto'"
+            raise DeviceError(f"{told} ({cuda['seen']})")
+        device, reason = torch.device("cpu"), "no_usable_gpu"
+    elif device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", torch.cuda.current_device())
     facts = {
         "device": str(device),
         "device_reason": reason,
         "cuda": cuda,
-        "gpu": collect_gpu(device, read),
+        "gpu": nvml.collect_gpu(device, read) if device.type == "cuda" else None,
         **collect_facts(read),
-        "compile": asdict(compiling or CompileCheck(False, read.failed["torch.compile"])),
+        "compile": check_compile_once(device)._asdict(),
         "unreadable": read.failed,
     }
     return Machine(device, facts, check(facts), reason)
 
 
-def _choose(requested: str) -> tuple[torch.device, str, dict]:
-    """The device, why, and what was seen of CUDA."""
-    wanted = torch.device("cuda" if requested == "auto" else requested)
-    if wanted.type == "cpu":
-        return wanted, ASKED, collect_cuda()
-    if wanted.type != "cuda":
-        raise DeviceError(f"device={requested!r}: only the CPU and CUDA GPUs are measured here")
-    cuda = collect_cuda(wanted)
-    if cuda["usable"]:
-        index = torch.cuda.current_device() if wanted.index is None else wanted.index
-        return torch.device("cuda", index), AUTOMATIC if requested == "auto" else ASKED, cuda
-    if requested == "auto":
-        return torch.device("cpu"), NO_USABLE_GPU, cuda
-    names = ("problem", "nvml", "driver", "torch_cuda", "torch_hip", "visible_devices")
-    seen = "; ".join(f"{name}: {cuda[name]}" for name in names if cuda[name] is not None)
-    raise DeviceError(f"device={requested!r} cannot be had; use 'cpu' or 'auto' ({seen})")
+def collect_cuda(device: torch.device, read: Reader) -> dict:
+    """What PyTorch and NVML each say about CUDA, the gist of it (`seen`) and a diagnosis."""
+    cudnn = read("cudnn", torch.backends.cudnn.version)  # 9.19.0 is 91900
+    cuda = {
+        "problem": find_cuda_problem(device),
+        **nvml.collect_driver(read),
+        "torch_cuda": torch.version.cuda,
+        "torch_hip": torch.version.hip,
+        "visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "torch_gpus": read("torch_gpus", torch.cuda.device_count) or 0,
+        "cudnn": cudnn and f"{cudnn // 10_000}.{cudnn % 10_000 // 100}.{cudnn % 100}",
+    }
+    told = ("problem", "nvml", "driver", "torch_cuda", "torch_hip", "visible_devices")
+    cuda["seen"] = "; ".join(f"{name}: {cuda[name]!r}" for name in told if cuda[name] is not None)
+    driver_fails = "NVMLError" in (cuda["nvml"] or "") and nvml.NO_DRIVER not in cuda["nvml"]
+    expected = cuda["gpus"] or cuda["torch_gpus"] or cuda["torch_hip"] or driver_fails
+    no_fault = not expected and any(words in (cuda["problem"] or "") for words in NO_GPU)
+    cuda["diagnosis"] = "none" if no_fault else "unusable" if cuda["problem"] else "usable"
+    return cuda
+
+
+def find_cuda_problem(device: torch.device) -> str | None:
+    """Say why PyTorch cannot use CUDA, or return None; one kernel is run if `device` is a GPU.
+
+    ``is_available()`` is also True for a GPU that this build has no kernels for. A session on the
+    CPU leaves no CUDA context on a GPU that someone else may be measuring.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"):  # given once; `init` says it each time
+            if not torch.cuda.is_available():
+                torch.cuda.init()
+                return UNAVAILABLE
+        if device.type == "cuda":
+            torch.arange(3, device=device).sum().item()
+    except Exception as error:  # any CUDA error means that this GPU cannot be used
+        return first_line(error)
+    return None
 
 
 def check(facts: dict) -> tuple[Check, ...]:
-    """Judge a record: not ok where something that should work does not.
-
-    A machine without a GPU is no fault.
-    """
+    """Judge a record: not ok where something that should work does not; no GPU is no fault."""
     software, cuda, cpu, gpu = (facts[name] for name in ("software", "cuda", "cpu", "gpu"))
-    compiling, diagnosis, quota = facts["compile"], cuda["diagnosis"], cpu["quota_cpus"]
-    built_for = {"ROCm": cuda["torch_hip"], "CUDA": cuda["torch_cuda"]}
-    built = next((f"{name} {build}" for name, build in built_for.items() if build), "CPU")
-    torch_is = {"version": software["torch"], "built_for": built}
-    gpu_is = cuda | {
-        "gpu": cuda["gpus"][0]["name"] if cuda["gpus"] else "GPU",
-        "cuda_major": (cuda["driver_cuda"] or "13").split(".")[0],
-        "words": "; ".join(filter(None, (cuda["problem"], cuda["nvml"]))),
-    }
+    problem, quota, threads = cuda["nvml"], cpu["quota_cpus"], cpu["torch_threads"]
     checks = [
-        Check("torch", int(software["torch"].split(".")[0]) >= 2, torch_is),
-        Check(f"gpu_{diagnosis}", diagnosis in ("usable", "none"), gpu_is),
-        Check("compile", compiling["usable"], compiling),
+        Check("torch", int(software["torch"].split(".")[0]) >= 2, {"version": software["torch"]}),
+        Check(f"gpu_{cuda['diagnosis']}", cuda["diagnosis"] != "unusable", {"seen": cuda["seen"]}),
+        Check("compile", facts["compile"]["usable"], facts["compile"]),
         Check("code", facts["other_code"] is None, {"other_code": facts["other_code"]}),
         Check("assertions", not software["optimize"]),
     ]
-    if cuda["nvml_remedy"]:
-        checks.append(Check("nvml_package", False, {"remedy": cuda["nvml_remedy"]}))
-    elif cuda["nvml"] and (cuda["torch_gpus"] or NO_DRIVER not in cuda["nvml"]):
-        checks.append(Check("nvml", False, {"why": cuda["nvml"]}))
+    if problem and (cuda["torch_gpus"] or nvml.NO_DRIVER not in problem):
+        checks.append(Check("nvml", False, {"why": problem}))
     elif scope := gpu and gpu["nvml_reads"]:
-        checks.append(Check("mig" if scope == MIG_INSTANCE else "mig_parent", True))
+        checks.append(Check(scope, True))
     if quota:
-        threads = cpu["torch_threads"]
         checks.append(Check("quota", threads <= quota, {"threads": threads, "quota": quota}))
     return tuple(checks)

@@ -6,19 +6,16 @@ import sysconfig
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from helpers.environment.facts import attempt, first_line
 
-NOT_COMPILED = "torch.compile ran the function uncompiled: it is disabled, or hides its errors"
 
-
-@dataclass(frozen=True)
-class CompileCheck:
+class CompileCheck(NamedTuple):
     """Whether torch.compile works on a device, and if not, why."""
 
     usable: bool
@@ -27,25 +24,21 @@ class CompileCheck:
 
 @lru_cache
 def check_compile_once(device: torch.device | str) -> CompileCheck:
-    """Compile a small function for `device`, run it, and compare it with eager; once a process.
-
-    torch's compiled functions are forgotten on the way out: call this before compiling what shall
-    live.
-    """
-    # A new constant makes new source, so that the compiler runs and no cache answers in its place.
-    scale = random.SystemRandom().uniform(1, 2)
+    """Compile a small function for `device`, compare it with eager, and forget all compiled."""
+    scale = random.SystemRandom().uniform(1, 2)  # new source: the compiler runs, not its cache
 
     def probe(x: torch.Tensor) -> tuple[torch.Tensor, bool]:
         return torch.relu(x * scale - 0.5).sum(dim=1), torch.compiler.is_compiling()
 
     try:
         with quiet(), torch.inference_mode():
-            # One compilation thread: no pool of workers stays behind beside the measurement.
-            compiled = torch.compile(probe, options={"compile_threads": 1})
             x = torch.linspace(-1, 1, 8 * 64, device=device).reshape(8, 64)
-            result, was_compiled = compiled(x)
+            # One compilation thread: no pool of workers stays behind beside the measurement.
+            result, was_compiled = torch.compile(probe, options={"compile_threads": 1})(x)
             torch.testing.assert_close(result, probe(x)[0], rtol=1e-4, atol=1e-4)
-            return CompileCheck(was_compiled, "" if was_compiled else NOT_COMPILED)
+            return CompileCheck(
+                was_compiled, "" if was_compiled else "it ran uncompiled: disabled?"
+            )
     except Exception as error:  # a missing compiler, Triton, an unsupported Python …: all mean no
         # Triton's compiler writes to the terminal: only its command is in the error.
         headers = Path(sysconfig.get_path("include"), "Python.h").exists()
@@ -61,8 +54,7 @@ def quiet() -> Iterator[None]:
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
         logging.disable(disabled)

@@ -6,12 +6,16 @@ from helpers import environment
 from helpers.environment.compile import CompileCheck
 
 
-@pytest.fixture(scope="module")
-def machine():
-    """This machine, on the CPU, with the compiler's answer given."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(environment, "check_compile_once", lambda device: CompileCheck(True, ""))
-        return environment.look("cpu")
+@pytest.fixture
+def compiles(monkeypatch):
+    """The compiler's answer, given."""
+    monkeypatch.setattr(environment, "check_compile_once", lambda device: CompileCheck(True, ""))
+
+
+@pytest.fixture
+def machine(compiles):
+    """This machine, on the CPU."""
+    return environment.look("cpu")
 
 
 @pytest.fixture
@@ -19,8 +23,8 @@ def checks_of(machine):
     """Make the checks, by code, of this machine's record with other sections."""
 
     def make(**sections):
-        facts = {name: machine.facts[name] | sections.pop(name, {}) for name in ("cuda", "cpu")}
-        facts["software"] = machine.facts["software"] | sections.pop("software", {})
-        return {c.code: c for c in environment.check(machine.facts | facts | sections)}
+        for name in {"cuda", "cpu", "software"} & sections.keys():
+            sections[name] = machine.facts[name] | sections[name]
+        return {check.code: check for check in environment.check(machine.facts | sections)}
 
     return make

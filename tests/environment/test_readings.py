@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import nvml_fake
@@ -10,14 +11,9 @@ import pytest
 import torch
 from nvml_fake import ME, OTHER, sample
 
-from helpers.environment.facts import Reader
-from helpers.environment.readings import (
-    Looker,
-    read_gpu,
-    read_host,
-    this_process,
-    utilisation_samples,
-)
+from helpers.environment.readings import Looker, this_process
+
+UTILISATION = "nvmlDeviceGetProcessUtilization"
 
 
 @pytest.fixture
@@ -25,66 +21,45 @@ def nvml(monkeypatch):
     return nvml_fake.install(monkeypatch)
 
 
-def test_gpu_reading_in_its_units(nvml):
-    reading = read_gpu("handle", (), Reader())
-    assert reading.power_w == 180.0
-    assert reading.power_limited_s == reading.thermal_limited_s == 0.5
-    assert reading.processes == {ME}
-
-
-def test_new_valid_utilisation_samples_only(nvml):
-    nvml["nvmlDeviceGetProcessUtilization"] = [
-        sample(ME, 60, 2000),
-        sample(OTHER, 20, 1500),
-        sample(OTHER, 30, 900),  # already seen
-        sample(0, 4_000_000, 2100),  # an unused entry
-    ]
-    assert utilisation_samples("handle", 1000) == (((ME, 60), (OTHER, 20)), 2000)
-
-
-def test_no_utilisation_sample_is_an_answer_and_no_support_is_an_error(nvml):
-    nvml["nvmlDeviceGetProcessUtilization"] = pynvml.NVMLError_NotFound
-    assert utilisation_samples("handle", 7) == ((), 7)
-    nvml["nvmlDeviceGetProcessUtilization"] = pynvml.NVMLError_NotSupported
-    with pytest.raises(pynvml.NVMLError):
-        utilisation_samples("handle", 7)
-
-
-def test_host_counters_never_fall():
-    before, after = read_host(Reader()), read_host(Reader())
-    counters = ("at_s", "busy_s", "own_s", "thread_s", "preemptions")
-    assert all(getattr(after, name) >= getattr(before, name) for name in counters)
-
-
-def test_a_looker_forgets_what_was_before_it_and_hands_out_each_sample_once(nvml):
-    nvml["nvmlDeviceGetProcessUtilization"] = [sample(OTHER, 90, 5)]
+def test_looks_in_their_units_whose_counters_never_fall(nvml):
     looker = Looker(torch.device("cuda", 0))
+    before, after = looker(), looker()
+    assert after.failed == {}
+    assert after.gpu.processes == {ME}
+    assert after.gpu.power_limited_s == after.gpu.thermal_limited_s == 0.5
+    assert after.start_s <= after.host.at_s <= after.end_s
+    assert set(after.host.steal_s) >= os.sched_getaffinity(0)
+    for name in ("at_s", "busy_s", "own_s", "thread_s", "preemptions"):
+        assert getattr(after.host, name) >= getattr(before.host, name)
+
+
+def test_each_valid_sample_is_handed_out_once_and_none_from_before_the_looker(nvml):
+    nvml[UTILISATION] = [sample(OTHER, 90, 900)]
+    looker = Looker("cuda:0")
     assert looker().gpu.shares == ()
-    nvml["nvmlDeviceGetProcessUtilization"].append(sample(ME, 70, 10))
-    look = looker()
-    assert look.gpu.shares == ((ME, 70),)
-    assert look.start_s <= look.host.at_s <= look.end_s
+    nvml[UTILISATION] += [sample(ME, 60, 2000), sample(OTHER, 20, 1500)]
+    nvml[UTILISATION].append(sample(0, 4_000_000, 2100))  # an unused entry
+    assert looker().gpu.shares == ((ME, 60), (OTHER, 20))
     assert looker().gpu.shares == ()
 
 
-def test_what_nvml_refuses_is_named_and_the_rest_is_read(nvml):
-    nvml["nvmlDeviceGetProcessUtilization"] = pynvml.NVMLError_NoPermission
+@pytest.mark.parametrize(("error", "shares"), [("NotFound", ()), ("NoPermission", None)])
+def test_no_sample_is_an_answer_and_a_refusal_is_named(nvml, error, shares):
+    nvml[UTILISATION] = getattr(pynvml, f"NVMLError_{error}")
     look = Looker("cuda:0")()
-    assert look.gpu.shares is None
-    assert set(look.failed) == {"shares"}
+    assert look.gpu.shares == shares
+    assert set(look.failed) == (set() if shares == () else {"shares"})
     assert look.gpu.sm_mhz == 1980
-
-
-def test_no_gpu_is_looked_at_on_the_cpu():
     assert Looker("cpu")().gpu is None
 
 
 def test_a_process_knows_itself_and_who_spawned_it(monkeypatch):
     alone = this_process()
-    assert alone.pid == os.getpid()
-    assert alone.own >= {alone.pid}
-    assert not alone.spawned
+    assert (alone.pid, alone.spawned) == (os.getpid(), False)
+    status = {os.getpid(): "NSpid:\t1\t777\n", os.getppid(): "Name: x\nNSpid:\t2\t778\n"}
     parent = SimpleNamespace(pid=os.getppid())
     monkeypatch.setattr(multiprocessing, "parent_process", lambda: parent)
-    assert this_process().spawned
-    assert this_process().own >= {os.getpid(), os.getppid()}
+    monkeypatch.setattr(Path, "read_text", lambda path: status[int(path.parent.name)])
+    spawned = this_process()
+    assert spawned.spawned
+    assert spawned.own == {os.getpid(), os.getppid(), 1, 2, 777, 778}
