@@ -128,24 +128,21 @@ def benchmark_latency(
 
 @contextmanager
 def prepared(
-    model: Callable,
-    dataloader: Iterable,
-    warmup_iters: int = 50,
-    *,
-    device: torch.device | str | None = None,
-    precision: str = "fp32",
-    clock: str = "auto",
+    model, dataloader, warmup_iters=50, *, device=None, precision="fp32", clock="auto"
 ) -> Iterator["Bench"]:
-    """Everything that comes before the first sample; yields a warm `Bench`, restores on exit."""
+    """Everything before the first sample, given what `benchmark_latency` is: yields a warm `Bench`.
+
+    On exit all is restored, and a model that has changed meanwhile raises.
+    """
     check_count("warmup_iters", warmup_iters)
-    device = torch.device(device) if device is not None else device_of(model)
+    device = torch.device(device or device_of(model))
     inputs = move_inputs(dataloader, device)
     with measuring_conditions(model, precision) as seen:
         bench = Bench(model, inputs, device, precision, seen, clock)
         bench.warm_up(warmup_iters)
         bench.check()
         yield bench
-        bench.check()  # a figure of a model that changed meanwhile is never returned
+        bench.check()
 
 
 class Bench:
@@ -155,24 +152,25 @@ class Bench:
         self.model, self.inputs, self.device = model, inputs, device
         self.precision, self.seen, self._asked = precision, seen, clock
         self._originals = [batch.to("cpu", copy=True) for batch in inputs]
+        self._shape: tuple[int, ...] | None = None
 
     def warm_up(self, warmup_iters: int) -> None:
         """Run until latencies and clocks are steady, then adapt the GPU's clock to the model."""
-        self._shape = check_output(self.model, self.inputs[0], self.device)
-        check_unchanged(self.inputs, self._originals)
+        self.check()
         check_repeats(self.model, self.inputs[0])
         self.warmup = warm_up(self.model, self.inputs, warmup_iters, self.device)
         self.gpu_clock, self.no_gpu_clock = self._start_gpu_clock()
 
     def check(self) -> None:
-        """Raise where the model has changed its inputs or the shape of its output."""
-        check_unchanged(self.inputs, self._originals)
+        """Raise where the output cannot be timed or has a new shape, or the inputs have changed."""
         shape = check_output(self.model, self.inputs[-1], self.device)
-        if shape != self._shape:
+        check_unchanged(self.inputs, self._originals)
+        if self._shape not in (None, shape):
             raise ValueError(
                 f"the model's output had shape {self._shape} and now has {shape}: its forwards "
                 "are not the same work, give it inputs and a state for which they are"
             )
+        self._shape = shape
 
     def _start_gpu_clock(self) -> tuple[GpuClock | None, tuple[str, str]]:
         """Return the clock, or None with the code and the words of the reason."""
@@ -205,14 +203,14 @@ class Measuring:
     """Collects one run's samples, block by block, so that several models may also take turns."""
 
     def __init__(self, bench: Bench, measure_iters: int):
-        self._bench, self._remaining, self._done, self._block = bench, measure_iters, 0, 0
+        self._bench, self._total, self._done, self._block = bench, measure_iters, 0, 0
         self._host, self._gpu, self._looks = [], [], []
         self._given_up: NotQueueableError | None = None
 
     @property
     def complete(self) -> bool:
         """All samples are taken."""
-        return self._remaining == 0
+        return self._done == self._total
 
     def saw(self, look: Look) -> None:
         """Keep a look taken before, between or after blocks; never while a sample is timed."""
@@ -223,7 +221,7 @@ class Measuring:
 
         One forward goes ahead unmeasured: what looked between the blocks has used the caches.
         """
-        bench, count = self._bench, min(size, self._remaining)
+        bench, count = self._bench, min(size, self._total - self._done)
         model, inputs = bench.model, bench.inputs
         with phase("measurement by the host's clock", self._done):
             host_latencies(model, inputs, 1, bench.device)
@@ -235,7 +233,6 @@ class Measuring:
             except NotQueueableError as error:  # this run goes on with the host's clock alone
                 self._given_up = error
         self._block = max(self._block, count)
-        self._remaining -= count
         self._done += count
 
     def result(self, graph: GraphReading | None = None) -> Run:

@@ -111,7 +111,7 @@ def calibrate(device: torch.device) -> CalibrationReceipt:
 class Spin:
     """GPU kernels of known duration, each of which notes how long it really was."""
 
-    ROOM = 1024  # durations kept since the last `forget`; older ones are overwritten
+    ROOM = 1024  # durations kept; older ones are overwritten
 
     def __init__(self, device: torch.device):
         self.device, self._launched = device, 0
@@ -119,22 +119,18 @@ class Spin:
         self._elapsed_ns = torch.zeros(self.ROOM, dtype=torch.int64, device=device)
 
     def __call__(self, duration_us: int) -> None:
-        """Launch a spin; returns at once."""
         place = self._elapsed_ns.data_ptr() + 8 * (self._launched % self.ROOM)
         self._kernel(place, np.int32(duration_us * 1000))
         self._launched += 1
 
-    def forget(self) -> None:
-        """Forget the durations so far."""
-        self._launched = 0
-
-    def median_ms(self) -> float:
-        """Median of the durations that the spins since `forget` noted, by the GPU's timer.
+    def take_ms(self) -> float:
+        """Median of the durations that were noted since the last call.
 
         The samples' own spins: with one spin's duration alone, whatever delayed it, such as a
         display's refresh, would stand for all.
         """
-        return float(self._elapsed_ns[: min(self._launched, self.ROOM)].median()) / 1e6
+        noted, self._launched = min(self._launched, self.ROOM), 0
+        return float(self._elapsed_ns[:noted].median()) / 1e6
 
 
 class BusyWait:
@@ -142,17 +138,18 @@ class BusyWait:
 
     CLOCK = getattr(time, "CLOCK_MONOTONIC_RAW", time.CLOCK_MONOTONIC)
 
+    def __init__(self):
+        self._noted_ns: list[int] = []
+
     def __call__(self, duration_us: int) -> None:
         start = now = time.clock_gettime_ns(self.CLOCK)
         while now - start < duration_us * 1000:
             now = time.clock_gettime_ns(self.CLOCK)
         self._noted_ns.append(now - start)
 
-    def forget(self) -> None:
-        self._noted_ns: list[int] = []
-
-    def median_ms(self) -> float:
-        return float(np.median(self._noted_ns)) / 1e6
+    def take_ms(self) -> float:
+        noted, self._noted_ns = self._noted_ns, []
+        return float(np.median(noted)) / 1e6
 
 
 def calibrate_gpu(spin: Spin) -> Calibration:
@@ -160,6 +157,7 @@ def calibrate_gpu(spin: Spin) -> Calibration:
     clock = GpuClock(spin.device)
     empty = clock.measure(lambda _: None, [None], 100).samples_ms
     clock.adapt(spin, [min(FIT_US)])  # a long spin fills the queue no sooner than a short one
+    spin.take_ms()  # those are no samples
     points = _points(spin, lambda *series: clock.measure(spin, *series).samples_ms)
     return judge("gpu", smallest_step(empty), float(np.median(empty)), points)
 
@@ -174,9 +172,8 @@ def calibrate_host(work: Spin | BusyWait, device: torch.device) -> Calibration:
 def _points(work: Spin | BusyWait, read: Callable) -> list[tuple[float, float, bool]]:
     points = []
     for duration, repeats in sorted((FIT_US | HELD_OUT_US).items()):
-        work.forget()
         measured = float(np.median(read([duration], repeats)))
-        points.append((work.median_ms(), measured, duration in FIT_US))
+        points.append((work.take_ms(), measured, duration in FIT_US))
     return points
 
 
@@ -201,7 +198,6 @@ def _timer_ratio_once(spin: Spin) -> float:
     """One short spin and one long: their difference cancels the launch overhead."""
     host, gpu = [], []
     for seconds in TIMER_SPINS_S:
-        spin.forget()
         host.append(host_latencies(spin, [int(seconds * 1e6)], 1, spin.device)[0])
-        gpu.append(spin.median_ms())
+        gpu.append(spin.take_ms())
     return (gpu[1] - gpu[0]) / (host[1] - host[0])

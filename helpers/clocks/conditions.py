@@ -13,14 +13,9 @@ from helpers.environment.facts import attempt, tf32_in_force
 # Reading an older switch raises RuntimeError when its successor (torch >= 2.9) contradicts it, so
 # both are set, and both are put back as they were: (owner, name, (not allowed, allowed)).
 _CUDNN, _MATMUL, _MKLDNN = torch.backends.cudnn, torch.backends.cuda.matmul, torch.backends.mkldnn
-_OWNERS = (*(getattr(_CUDNN, name, None) for name in ("conv", "rnn")), _MATMUL)
-_OWNERS += tuple(getattr(_MKLDNN, name, None) for name in ("conv", "matmul"))
+_NEWER = (_CUDNN.conv, _CUDNN.rnn, _MATMUL, _MKLDNN.conv, _MKLDNN.matmul)
 _SWITCHES = [(owner, "allow_tf32", (False, True)) for owner in (_CUDNN, _MATMUL)]
-_SWITCHES += [
-    (owner, "fp32_precision", ("ieee", "tf32"))
-    for owner in _OWNERS
-    if hasattr(owner, "fp32_precision")
-]
+_SWITCHES += [(owner, "fp32_precision", ("ieee", "tf32")) for owner in _NEWER]
 
 
 @dataclass(frozen=True)
@@ -103,12 +98,6 @@ def measuring_conditions(model: Callable, precision: str = "fp32") -> Iterator[C
     """
     switches = {"fp32": tf32(False), "tf32": tf32(True), "default": nullcontext()}[precision]
     with switches, eval_mode(model), no_gc(), torch.inference_mode():
-        modules = modules_of(model)
-        yield ConditionsSeen(
-            len(modules),
-            sum(not m.training for m in modules),
-            torch.is_grad_enabled(),
-            torch.is_inference_mode_enabled(),
-            *tf32_in_force(),
-            gc.isenabled(),
-        )
+        training = [module.training for module in modules_of(model)]
+        modes = torch.is_grad_enabled(), torch.is_inference_mode_enabled(), *tf32_in_force()
+        yield ConditionsSeen(len(training), training.count(False), *modes, gc.isenabled())

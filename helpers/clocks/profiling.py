@@ -13,7 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 from helpers.clocks.checks import move_inputs
 from helpers.clocks.conditions import measuring_conditions
 from helpers.clocks.kernels import synchronizer
-from helpers.environment.facts import attempt, first_line
+from helpers.environment.facts import first_line
 
 PROFILED_FORWARDS = 10
 CONTRADICTED = 0.5  # GPU p50 over the kernels' time below which the clock missed work
@@ -68,11 +68,7 @@ def detached_profile(device: torch.device) -> Iterator[profile]:
 def profile_forwards(
     model: Callable, dataloader: Iterable, device: torch.device, precision: str = "fp32"
 ) -> ForwardProfile | None:
-    """Profile warm forwards under the measuring conditions; None on a CPU.
-
-    As in the timed loop, the inputs are on the device before: what is copied here would be copied
-    there too.
-    """
+    """Profile warm forwards as in the timed loop, inputs moved before it; None on a CPU."""
     if device.type != "cuda":
         return None
     inputs = move_inputs(dataloader, device)
@@ -97,13 +93,11 @@ def try_profile(
 
 def count_kernels(call: Callable, batch, device: torch.device) -> int | None:
     """How many kernels one call launches, under the conditions in force; None: not observable."""
-
-    def count() -> int:
+    with suppress(Exception):  # beside the measurement
         with detached_profile(device) as prof:
             call(batch)
         return len(_gpu_events(prof))
-
-    return attempt(count)
+    return None
 
 
 def _gpu_events(prof: profile) -> list[tuple[str, float]]:
@@ -115,8 +109,7 @@ def _gpu_events(prof: profile) -> list[tuple[str, float]]:
 def contradicted(gpu_p50_ms: float, kernel_ms: float) -> bool:
     """Is the GPU clock's median below half of what the profile says its kernels take?
 
-    Kernels on two streams overlap, hence half. Less means work on a stream that the clock does not
-    watch, such as one of the model's own.
+    Kernels on two streams overlap, hence half. Less means work on a stream that nobody watches.
     """
     return gpu_p50_ms < CONTRADICTED * kernel_ms
 

@@ -34,29 +34,25 @@ def in_fresh_process(function: Callable, *args: Any, longest_s: float = LONGEST_
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
     child = context.Process(target=_answer, args=(theirs, function, args))
+    problem, found = f"gave no answer for {longest_s:.0f} s and was ended", None
     try:
         child.start()
         theirs.close()  # so that its death ends our waiting
-        if not ours.poll(longest_s):
-            raise FreshProcessError(
-                f"a fresh process gave no answer for {longest_s:.0f} s and was ended; "
-                "isolation='none' measures without it"
-            )
-        error, found = ours.recv()
+        if ours.poll(longest_s):
+            problem, found = ours.recv()
     except EOFError:
         child.join()
-        raise FreshProcessError(
-            f"a fresh process ended without an answer (exit code {child.exitcode}): it was killed, "
-            "or ran out of memory; isolation='none' measures without it"
-        ) from None
+        problem = f"was killed or ran out of memory, without an answer (code {child.exitcode})"
     finally:
         if child.is_alive():
             child.join(10)  # an answer was sent: let it end by itself
             child.kill()
         child.join()
         ours.close()
-    if error is not None:
-        raise error
+    if isinstance(problem, str):
+        raise FreshProcessError(f"a fresh process {problem}; isolation='none' measures without it")
+    if problem is not None:
+        raise problem
     return found
 
 

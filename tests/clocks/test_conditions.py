@@ -85,15 +85,19 @@ def test_a_disabled_gc_stays_disabled():
         gc.enable()
 
 
-def test_default_leaves_the_switches_and_a_function_has_no_modules():
-    with measuring_conditions(lambda x: x, "default") as seen:
-        assert (seen.tf32_convolutions, seen.tf32_matmul, seen.modules) == (True, False, 0)
-        assert seen.required_for("default")
-
-
-@pytest.mark.parametrize(("override", "matmul"), [("1", True), ("0", False)])
-def test_nvidias_own_variable_is_obeyed_over_torchs_switches(monkeypatch, override, matmul):
+@pytest.mark.parametrize(
+    ("override", "precision", "seen", "met"),
+    [
+        ("", "default", (True, False), True),
+        ("", "tf32", (True, True), True),
+        ("1", "fp32", (False, True), False),
+        ("0", "fp32", (False, False), True),
+    ],
+)
+def test_nvidias_own_variable_is_obeyed_over_torchs_switches(
+    monkeypatch, override, precision, seen, met
+):
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", override)
-    with measuring_conditions(TinyNet()) as seen:
-        assert (seen.tf32_convolutions, seen.tf32_matmul) == (False, matmul)
-        assert seen.required_for("fp32") == (not matmul)
+    with measuring_conditions(lambda x: x, precision) as found:  # it has no modules
+        assert (found.tf32_convolutions, found.tf32_matmul) == seen
+        assert found.required_for(precision) == met

@@ -93,17 +93,6 @@ def test_gpu_samples_are_those_of_known_spins():
     assert np.median(taken.samples_ms) == pytest.approx(0.204, abs=0.002)
 
 
-@pytest.mark.gpu
-def test_a_model_that_raises_leaves_no_stream_held():
-    def broken(_):
-        raise RuntimeError("broken model")
-
-    with pytest.raises(RuntimeError, match="broken model") as caught:
-        GpuClock(CUDA).measure(broken, [None], 10)
-    assert caught.value.forward == 0
-    torch.cuda.synchronize()  # returns at once: the gate is open
-
-
 def waits(x):
     return x.sum().item()
 
