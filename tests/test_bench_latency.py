@@ -10,7 +10,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from helpers import bench_latency as bench
 from helpers.bench_latency import benchmark_latency, prepared
-from helpers.clocks import HOST_TOO_SLOW, WARMUP_MAX_ITERS, GpuSamples, NotQueueableError
+from helpers.clocks import HOST_TOO_SLOW, WARMUP_MAX_ITERS, NotQueueableError
+from helpers.clocks.timing import GpuSamples
 
 
 def loader(batch_size=1, images=16):

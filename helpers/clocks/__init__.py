@@ -9,7 +9,6 @@ from helpers.clocks.timing import (
     QUEUE_TOO_SHORT,
     WAITS_INSIDE,
     GpuClock,
-    GpuSamples,
     NotQueueableError,
     host_latencies,
 )

@@ -162,8 +162,8 @@ class GpuClock:
     def _measure_batch(self, call, inputs, first: int, count: int):
         """Queue `count` forwards behind the gate, open it, return (samples_ms, shut, launch_ms).
 
-        `shut`: the gate was still closed when the last launch had returned, so that the GPU ran
-        the batch back to back. `launch_ms`: the host's time to queue one forward.
+        `shut`: the gate was still closed after the last launch, so that the GPU ran the batch back
+        to back. `launch_ms`: the host's time to queue one forward.
         """
         opened, timed_out, kinds, before = self._opened, self._timed_out, len(inputs), self._before
         events = self._events[:count]

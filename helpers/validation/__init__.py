@@ -161,9 +161,8 @@ def judge(
 ) -> Verdict:
     """Apply the criterion, spread = (max - min) / mean of the runs' p95, to every clock there is.
 
-    On the deciding clock, runs are disturbed ("reserves") where a block carries a tag that matters
-    for it, where the calibration or a warm-up is not in order, and where the means spread by the
-    limit or more.
+    The reserves: tags that matter for the deciding clock, a calibration or a warm-up that is not in
+    order, and means that spread by the limit or more.
 
     ValueError: fewer than two runs. RuntimeError: clock="gpu" was asked for and cannot be trusted.
     """
@@ -173,20 +172,13 @@ def judge(
     deciding = deciding_clock(clock, runs, profile)
     had = [name for name in ("gpu", "host") if all(getattr(run, name) for run in runs)]
     verdicts = {name: _judge_clock(name, runs, max_p95_spread) for name in had}
-    doubts, seen = {doubt_of(run, profile) for run in runs}, tags(runs)
+    seen, doubt = tags(runs), max(doubt_of(run, profile) for run in runs)  # one code at most
     reserves = [c for one in seen for c in one.codes if deciding == "host" or c in GPU_RULES]
     reserves += receipt.flags if receipt else ()
     reserves += ["unsteady_warmup"] * any(not run.warmup.steady for run in runs)
     reserves += ["mean_spread"] * (verdicts[deciding].mean_spread >= max_p95_spread)
-    return Verdict(
-        runs,
-        seen,
-        deciding,
-        max_p95_spread,
-        verdicts,
-        next((code for code in (CONTRADICTED, UNPROVEN) if code in doubts), ""),
-        tuple(dict.fromkeys(reserves)),
-    )
+    reserves = tuple(dict.fromkeys(reserves))
+    return Verdict(runs, seen, deciding, max_p95_spread, verdicts, doubt, reserves)
 
 
 def _judge_clock(clock: str, runs: tuple[Run, ...], limit: float) -> ClockVerdict:
