@@ -13,11 +13,10 @@ from helpers.clocks.checks import (
     check_output,
     check_repeats,
     check_unchanged,
-    device_of,
     move_inputs,
     phase,
 )
-from helpers.clocks.conditions import ConditionsSeen, measuring_conditions
+from helpers.clocks.conditions import ConditionsSeen, measuring_conditions, modules_of
 from helpers.clocks.graph import GraphReading, graph_latencies
 from helpers.clocks.timing import GpuClock, NotQueueableError, host_latencies
 from helpers.clocks.warmup import Warmup, warm_up
@@ -135,7 +134,8 @@ def prepared(
     On exit all is restored, and a model that has changed meanwhile raises.
     """
     check_count("warmup_iters", warmup_iters)
-    device = torch.device(device or device_of(model))
+    placed = (p.device for module in modules_of(model) for p in module.parameters())
+    device = torch.device(device or next(placed, "cpu"))
     inputs = move_inputs(dataloader, device)
     with measuring_conditions(model, precision) as seen:
         bench = Bench(model, inputs, device, precision, seen, clock)

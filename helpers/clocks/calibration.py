@@ -159,7 +159,8 @@ def calibrate_gpu(spin: Spin) -> Calibration:
     clock.adapt(spin, [min(FIT_US)])  # a long spin fills the queue no sooner than a short one
     spin.take_ms()  # those are no samples
     points = _points(spin, lambda *series: clock.measure(spin, *series).samples_ms)
-    return judge("gpu", smallest_step(empty), float(np.median(empty)), points)
+    tick = min(np.diff(np.unique(empty)).tolist(), default=None)  # as far as these show it
+    return judge("gpu", tick, float(np.median(empty)), points)
 
 
 def calibrate_host(work: Spin | BusyWait, device: torch.device) -> Calibration:
@@ -175,11 +176,6 @@ def _points(work: Spin | BusyWait, read: Callable) -> list[tuple[float, float, b
         measured = float(np.median(read([duration], repeats)))
         points.append((work.take_ms(), measured, duration in FIT_US))
     return points
-
-
-def smallest_step(readings_ms: np.ndarray) -> float | None:
-    """The clock's tick, as far as readings (n,) show it; None where all are equal."""
-    return min(np.diff(np.unique(readings_ms)).tolist(), default=None)
 
 
 def gpu_timer_ratio(spin: Spin) -> float:

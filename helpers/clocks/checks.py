@@ -6,8 +6,6 @@ from itertools import islice
 
 import torch
 
-from helpers.clocks.conditions import modules_of
-
 DISTINCT_INPUTS = 8  # several images, rotated: one image alone may be a special case
 
 
@@ -15,12 +13,6 @@ def check_count(name: str, value: int) -> None:
     """Raise ValueError unless `value` iterations, at least 1, can be done."""
     if value < 1 or value != int(value):
         raise ValueError(f"{name}={value!r}: an integer of at least 1 is needed")
-
-
-def device_of(model: Callable) -> torch.device:
-    """Where the model's first parameter is; the CPU for what has none."""
-    parameter = next((p for m in modules_of(model) for p in m.parameters()), None)
-    return parameter.device if parameter is not None else torch.device("cpu")
 
 
 def move_inputs(dataloader: Iterable, device: torch.device) -> list[torch.Tensor]:

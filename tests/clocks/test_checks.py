@@ -16,6 +16,7 @@ def test_labels_are_left_out():
     assert torch.equal(moved, IMAGE)
 
 
+@torch.inference_mode()
 def test_a_model_that_does_not_repeat_is_refused_and_rounding_is_not():
     with pytest.raises(ValueError, match="two answers"):
         check_repeats(lambda x: F.dropout(x, 0.5), IMAGE)
