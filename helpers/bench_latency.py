@@ -135,7 +135,7 @@ def prepared(
     """
     check_count("warmup_iters", warmup_iters)
     placed = (p.device for module in modules_of(model) for p in module.parameters())
-    device = torch.device(device or next(placed, "cpu"))
+    device = torch.device(next(placed, "cpu") if device is None else device)
     inputs = move_inputs(dataloader, device)
     with measuring_conditions(model, precision) as seen:
         bench = Bench(model, inputs, device, precision, seen, clock)
