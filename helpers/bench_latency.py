@@ -7,33 +7,22 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from helpers.clocks import GpuClock, NotQueueableError, host_latencies
 from helpers.clocks.checks import (
-    DISTINCT_INPUTS,
+    DISTINCT_INPUTS,  # noqa: F401  for the notebook
     check_count,
     check_output,
     check_repeats,
     check_unchanged,
-    device_of,
     move_inputs,
     phase,
 )
-from helpers.clocks.conditions import ConditionsSeen, measuring_conditions
+from helpers.clocks.conditions import ConditionsSeen, measuring_conditions, modules_of
 from helpers.clocks.graph import GraphReading, graph_latencies
+from helpers.clocks.timing import GpuClock, NotQueueableError, host_latencies
 from helpers.clocks.warmup import Warmup, warm_up
 from helpers.environment.facts import first_line
 from helpers.environment.readings import Look, Looker, Process, this_process
 from helpers.stats import LatencySummary, summarise
-
-__all__ = [
-    "DISTINCT_INPUTS",
-    "Bench",
-    "Measuring",
-    "Run",
-    "benchmark_latency",
-    "move_inputs",
-    "prepared",
-]
 
 # Why a run has no figure of the GPU clock, beside the reasons of `NotQueueableError`.
 NO_GPU, NOT_ASKED, NO_KERNELS = "no_gpu", "not_asked", "no_kernels"
@@ -45,12 +34,10 @@ BLOCK = 100  # samples per block; between blocks other things may be looked at, 
 class Run:
     """Everything of one execution: samples, conditions, and who else was there; durations in ms.
 
-    `host`: perf_counter around forward + synchronize. `gpu`: CUDA events behind a full queue, None
-    on a CPU or where the model cannot be queued: then `no_gpu_clock` is the code of the reason and
-    `no_gpu_clock_why` its words. `rejected_gpu_ms`: samples of batches whose gate opened too early,
-    kept but apart. `warmup` is never part of the statistics. `looks`: taken before, between and
-    after its blocks of `block` samples. `process`: the one that measured it. `graph`: the same
-    model as a CUDA graph on the GPU clock, None where it was not asked for.
+    `gpu` is None on a CPU or where the model cannot be queued: then `no_gpu_clock` is the reason's
+    code and `no_gpu_clock_why` its words. `rejected_gpu_ms`: samples of batches whose gate opened
+    too early. `looks`: taken before, between and after the blocks of `block` samples. `process`:
+    the one that measured. `graph`: the same model as a CUDA graph, None where it was not asked for.
     """
 
     host: LatencySummary
@@ -74,20 +61,15 @@ class Run:
         """Images per forward."""
         return self.input_shape[0]
 
-    def __str__(self) -> str:
-        clocks = {"GPU clock": self.gpu, "host clock": self.host}
-        lines = [
-            f"{name}: mean {s.mean:.4g} ms, p50 {s.p50:.4g} ms, p95 {s.p95:.4g} ms, {s.n} samples"
-            for name, s in clocks.items()
-            if s is not None
-        ]
+    def __repr__(self) -> str:
+        lines = [f"{self.device}, {self.precision}, input {'x'.join(map(str, self.input_shape))}"]
+        for name in ("gpu", "host"):
+            if s := getattr(self, name):
+                levels = f"mean {s.mean:.4g} ms, p50 {s.p50:.4g} ms, p95 {s.p95:.4g} ms"
+                lines.append(f"{name} clock: {levels}, {s.n} samples")
         if self.gpu is None:
             lines.append(f"no GPU clock: {self.no_gpu_clock_why}")
-        shape = "x".join(map(str, self.input_shape))
-        lines.append(f"{self.device}, {self.precision}, input {shape}")
         return "\n".join(lines)
-
-    __repr__ = __str__
 
 
 def benchmark_latency(
@@ -103,8 +85,8 @@ def benchmark_latency(
 ) -> Run:
     """Measure the forward latency of `model` on batches of `dataloader`.
 
-    The inputs are moved to the device once, before the loop; the model runs in eval and inference
-    mode (which includes no_grad) with TF32 off, and every switch is restored afterwards.
+    The inputs are moved to the device before the loop; the model runs in eval and inference mode
+    (which includes no_grad) with TF32 off, and every switch is restored afterwards.
 
     Parameters
     ----------
@@ -145,24 +127,22 @@ def benchmark_latency(
 
 @contextmanager
 def prepared(
-    model: Callable,
-    dataloader: Iterable,
-    warmup_iters: int = 50,
-    *,
-    device: torch.device | str | None = None,
-    precision: str = "fp32",
-    clock: str = "auto",
+    model, dataloader, warmup_iters=50, *, device=None, precision="fp32", clock="auto"
 ) -> Iterator["Bench"]:
-    """Everything that comes before the first sample; yields a warm `Bench`, restores on exit."""
+    """Everything before the first sample, given what `benchmark_latency` is: yields a warm `Bench`.
+
+    On exit all is restored, and a model that has changed meanwhile raises.
+    """
     check_count("warmup_iters", warmup_iters)
-    device = torch.device(device) if device is not None else device_of(model)
+    placed = (p.device for module in modules_of(model) for p in module.parameters())
+    device = torch.device(next(placed, "cpu") if device is None else device)
     inputs = move_inputs(dataloader, device)
     with measuring_conditions(model, precision) as seen:
         bench = Bench(model, inputs, device, precision, seen, clock)
         bench.warm_up(warmup_iters)
         bench.check()
         yield bench
-        bench.check()  # a figure of a model that changed meanwhile is never returned
+        bench.check()
 
 
 class Bench:
@@ -170,56 +150,48 @@ class Bench:
 
     def __init__(self, model, inputs, device, precision, seen: ConditionsSeen, clock="auto"):
         self.model, self.inputs, self.device = model, inputs, device
+        self.precision, self.seen, self._asked = precision, seen, clock
         self._originals = [batch.to("cpu", copy=True) for batch in inputs]
-        self._shape: tuple[int, ...] = ()
-        self.precision, self.seen = precision, seen
-        self.warmup = Warmup(np.zeros(0), steady=False)
-        self.gpu_clock: GpuClock | None = None
-        self.no_gpu_clock = (
-            (NOT_ASKED, "clock='host' leaves it out")
-            if device.type == "cuda"
-            else (NO_GPU, "no CUDA GPU")
-        )
-        self._wants_gpu_clock = device.type == "cuda" and clock != "host"
+        self._shape: tuple[int, ...] | None = None
 
     def warm_up(self, warmup_iters: int) -> None:
         """Run until latencies and clocks are steady, then adapt the GPU's clock to the model."""
-        self._shape = check_output(self.model, self.inputs[0], self.device)
-        check_unchanged(self.inputs, self._originals)
+        self.check()
         check_repeats(self.model, self.inputs[0])
         self.warmup = warm_up(self.model, self.inputs, warmup_iters, self.device)
-        if self._wants_gpu_clock:
-            self._start_gpu_clock()
+        self.gpu_clock, self.no_gpu_clock = self._start_gpu_clock()
 
     def check(self) -> None:
-        """Raise where the model has changed its inputs or the shape of its output."""
-        check_unchanged(self.inputs, self._originals)
+        """Raise where the output cannot be timed or has a new shape, or the inputs have changed."""
         shape = check_output(self.model, self.inputs[-1], self.device)
-        if shape != self._shape:
+        check_unchanged(self.inputs, self._originals)
+        if self._shape not in (None, shape):
             raise ValueError(
                 f"the model's output had shape {self._shape} and now has {shape}: its forwards "
                 "are not the same work, give it inputs and a state for which they are"
             )
+        self._shape = shape
 
-    def _start_gpu_clock(self) -> None:
+    def _start_gpu_clock(self) -> tuple[GpuClock | None, tuple[str, str]]:
+        """Return the clock, or None with the code and the words of the reason."""
+        if self.device.type != "cuda":
+            return None, (NO_GPU, "no CUDA GPU")
+        if self._asked == "host":
+            return None, (NOT_ASKED, "clock='host' leaves it out")
         try:
             clock = GpuClock(self.device)
         except Exception as error:  # whatever the compiler or the driver raise: the host goes on
-            self.no_gpu_clock = NO_KERNELS, first_line(error)
-            return
+            return None, (NO_KERNELS, first_line(error))
         try:
             with phase("GPU clock's adaptation"):
                 clock.adapt(self.model, self.inputs)
         except NotQueueableError as error:
-            self.no_gpu_clock = error.reason, str(error)
-        else:
-            self.gpu_clock, self.no_gpu_clock = clock, ("", "")
+            return None, (error.reason, str(error))
+        return clock, ("", "")
 
     def read_graph(self) -> GraphReading | None:
         """Read the model as a CUDA graph on the GPU clock; None where there is no such clock."""
-        if self.gpu_clock is None:
-            return None
-        return graph_latencies(self.model, self.inputs, self.gpu_clock)
+        return self.gpu_clock and graph_latencies(self.model, self.inputs, self.gpu_clock)
 
     def new_run(self, measure_iters: int) -> "Measuring":
         """Start a run of `measure_iters` samples per clock."""
@@ -231,14 +203,14 @@ class Measuring:
     """Collects one run's samples, block by block, so that several models may also take turns."""
 
     def __init__(self, bench: Bench, measure_iters: int):
-        self._bench, self._remaining, self._done, self._block = bench, measure_iters, 0, 0
+        self._bench, self._total, self._done, self._block = bench, measure_iters, 0, 0
         self._host, self._gpu, self._looks = [], [], []
         self._given_up: NotQueueableError | None = None
 
     @property
     def complete(self) -> bool:
         """All samples are taken."""
-        return self._remaining == 0
+        return self._done == self._total
 
     def saw(self, look: Look) -> None:
         """Keep a look taken before, between or after blocks; never while a sample is timed."""
@@ -249,37 +221,33 @@ class Measuring:
 
         One forward goes ahead unmeasured: what looked between the blocks has used the caches.
         """
-        bench, count = self._bench, min(size, self._remaining)
+        bench, count = self._bench, min(size, self._total - self._done)
+        model, inputs = bench.model, bench.inputs
         with phase("measurement by the host's clock", self._done):
-            host_latencies(bench.model, bench.inputs, 1, bench.device)
-            self._host.append(host_latencies(bench.model, bench.inputs, count, bench.device))
-        if bench.gpu_clock is not None and self._given_up is None:
-            with phase("measurement by the GPU's clock", self._done):
-                self._measure_gpu(count)
+            host_latencies(model, inputs, 1, bench.device)
+            self._host.append(host_latencies(model, inputs, count, bench.device))
+        if bench.gpu_clock and not self._given_up:
+            try:
+                with phase("measurement by the GPU's clock", self._done):
+                    self._gpu.append(bench.gpu_clock.measure(model, inputs, count))
+            except NotQueueableError as error:  # this run goes on with the host's clock alone
+                self._given_up = error
         self._block = max(self._block, count)
-        self._remaining -= count
         self._done += count
-
-    def _measure_gpu(self, count: int) -> None:
-        bench = self._bench
-        try:
-            self._gpu.append(bench.gpu_clock.measure(bench.model, bench.inputs, count))
-        except NotQueueableError as error:  # this run goes on with the host's clock alone
-            self._given_up = error
 
     def result(self, graph: GraphReading | None = None) -> Run:
         """Summarise a complete run; what a GPU clock that gave up had read is kept, but apart."""
         bench, taken, rejected = self._bench, self._gpu, [g.rejected_ms for g in self._gpu]
-        gpu, (reason, why) = taken, bench.no_gpu_clock
-        if self._given_up is not None:
+        gpu, (reason, why) = [g.samples_ms for g in taken], bench.no_gpu_clock
+        if self._given_up:
+            rejected += [*gpu, self._given_up.taken_ms]
             gpu, reason, why = [], self._given_up.reason, str(self._given_up)
-            rejected += [*(g.samples_ms for g in taken), self._given_up.taken_ms]
         return Run(
             host=summarise(np.concatenate(self._host)),
-            gpu=summarise(np.concatenate([g.samples_ms for g in gpu])) if gpu else None,
+            gpu=summarise(np.concatenate(gpu)) if gpu else None,
             no_gpu_clock=reason,
             no_gpu_clock_why=why,
-            rejected_gpu_ms=np.concatenate(rejected) if rejected else np.zeros(0),
+            rejected_gpu_ms=np.concatenate([np.zeros(0), *rejected]),
             retried_batches=sum(g.retried_batches for g in taken),
             warmup=bench.warmup,
             conditions=bench.seen,

@@ -9,8 +9,9 @@ from fakes import TinyNet
 from torch.utils.data import DataLoader, TensorDataset
 
 from helpers import bench_latency as bench
-from helpers.bench_latency import benchmark_latency, move_inputs, prepared
-from helpers.clocks import WAITS_INSIDE, warmup
+from helpers.bench_latency import benchmark_latency, prepared
+from helpers.clocks import HOST_TOO_SLOW, WARMUP_MAX_ITERS, NotQueueableError
+from helpers.clocks.timing import GpuSamples
 
 
 def loader(batch_size=1, images=16):
@@ -19,145 +20,146 @@ def loader(batch_size=1, images=16):
     return DataLoader(TensorDataset(x, torch.zeros(images)), batch_size=batch_size)
 
 
-def test_one_sample_per_forward_in_milliseconds():
-    run = benchmark_latency(TinyNet(), loader(), warmup_iters=5, measure_iters=230)
+def measured(ready, iterations):
+    measuring = ready.new_run(iterations)
+    while not measuring.complete:
+        measuring.measure_block()
+    return measuring.result()
+
+
+@pytest.fixture(scope="module")
+def run():
+    """Three blocks, of 100, 100 and 30 samples."""
+    return benchmark_latency(TinyNet(), loader(), warmup_iters=5, measure_iters=230)
+
+
+def test_one_sample_per_forward_in_milliseconds(run):
     host = run.host
     assert host.samples_ms.shape == (230,)
     assert host.min <= host.p50 <= host.p95 <= host.max
     assert host.mean == pytest.approx(host.samples_ms.mean())
     assert host.p95 == pytest.approx(np.percentile(host.samples_ms, 95))
     assert 0 < host.mean < 1000
-    assert run.gpu is None
-    assert run.no_gpu_clock == bench.NO_GPU
-    assert run.input_shape == (1, 3, 8, 8)
-    assert run.precision == "fp32"
+    assert (run.gpu, run.no_gpu_clock, run.precision) == (None, bench.NO_GPU, "fp32")
 
 
-@pytest.mark.parametrize("batch_size", [1, 4])
-def test_any_batch_size_is_measured_and_recorded(batch_size):
-    run = benchmark_latency(TinyNet(), loader(batch_size), 2, 20)
-    assert run.batch_size == batch_size
-    assert run.input_shape == (batch_size, 3, 8, 8)
+def test_looks_are_taken_before_between_and_after_the_blocks(run):
+    assert len(run.looks) == 4
+    assert run.process.pid == os.getpid()
 
 
-def test_the_run_is_frozen_and_its_samples_too():
-    run = benchmark_latency(TinyNet(), loader(), 2, 20)
+def test_the_run_is_frozen_and_its_samples_too(run):
     with pytest.raises(dataclasses.FrozenInstanceError):
         run.device = "elsewhere"
     with pytest.raises(ValueError, match="read-only"):
         run.host.samples_ms[0] = 0
 
 
-def test_conditions_hold_inside_and_the_model_is_as_before():
-    model, seen = TinyNet().train(), []
-    model.register_forward_hook(
-        lambda m, *_: seen.append((m.training, torch.is_grad_enabled(), gc.isenabled()))
-    )
-    run = benchmark_latency(model, loader(), 2, 20)
-    assert set(seen) == {(False, False, False)}
-    assert run.conditions.required_for("fp32")
+def test_a_run_prints_its_figures_and_not_its_samples(run):
+    assert "p95" in repr(run)
+    assert "no CUDA GPU" in str(run)
+    assert len(repr(run)) < 400
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_any_batch_size_is_measured_and_recorded(batch_size):
+    found = benchmark_latency(TinyNet(), loader(batch_size), 2, 20)
+    assert found.batch_size == batch_size
+    assert found.input_shape == (batch_size, 3, 8, 8)
+
+
+def test_conditions_hold_inside_inputs_take_turns_and_the_model_is_as_before():
+    model, seen, inputs = TinyNet().train(), set(), set()
+
+    def watch(module, given, output):
+        seen.add((module.training, torch.is_grad_enabled(), gc.isenabled()))
+        inputs.add(given[0].data_ptr())
+
+    model.register_forward_hook(watch)
+    found = benchmark_latency(model, loader(), 2, 20)
+    assert seen == {(False, False, False)}
+    assert len(inputs) == bench.DISTINCT_INPUTS  # moved once
+    assert found.conditions.required_for("fp32")
     assert model.training
 
 
-def test_inputs_are_moved_once_and_rotated():
-    class Counting(TinyNet):
-        def __init__(self):
-            super().__init__()
-            self.seen = []
-
-        def forward(self, x):
-            self.seen.append(x.data_ptr())
-            return super().forward(x)
-
-    model = Counting()
-    benchmark_latency(model, loader(), 5, 40)
-    assert len(set(model.seen)) == bench.DISTINCT_INPUTS
+def test_what_warms_up_is_never_measured_and_a_forward_goes_ahead_of_each_block():
+    model, calls = TinyNet(), []
+    model.register_forward_hook(lambda *_: calls.append(1))
+    with prepared(model, loader(), 60) as ready:
+        before = len(calls)
+        found = measured(ready, 250)
+        assert len(calls) - before == 250 + 3
+    assert found.host.n == 250
+    assert 60 <= len(found.warmup.samples_ms) <= WARMUP_MAX_ITERS
+    assert before == len(found.warmup.samples_ms) + 4  # these check its output
 
 
-def test_warm_up_is_a_minimum_and_never_measured():
-    calls = []
+class Tired(TinyNet):
+    calls = 0
 
-    def model(x):
-        calls.append(1)
-        return x.mean((2, 3))
-
-    run = benchmark_latency(model, loader(), warmup_iters=60, measure_iters=30)
-    assert 60 <= len(run.warmup.samples_ms) <= warmup.WARMUP_MAX_ITERS
-    # five forwards check the output, one goes ahead of the block
-    assert len(calls) == 5 + len(run.warmup.samples_ms) + 1 + 30
+    def forward(self, x):
+        self.calls += 1
+        if self.calls > 30:
+            raise RuntimeError("tired after 30 forwards")
+        return super().forward(x)
 
 
-def test_an_unmeasured_forward_goes_ahead_of_each_block():
-    model, counts = TinyNet(), []
-    model.register_forward_hook(lambda *_: counts.append(1))
-    with prepared(model, loader(), 5) as ready:
-        measuring = ready.new_run(250)
-        before = len(counts)
-        while not measuring.complete:
-            measuring.measure_block()
-        assert len(counts) - before == 250 + 3
-    assert measuring.result().host.n == 250
+class Drops(TinyNet):
+    def forward(self, x):  # in eval mode too, unless told `training=self.training`
+        return torch.nn.functional.dropout(super().forward(x), 0.5)
 
 
-def test_looks_are_taken_before_between_and_after_the_blocks():
-    run = benchmark_latency(TinyNet(), loader(), 2, 250)
-    assert len(run.looks) == 4  # 100 + 100 + 50 samples: three blocks, four looks
-    assert run.process.pid == os.getpid()
-
-
-def test_a_run_prints_its_figures_and_not_its_samples():
-    printed = str(benchmark_latency(TinyNet(), loader(), 2, 250))
-    assert "p95" in printed
-    assert len(printed) < 400
-
-
-@pytest.mark.parametrize(
-    ("batches", "message"),
-    [
-        ([], "nothing"),
-        ([torch.zeros(1, 3, 8, 8), torch.zeros(2, 3, 8, 8)], "drop_last"),
-        ([torch.zeros(0, 3, 8, 8)], "shape"),
-    ],
-)
-def test_bad_inputs_are_named(batches, message):
-    with pytest.raises(ValueError, match=message):
-        move_inputs(batches, torch.device("cpu"))
-
-
-@pytest.mark.parametrize(
-    ("model", "message"),
-    [
-        (lambda x: (x, x), "returned tuple"),
-        (lambda x: None, "returned NoneType"),
-        (lambda x: x * float("nan"), "NaN"),
-        (lambda x: x.to("meta"), "meta"),
-    ],
-)
-def test_models_that_cannot_be_timed_are_named(model, message):
-    with pytest.raises(ValueError, match=message):
-        benchmark_latency(model, loader(), 2, 20)
-
-
-@pytest.mark.parametrize(("warmup", "measure"), [(0, 20), (2, 0)])
-def test_too_few_iterations_are_refused(warmup, measure):
-    with pytest.raises(ValueError, match="at least 1"):
-        benchmark_latency(TinyNet(), loader(), warmup, measure)
-
-
-def test_a_model_that_raises_midway_leaves_its_mode_and_the_error():
-    class Tired(TinyNet):
-        calls = 0
-
-        def forward(self, x):
-            self.calls += 1
-            if self.calls > 30:
-                raise RuntimeError("tired after 30 forwards")
-            return super().forward(x)
-
-    model = Tired().train()
-    with pytest.raises(RuntimeError, match="tired after 30"):
+@pytest.mark.parametrize(("model", "error"), [(Tired, RuntimeError), (Drops, ValueError)])
+def test_a_model_that_cannot_be_measured_keeps_its_mode(model, error):
+    """What else is refused: tests/robustness/test_bad_input.py."""
+    model = model().train()
+    with pytest.raises(error, match=r"tired after 30|dropout"):
         benchmark_latency(model, loader(), 10, 100)
     assert model.training
+
+
+class Stalls:
+    """A GPU clock that takes one block and then finds the host too slow."""
+
+    batch, blocks = 8, 0
+
+    def measure(self, call, inputs, iterations):
+        self.blocks += 1
+        if self.blocks > 1:
+            raise NotQueueableError(HOST_TOO_SLOW, "3 batches late", np.full(7, 9.0))
+        return GpuSamples(np.full(iterations, 1.0), np.full(2, 5.0), 1)
+
+
+def test_a_run_that_could_not_be_queued_half_way_goes_on_with_the_host_alone():
+    with prepared(TinyNet(), loader(), 5) as ready:
+        ready.gpu_clock, ready.no_gpu_clock = Stalls(), ("", "")
+        run = measured(ready, 300)
+    assert (run.host.n, run.gpu) == (300, None)
+    assert (run.no_gpu_clock, run.no_gpu_clock_why) == (HOST_TOO_SLOW, "3 batches late")
+    assert len(run.rejected_gpu_ms) == 100 + 2 + 7  # nothing that was read is lost
+    assert run.retried_batches == 1
+
+
+class Broken:
+    def __init__(self, device):
+        raise ImportError("no cuda.core")
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "code", "why"),
+    [
+        ("auto", "cpu", bench.NO_GPU, "no CUDA GPU"),
+        ("host", "cuda", bench.NOT_ASKED, "host"),
+        ("auto", "cuda", bench.NO_KERNELS, "ImportError: no cuda.core"),
+    ],
+)
+def test_why_there_is_no_gpu_clock(monkeypatch, asked, device, code, why):
+    monkeypatch.setattr(bench, "GpuClock", Broken)
+    ready = bench.Bench(TinyNet(), [], torch.device(device), "fp32", None, asked)
+    clock, (found, words) = ready._start_gpu_clock()
+    assert (clock, found) == (None, code)
+    assert why in words
 
 
 @pytest.mark.gpu
@@ -166,16 +168,3 @@ def test_both_clocks_on_a_gpu():
     assert run.gpu.samples_ms.shape == (150,)
     assert run.gpu.p50 <= run.host.p50
     assert run.device.startswith("cuda")
-
-
-@pytest.mark.gpu
-def test_a_model_that_waits_inside_has_no_gpu_clock_and_says_why():
-    class Waiting(TinyNet):
-        def forward(self, x):
-            y = super().forward(x)
-            y.sum().item()
-            return y
-
-    run = benchmark_latency(Waiting().cuda(), loader(), 10, 50)
-    assert run.gpu is None
-    assert run.no_gpu_clock == WAITS_INSIDE

@@ -1,6 +1,6 @@
 """Calibration receipt: what each clock reads on work whose duration is known.
 
-On a GPU the known work is a kernel that spins on the GPU's nanosecond timer and reports how long it
+On a GPU the known work is a kernel that spins on the GPU's nanosecond timer and notes how long it
 really spun; on a CPU, a busy-wait on the raw monotonic counter, which no time service slews.
 measured = intercept + slope x true is fitted on some durations and judged on others. Nothing is
 subtracted from the benchmark's samples: the receipt says how far a label can be trusted.
@@ -13,13 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from helpers.clocks import GpuClock, host_latencies, launches_block
 from helpers.clocks.kernels import compile_kernel
+from helpers.clocks.timing import GpuClock, host_latencies, launches_block
 from helpers.environment.facts import first_line
 
-FIT_US = (10, 100, 1_000, 10_000)
-HELD_OUT_US = (30, 300, 3_000)
-REPEATS = {10: 200, 30: 200, 100: 100, 300: 100, 1_000: 30, 3_000: 20, 10_000: 10}
+FIT_US = {10: 200, 100: 100, 1_000: 30, 10_000: 10}  # duration: how often it is read
+HELD_OUT_US = {30: 200, 300: 100, 3_000: 20}
 # Stated limits of the error left on held-out durations: absolute (ms), and relative, the larger.
 # The host's clock also waits for the scheduler: below 0.1 ms it says nothing on a virtual machine.
 LIMITS = {"gpu": (0.001, 0.001), "host": (0.100, 0.010)}
@@ -29,12 +28,11 @@ TIMER_LIMIT = 5e-4  # GPU timer against host clock: half of the GPU clock's 0.1 
 
 @dataclass(frozen=True)
 class Calibration:
-    """How one clock reads known durations; all durations in ms.
+    """How one clock reads known durations, in ms.
 
     `resolution_ms`: the smallest step between two readings, None where none was seen. `points`:
     (true, measured, used for the fit) medians. `held_out_error_ms`: the largest error of
-    (measured - intercept) / slope on the durations that the fit did not see, and `limit_ratio` the
-    largest error over its limit (<= 1 passes).
+    (measured - intercept) / slope on the others, `limit_ratio` the largest error over its limit.
     """
 
     clock: str
@@ -54,11 +52,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class CalibrationReceipt:
-    """The session's calibrations, or why there are none.
-
-    `gpu_timer_ratio`: GPU timer / host clock over one second, None on a CPU. `reason` is empty
-    unless a clock could not be calibrated on this platform.
-    """
+    """The calibrations, GPU timer / host clock (None on a CPU), and why there are none, or some."""
 
     clocks: tuple[Calibration, ...]
     gpu_timer_ratio: float | None
@@ -89,13 +83,11 @@ def judge(clock: str, resolution_ms: float | None, empty_ms: float, points) -> C
     """Fit the (true_ms, measured_ms, used for the fit) points marked for it, judge the others."""
     true, measured, fitted = (np.array(column) for column in zip(*points, strict=True))
     limits = limit_ms(true, clock, resolution_ms)
-    weights = 1 / limits[fitted]
-    slope, intercept = map(float, np.polyfit(true[fitted], measured[fitted], 1, w=weights))
-    error = np.abs((measured[~fitted] - intercept) / slope - true[~fitted])
-    ratio = float(np.max(error / limits[~fitted]))
-    return Calibration(
-        clock, resolution_ms, empty_ms, tuple(points), intercept, slope, float(error.max()), ratio
-    )
+    slope, intercept = np.polyfit(true[fitted], measured[fitted], 1, w=1 / limits[fitted]).tolist()
+    error = np.abs((measured - intercept) / slope - true)[~fitted]
+    ratio, largest = float(np.max(error / limits[~fitted])), float(error.max())
+    points = tuple(points)
+    return Calibration(clock, resolution_ms, empty_ms, points, intercept, slope, largest, ratio)
 
 
 def calibrate(device: torch.device) -> CalibrationReceipt:
@@ -103,54 +95,42 @@ def calibrate(device: torch.device) -> CalibrationReceipt:
 
     It stands beside the measurement: what cannot be calibrated, for whatever reason, is said.
     """
-    clocks: list[Calibration] = []
+    clocks, ratio, reason = [], None, ""
     try:
-        if device.type != "cuda":
-            clocks.append(calibrate_host(BusyWait(), device))
-            return CalibrationReceipt(tuple(clocks), None, "")
-        spin = Spin(device)
-        clocks.append(calibrate_host(spin, device))
-        clocks.append(calibrate_gpu(spin))
-        return CalibrationReceipt(tuple(clocks), gpu_timer_ratio(spin), "")
+        work = Spin(device) if device.type == "cuda" else BusyWait()
+        clocks.append(calibrate_host(work, device))
+        if device.type == "cuda":
+            clocks.append(calibrate_gpu(work))
+            ratio = gpu_timer_ratio(work)
     except Exception as error:  # no compiler, launches that wait, a GPU that is lost …
         blocking = "CUDA_LAUNCH_BLOCKING is set; " if launches_block() else ""
-        return CalibrationReceipt(tuple(clocks), None, blocking + first_line(error))
+        reason = blocking + first_line(error)
+    return CalibrationReceipt(tuple(clocks), ratio, reason)
 
 
 class Spin:
-    """GPU kernels of known duration, each of which notes how long it really was.
+    """GPU kernels of known duration, each of which notes how long it really was."""
 
-    Raises
-    ------
-    Exception
-        Of any type: kernels cannot be compiled or launched here.
-    """
-
-    ROOM = 1024  # durations kept since the last `forget`; older ones are overwritten
+    ROOM = 1024  # durations kept; older ones are overwritten
 
     def __init__(self, device: torch.device):
-        self.device = device
+        self.device, self._launched = device, 0
         self._kernel = compile_kernel("spin", device)
         self._elapsed_ns = torch.zeros(self.ROOM, dtype=torch.int64, device=device)
-        self._launched = 0
 
     def __call__(self, duration_us: int) -> None:
-        """Launch a spin; returns at once."""
         place = self._elapsed_ns.data_ptr() + 8 * (self._launched % self.ROOM)
         self._kernel(place, np.int32(duration_us * 1000))
         self._launched += 1
 
-    def forget(self) -> None:
-        """Forget the durations so far."""
-        self._launched = 0
-
-    def median_ms(self) -> float:
-        """Median of the durations that the spins since `forget` noted, by the GPU's timer.
+    def take_ms(self) -> float:
+        """Median of the durations that were noted since the last call.
 
         The samples' own spins: with one spin's duration alone, whatever delayed it, such as a
         display's refresh, would stand for all.
         """
-        return float(self._elapsed_ns[: min(self._launched, self.ROOM)].median()) / 1e6
+        noted, self._launched = min(self._launched, self.ROOM), 0
+        return float(self._elapsed_ns[:noted].median()) / 1e6
 
 
 class BusyWait:
@@ -159,7 +139,7 @@ class BusyWait:
     CLOCK = getattr(time, "CLOCK_MONOTONIC_RAW", time.CLOCK_MONOTONIC)
 
     def __init__(self):
-        self.forget()
+        self._noted_ns: list[int] = []
 
     def __call__(self, duration_us: int) -> None:
         start = now = time.clock_gettime_ns(self.CLOCK)
@@ -167,11 +147,9 @@ class BusyWait:
             now = time.clock_gettime_ns(self.CLOCK)
         self._noted_ns.append(now - start)
 
-    def forget(self) -> None:
-        self._noted_ns: list[int] = []
-
-    def median_ms(self) -> float:
-        return float(np.median(self._noted_ns)) / 1e6
+    def take_ms(self) -> float:
+        noted, self._noted_ns = self._noted_ns, []
+        return float(np.median(noted)) / 1e6
 
 
 def calibrate_gpu(spin: Spin) -> Calibration:
@@ -179,31 +157,25 @@ def calibrate_gpu(spin: Spin) -> Calibration:
     clock = GpuClock(spin.device)
     empty = clock.measure(lambda _: None, [None], 100).samples_ms
     clock.adapt(spin, [min(FIT_US)])  # a long spin fills the queue no sooner than a short one
+    spin.take_ms()  # those are no samples
     points = _points(spin, lambda *series: clock.measure(spin, *series).samples_ms)
-    return judge("gpu", smallest_step(empty), float(np.median(empty)), points)
+    tick = min(np.diff(np.unique(empty)).tolist(), default=None)  # as far as these show it
+    return judge("gpu", tick, float(np.median(empty)), points)
 
 
-def calibrate_host(wait: Spin | BusyWait, device: torch.device) -> Calibration:
+def calibrate_host(work: Spin | BusyWait, device: torch.device) -> Calibration:
     """Calibrate the host's clock, around work on `device`."""
     empty = float(np.median(host_latencies(lambda _: None, [None], 200, device)))
-    points = _points(wait, lambda *series: host_latencies(wait, *series, device))
+    points = _points(work, lambda *series: host_latencies(work, *series, device))
     return judge("host", time.get_clock_info("perf_counter").resolution * 1e3, empty, points)
 
 
-def _points(wait: Spin | BusyWait, read: Callable) -> list[tuple[float, float, bool]]:
-    """What a clock reads on each duration: (true_ms, measured_ms, used for the fit) medians."""
+def _points(work: Spin | BusyWait, read: Callable) -> list[tuple[float, float, bool]]:
     points = []
-    for duration in sorted(FIT_US + HELD_OUT_US):
-        wait.forget()
-        measured = float(np.median(read([duration], REPEATS[duration])))
-        points.append((wait.median_ms(), measured, duration in FIT_US))
+    for duration, repeats in sorted((FIT_US | HELD_OUT_US).items()):
+        measured = float(np.median(read([duration], repeats)))
+        points.append((work.take_ms(), measured, duration in FIT_US))
     return points
-
-
-def smallest_step(readings_ms: np.ndarray) -> float | None:
-    """The clock's tick, as far as readings (n,) show it; None where all are equal."""
-    steps = np.diff(np.unique(readings_ms))
-    return float(steps.min()) if len(steps) else None
 
 
 def gpu_timer_ratio(spin: Spin) -> float:
@@ -222,7 +194,6 @@ def _timer_ratio_once(spin: Spin) -> float:
     """One short spin and one long: their difference cancels the launch overhead."""
     host, gpu = [], []
     for seconds in TIMER_SPINS_S:
-        spin.forget()
         host.append(host_latencies(spin, [int(seconds * 1e6)], 1, spin.device)[0])
-        gpu.append(spin.median_ms())
+        gpu.append(spin.take_ms())
     return (gpu[1] - gpu[0]) / (host[1] - host[0])

@@ -6,8 +6,6 @@ from itertools import islice
 
 import torch
 
-from helpers.clocks.conditions import modules_of
-
 DISTINCT_INPUTS = 8  # several images, rotated: one image alone may be a special case
 
 
@@ -17,20 +15,10 @@ def check_count(name: str, value: int) -> None:
         raise ValueError(f"{name}={value!r}: an integer of at least 1 is needed")
 
 
-def device_of(model: Callable) -> torch.device:
-    """Where the model's first parameter is; the CPU for what has none."""
-    parameter = next((p for m in modules_of(model) for p in m.parameters()), None)
-    return parameter.device if parameter is not None else torch.device("cpu")
-
-
 def move_inputs(dataloader: Iterable, device: torch.device) -> list[torch.Tensor]:
     """Move the first `DISTINCT_INPUTS` batches to `device`, once, before any timing.
 
-    Raises
-    ------
-    ValueError
-        No batch, an empty one, batches of several shapes or types, or a device whose work no clock
-        waits for.
+    ValueError: no batch, an empty one, several shapes or types, a device that no clock waits for.
     """
     if device.type not in ("cpu", "cuda"):
         raise ValueError(f"device='{device}' cannot be timed: use 'cpu' or 'cuda'")
@@ -48,10 +36,7 @@ def move_inputs(dataloader: Iterable, device: torch.device) -> list[torch.Tensor
 
 
 def check_output(model: Callable, batch: torch.Tensor, device: torch.device) -> tuple[int, ...]:
-    """Return the shape of what the model makes of a batch.
-
-    Raise ValueError unless it is a tensor on `device`, not empty, without NaN or infinity.
-    """
+    """Return the output's shape; ValueError unless it is a finite tensor on `device`, not empty."""
     with phase("check of its output"):
         output = model(batch)
     if not isinstance(output, torch.Tensor):
@@ -70,15 +55,13 @@ def check_output(model: Callable, batch: torch.Tensor, device: torch.device) -> 
 def check_repeats(model: Callable, batch: torch.Tensor) -> None:
     """Raise ValueError where the same batch, given twice, gives two answers beyond rounding.
 
-    Such a model is not in eval mode whatever its modules say: `F.dropout(x, 0.5)` without
-    `training=self.training`, noise, a counter. Atomic additions round differently each time, hence
-    a tolerance.
+    Such a model is not in eval mode whatever its modules say. Atomic additions round differently
+    each time, hence a tolerance.
     """
     first, second = model(batch).clone(), model(batch)
     if first.shape != second.shape:
         return  # the check of its shape says so
-    scale = float(first.abs().max())
-    apart = float((first - second).abs().max())
+    scale, apart = float(first.abs().max()), float((first - second).abs().max())
     if apart > 1e-2 * scale:
         raise ValueError(
             f"the model gives two answers to the same batch, {apart:.3g} apart where its largest "

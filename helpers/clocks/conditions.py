@@ -2,31 +2,20 @@
 
 import gc
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from helpers.environment.facts import tf32_in_force
+from helpers.environment.facts import attempt, tf32_in_force
 
 # Reading an older switch raises RuntimeError when its successor (torch >= 2.9) contradicts it, so
-# both are set, and both are put back as they were: (owner, name, not allowed, allowed).
-_SWITCHES = (
-    (torch.backends.cudnn, "allow_tf32", False, True),
-    (torch.backends.cuda.matmul, "allow_tf32", False, True),
-    *(
-        (owner, "fp32_precision", "ieee", "tf32")
-        for owner in (
-            getattr(torch.backends.cudnn, "conv", None),
-            getattr(torch.backends.cudnn, "rnn", None),
-            torch.backends.cuda.matmul,
-            getattr(torch.backends.mkldnn, "conv", None),
-            getattr(torch.backends.mkldnn, "matmul", None),
-        )
-        if hasattr(owner, "fp32_precision")
-    ),
-)
+# both are set, and both are put back as they were: (owner, name, (not allowed, allowed)).
+_CUDNN, _MATMUL, _MKLDNN = torch.backends.cudnn, torch.backends.cuda.matmul, torch.backends.mkldnn
+_NEWER = (_CUDNN.conv, _CUDNN.rnn, _MATMUL, _MKLDNN.conv, _MKLDNN.matmul)
+_SWITCHES = [(owner, "allow_tf32", (False, True)) for owner in (_CUDNN, _MATMUL)]
+_SWITCHES += [(owner, "fp32_precision", ("ieee", "tf32")) for owner in _NEWER]
 
 
 @dataclass(frozen=True)
@@ -57,23 +46,16 @@ def tf32(allowed: bool) -> Iterator[None]:
 
     "FP32" convolutions run in TF32 by default on NVIDIA GPUs: 10 bits of mantissa instead of 23.
     """
-    saved = [(owner, name, _read(owner, name)) for owner, name, *_ in _SWITCHES]
+    # A caller who mixed the two APIs has one that cannot be read: that one is left alone.
+    before = [attempt(getattr, owner, name) for owner, name, _ in _SWITCHES]
+    found = [(*s, value) for s, value in zip(_SWITCHES, before, strict=True) if value is not None]
     try:
-        for (owner, name, *values), (*_, before) in zip(_SWITCHES, saved, strict=True):
-            if before is not None:
-                setattr(owner, name, values[allowed])
+        for owner, name, values, _ in found:
+            setattr(owner, name, values[allowed])
         yield
     finally:
-        for owner, name, before in saved:
-            if before is not None:
-                setattr(owner, name, before)
-
-
-def _read(owner, name: str):
-    try:
-        return getattr(owner, name)
-    except RuntimeError:  # the caller mixed the two APIs: leave the unreadable one alone
-        return None
+        for owner, name, _, value in found:
+            setattr(owner, name, value)
 
 
 @contextmanager
@@ -109,27 +91,13 @@ def no_gc() -> Iterator[None]:
 
 @contextmanager
 def measuring_conditions(model: Callable, precision: str = "fp32") -> Iterator[ConditionsSeen]:
-    """Eval mode, inference mode (which includes no_grad), TF32 by `precision`, no GC.
+    """Eval mode, inference mode (which includes no_grad), no GC; yields what is in force inside.
 
-    Yields what is in force inside.
-
-    Parameters
-    ----------
-    precision
-        "fp32": strict, TF32 forbidden; "tf32": allowed for convolutions and matmul; "default":
-        switches left as they are (PyTorch's own default is TF32 for convolutions only).
+    `precision`: "fp32" forbids TF32, "tf32" allows it, "default" leaves the switches as they are
+    (PyTorch's own default is TF32 for convolutions only).
     """
-    switches = {"fp32": tf32(False), "tf32": tf32(True), "default": nullcontext()}
-    with ExitStack() as stack:
-        for condition in (switches[precision], eval_mode(model), no_gc()):
-            stack.enter_context(condition)
-        stack.enter_context(torch.inference_mode())
-        modules = modules_of(model)
-        yield ConditionsSeen(
-            len(modules),
-            sum(not m.training for m in modules),
-            torch.is_grad_enabled(),
-            torch.is_inference_mode_enabled(),
-            *tf32_in_force(),
-            gc.isenabled(),
-        )
+    switches = {"fp32": tf32(False), "tf32": tf32(True), "default": nullcontext()}[precision]
+    with switches, eval_mode(model), no_gc(), torch.inference_mode():
+        training = [module.training for module in modules_of(model)]
+        modes = torch.is_grad_enabled(), torch.is_inference_mode_enabled(), *tf32_in_force()
+        yield ConditionsSeen(len(training), training.count(False), *modes, gc.isenabled())

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from helpers.clocks import GpuClock
 from helpers.clocks.profiling import count_kernels
+from helpers.clocks.timing import GpuClock
 from helpers.environment.facts import first_line
-
-WARMUP_CALLS = 3
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ def _capture(model: Callable, image: torch.Tensor, device: torch.device) -> torc
     # The outer stream context leaves the side stream even where ending a failed capture raises.
     with torch.cuda.device(device), torch.cuda.stream(stream):
         stream.wait_stream(torch.cuda.default_stream(device))
-        for _ in range(WARMUP_CALLS):
+        for _ in range(3):  # as torch's documentation has it: libraries start before the capture
             model(image)
         # cuBLAS keeps a workspace per stream: cleared before and after, it belongs to the graph.
         torch._C._cuda_clearCublasWorkspaces()

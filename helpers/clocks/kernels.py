@@ -32,9 +32,8 @@ extern "C" __global__ void spin(long long* elapsed_ns, int duration_ns) {
 def compile_kernel(name: str, device: torch.device) -> Callable[..., None]:
     """Compile the kernel "gate" or "spin" for `device`; returns its launcher.
 
-    The launcher takes the kernel's arguments (pointers as int, numbers as NumPy scalars) and puts
-    one thread of it on the device's current stream. Raises whatever NVRTC, the driver or the import
-    of `cuda.core` raise: a caller goes on without the GPU clock then.
+    The launcher takes pointers as int and numbers as NumPy scalars, and puts one thread of it on
+    the device's current stream. Raises whatever NVRTC, the driver or the import raise.
     """
     from cuda.core import Device, LaunchConfig, Program, ProgramOptions, Stream, launch
 

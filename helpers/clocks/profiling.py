@@ -1,7 +1,7 @@
 """One profiled pass, apart from any timing: which kernels ran, and did anything cross the bus."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from time import sleep
@@ -10,22 +10,21 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
+from helpers.clocks.checks import move_inputs
 from helpers.clocks.conditions import measuring_conditions
 from helpers.clocks.kernels import synchronizer
 from helpers.environment.facts import first_line
 
 PROFILED_FORWARDS = 10
 CONTRADICTED = 0.5  # GPU p50 over the kernels' time below which the clock missed work
-_ACTIVITIES = [ProfilerActivity.CPU, ProfilerActivity.CUDA]
-_DETACHING_CALLS, _DETACHING_PAUSE_S = 50, 0.002
 
 
 @dataclass(frozen=True)
 class ForwardProfile:
     """What the GPU did during some forwards.
 
-    `kernels` per forward; `kernel_ms`: sum of the kernels' durations per forward (ms), without
-    any gap between them; copies are counted over all `forwards`; `kernel_names` without repeats.
+    `kernels` and the sum of their durations, `kernel_ms`, are per forward; copies are counted over
+    all `forwards`; `kernel_names` are without repeats.
     """
 
     forwards: int
@@ -52,29 +51,27 @@ def detached_profile(device: torch.device) -> Iterator[profile]:
     synchronize, before = synchronizer(device), os.environ.get("TEARDOWN_CUPTI")
     os.environ["TEARDOWN_CUPTI"] = "1"
     try:
-        with profile(activities=_ACTIVITIES, acc_events=True) as prof:
+        activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA]
+        with profile(activities=activities, acc_events=True) as prof:
             yield prof
             synchronize()
     finally:
         with suppress(RuntimeError):  # of the GPU itself: what raised first is told
-            for _ in range(_DETACHING_CALLS):
+            for _ in range(50):
                 synchronize()
-                sleep(_DETACHING_PAUSE_S)
+                sleep(0.002)
         os.environ["TEARDOWN_CUPTI"] = before or "0"
         if before is None:
             del os.environ["TEARDOWN_CUPTI"]
 
 
 def profile_forwards(
-    model: Callable, inputs: Sequence[torch.Tensor], device: torch.device, precision: str = "fp32"
+    model: Callable, dataloader: Iterable, device: torch.device, precision: str = "fp32"
 ) -> ForwardProfile | None:
-    """Profile warm forwards under the measuring conditions; None on a CPU.
-
-    `inputs` are already on the device, as in the timed loop: what is copied here would be copied
-    there too.
-    """
+    """Profile warm forwards as in the timed loop, inputs moved before it; None on a CPU."""
     if device.type != "cuda":
         return None
+    inputs = move_inputs(dataloader, device)
     with measuring_conditions(model, precision):
         model(inputs[0])
         synchronizer(device)()
@@ -84,22 +81,23 @@ def profile_forwards(
     return summarise_events(_gpu_events(prof), PROFILED_FORWARDS)
 
 
-def try_profile(*given, **settings) -> tuple[ForwardProfile | None, str]:
+def try_profile(
+    model: Callable, dataloader: Iterable, device: torch.device, precision: str = "fp32"
+) -> tuple[ForwardProfile | None, str]:
     """`profile_forwards`, or None and why it could not be: no session ends for a profile."""
     try:
-        return profile_forwards(*given, **settings), ""
+        return profile_forwards(model, dataloader, device, precision), ""
     except Exception as error:  # CUPTI's user is another one, WSL2, no permission, the model …
         return None, first_line(error)
 
 
 def count_kernels(call: Callable, batch, device: torch.device) -> int | None:
     """How many kernels one call launches, under the conditions in force; None: not observable."""
-    try:
+    with suppress(Exception):  # beside the measurement
         with detached_profile(device) as prof:
             call(batch)
         return len(_gpu_events(prof))
-    except Exception:  # beside the measurement
-        return None
+    return None
 
 
 def _gpu_events(prof: profile) -> list[tuple[str, float]]:
@@ -111,8 +109,7 @@ def _gpu_events(prof: profile) -> list[tuple[str, float]]:
 def contradicted(gpu_p50_ms: float, kernel_ms: float) -> bool:
     """Is the GPU clock's median below half of what the profile says its kernels take?
 
-    Kernels on two streams overlap, hence half. Less means that work was not on the stream that the
-    clock watches, such as a model with a stream of its own.
+    Kernels on two streams overlap, hence half. Less means work on a stream that nobody watches.
     """
     return gpu_p50_ms < CONTRADICTED * kernel_ms
 
@@ -120,7 +117,7 @@ def contradicted(gpu_p50_ms: float, kernel_ms: float) -> bool:
 def summarise_events(events: Sequence[tuple[str, float]], forwards: int) -> ForwardProfile:
     """Sort GPU events (name, ms) into kernels and copies.
 
-    Raise RuntimeError where there is no kernel at all: then it proves nothing about copies either.
+    RuntimeError where there is no kernel at all: then it proves nothing about copies either.
     """
     copies = [name for name, _ in events if name.startswith("Memcpy")]
     kernels = [(n, ms) for n, ms in events if not n.startswith(("Memcpy", "Memset"))]

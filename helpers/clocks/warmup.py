@@ -7,13 +7,12 @@ from time import perf_counter
 import numpy as np
 import torch
 
-from helpers.clocks import host_latencies
 from helpers.clocks.checks import phase
+from helpers.clocks.timing import host_latencies
 from helpers.environment.nvml import find_gpu, sm_clock_mhz
 
 WARMUP_WINDOW = 25  # forwards; steady when two windows of this many agree
-WARMUP_MAX_ITERS = 200
-WARMUP_MAX_S = 60.0
+WARMUP_MAX_ITERS, WARMUP_MAX_S = 200, 60.0
 STEADY_TOLERANCE = 0.05  # relative difference of two windows' medians, and of their SM clocks
 
 
@@ -46,10 +45,7 @@ def warm_up(
 
 
 def _steady(windows: list[np.ndarray], clocks_mhz: list[int | None]) -> bool:
-    """Do the last two windows agree, by their medians and by the clock at their ends?"""
-    if len(windows) < 2:
-        return False
-    pairs = [(np.median(windows[-2]), np.median(windows[-1]))]
+    pairs = [tuple(map(np.median, windows[-2:]))]
     if None not in clocks_mhz[-2:]:  # a clock that cannot be seen is not waited for
         pairs.append(tuple(clocks_mhz[-2:]))
-    return all(abs(now - before) <= STEADY_TOLERANCE * before for before, now in pairs)
+    return len(windows) > 1 and all(abs(now - old) <= STEADY_TOLERANCE * old for old, now in pairs)

@@ -23,8 +23,6 @@ from helpers.validation.processes import (
     unpack_model,
 )
 
-CLOCKS = ("gpu", "host")
-
 ACCEPTED, RESERVED, NOT_ACCEPTED = "yes", "reserved", "no"  # as the CSV says it
 
 # Flags of a run whose GPU clock is in doubt
@@ -36,9 +34,8 @@ UNPROVEN_RATIO = 0.2  # GPU p50 over host p50; a launch-bound eager ResNet-18 re
 class ClockVerdict:
     """The criterion on one clock: the runs' p95 and means (ms), their spreads (fractions).
 
-    `met`: the spread of the p95 is below the limit. `causes`: what the evidence points to, met or
-    not. `further`: where the p95 of a further session of as many processes would land (95 %, in
-    ms); None where the runs do not come from three processes or more.
+    `causes`: what the evidence points to, met or not. `further`: where the p95 of a further session
+    of as many processes would land (95 %, in ms), None without three processes or more.
     """
 
     clock: str
@@ -55,8 +52,7 @@ class ClockVerdict:
 class Verdict:
     """All runs, what was seen around them, the verdict on each clock, and which of them decides.
 
-    `doubt`: "" or why the GPU clock's figures are not to be trusted, see `doubt_of`. `reserves`:
-    codes of what disturbed the deciding clock although its criterion may be met, see `judge`.
+    `doubt`: see `doubt_of`. `reserves`: codes of what disturbed the deciding clock, see `judge`.
     """
 
     runs: tuple[Run, ...]
@@ -89,16 +85,9 @@ def measure_runs(
 ) -> Iterator[Run]:
     """Yield the runs of a session that are left after `done`, each as soon as it is complete.
 
-    They follow each other, each with its own warm-up; with isolation="process" each in a fresh
-    process, so that what differs between processes is seen. A model that cannot be handed over is
-    measured in this process, as with isolation="none": its runs' `process` tells.
-
-    Raises
-    ------
-    FreshProcessError
-        A fresh process gave no answer.
-    Exception
-        Whatever the model raises.
+    Each has its own warm-up; with isolation="process" also its own process, so that what differs
+    between processes is seen. A model that cannot be handed over is measured in this one, as with
+    isolation="none": its runs' `process` tells. Raises FreshProcessError, and what the model does.
     """
     inputs = move_inputs(dataloader, torch.device("cpu"))
     iterations = parameters.warmup_iters, parameters.measure_iters
@@ -125,13 +114,7 @@ def _measure_packed(packed, inputs, iterations, settings) -> Run:
 
 
 def check_clock(requested: str, device: torch.device) -> None:
-    """Refuse, before anything is measured, the GPU clock where there is no GPU.
-
-    Raises
-    ------
-    RuntimeError
-        clock="gpu" was asked for and the device is no GPU.
-    """
+    """Refuse (RuntimeError), before anything is measured, the GPU clock where there is no GPU."""
     if requested == "gpu" and device.type != "cuda":
         raise RuntimeError(
             f"clock='gpu' cannot be had on device '{device}': use clock='auto' or 'host', or a "
@@ -158,10 +141,7 @@ def deciding_clock(
 ) -> str:
     """Which clock fills `lat_*` and decides: the GPU's where all runs have it, uncontradicted.
 
-    Raises
-    ------
-    RuntimeError
-        clock="gpu" was asked for and a run has none, or one that its kernels contradict.
+    RuntimeError where clock="gpu" was asked for and that is not so.
     """
     runs = tuple(runs)
     missing = next((run.no_gpu_clock_why for run in runs if not run.gpu), "")
@@ -181,36 +161,18 @@ def judge(
 ) -> Verdict:
     """Apply the criterion, spread = (max - min) / mean of the runs' p95, to every clock there is.
 
-    On the deciding clock, runs are disturbed ("reserves") where a block carries a tag that matters
-    for it, where the calibration or a warm-up is not in order, and where the means spread by the
-    limit or more.
+    The reserves: tags that matter for the deciding clock, a calibration or a warm-up that is not in
+    order, and means that spread by the limit or more.
 
-    Parameters
-    ----------
-    profile
-        What the GPU really did, where it could be seen: it may contradict the GPU's clock.
-    receipt
-        The clocks' calibration.
-
-    Raises
-    ------
-    ValueError
-        Fewer than two runs.
-    RuntimeError
-        clock="gpu" was asked for and a run has no GPU clock to be trusted.
+    ValueError: fewer than two runs. RuntimeError: clock="gpu" was asked for and cannot be trusted.
     """
     runs = tuple(runs)
     if len(runs) < 2:
         raise ValueError(f"a verdict compares at least two runs, got {len(runs)}: measure more")
     deciding = deciding_clock(clock, runs, profile)
-    verdicts = {
-        name: _judge_clock(name, runs, max_p95_spread)
-        for name in CLOCKS
-        if all(getattr(run, name) is not None for run in runs)
-    }
-    doubts = {doubt_of(run, profile) for run in runs}
-    doubt = next((code for code in (CONTRADICTED, UNPROVEN) if code in doubts), "")
-    seen = tags(runs)
+    had = [name for name in ("gpu", "host") if all(getattr(run, name) for run in runs)]
+    verdicts = {name: _judge_clock(name, runs, max_p95_spread) for name in had}
+    seen, doubt = tags(runs), max(doubt_of(run, profile) for run in runs)  # one code at most
     reserves = [c for one in seen for c in one.codes if deciding == "host" or c in GPU_RULES]
     reserves += receipt.flags if receipt else ()
     reserves += ["unsteady_warmup"] * any(not run.warmup.steady for run in runs)
@@ -220,9 +182,7 @@ def judge(
 
 
 def _judge_clock(clock: str, runs: tuple[Run, ...], limit: float) -> ClockVerdict:
-    summaries = [getattr(run, clock) for run in runs]
-    p95 = tuple(s.p95 for s in summaries)
-    means = tuple(s.mean for s in summaries)
+    p95, means = (tuple(getattr(getattr(r, clock), f) for r in runs) for f in ("p95", "mean"))
     met, causes = spread(p95) < limit, find_causes(clock, runs, limit)
     apart = len(runs) >= 3 and len({run.process.pid for run in runs}) == len(runs)
     further = further_interval(p95) if apart else None

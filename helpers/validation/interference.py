@@ -74,20 +74,14 @@ class RunTags:
 
 def tags(runs: Sequence[Run]) -> tuple[RunTags, ...]:
     """Tag the blocks of every run; the clocks are compared with the best seen in any of them."""
-    gpus = [look.gpu for run in runs for look in run.looks if look.gpu]
-    best = {
-        name: max((getattr(gpu, name) or 0 for gpu in gpus), default=0)
-        for name in ("sm_mhz", "memory_mhz")
-    }
+    gpus, best = [look.gpu for run in runs for look in run.looks if look.gpu], {}
+    for name in ("sm_mhz", "memory_mhz"):
+        best[name] = max((getattr(gpu, name) or 0 for gpu in gpus), default=0)
     return tuple(_tags(run, best) for run in runs)
 
 
 def untagged(run: Run, seen: RunTags, clock: str) -> np.ndarray:
-    """Mask (n,) of a run's samples on `clock` whose block carries no tag that matters for it.
-
-    A tag about the host alone leaves the "gpu" clock's samples untagged: nothing there slows work
-    that is already queued.
-    """
+    """Mask (n,) of a run's samples on `clock` whose block carries no tag that matters for it."""
     harmless = HOST_RULES if clock == "gpu" else ()
     clean = [all(tag.code in harmless for tag in found) for found in seen.blocks]
     return np.repeat(np.array(clean, dtype=bool), run.block)[: getattr(run, clock).n]
@@ -99,7 +93,7 @@ class _Block:
 
     before: Look
     after: Look
-    gpu_ms: np.ndarray  # (samples of the block,) on the GPU clock; empty where there is none
+    gpu_ms: np.ndarray  # (samples of the block,) on the GPU clock; empty where there are too few
     fastest_ms: float  # median of the run's fastest block on the GPU clock
     own: frozenset[int]  # our pids, in every namespace that we know of
     listed: frozenset[int]  # every pid that NVML has listed on this GPU during the run
@@ -128,32 +122,22 @@ def _tags(run: Run, best: dict[str, int]) -> RunTags:
     listed = frozenset().union(*(gpu.processes or () for gpu in gpus))
     samples = run.gpu.samples_ms if run.gpu else np.zeros(0)
     blocks_ms = [samples[i * run.block :][: run.block] for i in range(len(run.looks) - 1)]
-    large = [block for block in blocks_ms if block.size >= SMALLEST_BLOCK]
+    blocks_ms = [block if block.size >= SMALLEST_BLOCK else np.zeros(0) for block in blocks_ms]
+    fastest = min((float(np.median(block)) for block in blocks_ms if block.size), default=0.0)
+    of_run = {"fastest_ms": fastest, "own": run.process.own, "cpus": run.process.cpus}
+    of_run |= {"listed": listed, "sampled": any(gpu.shares for gpu in gpus)}
+    of_run |= {"best": best, "steady_power_cap": capped}
     rules = (GPU_RULES | HOST_RULES) if run.device.startswith("cuda") else HOST_RULES
     tagged, unseen = [], []
     for (before, after), gpu_ms in zip(pairwise(run.looks), blocks_ms, strict=True):
-        block = _Block(
-            before,
-            after,
-            gpu_ms=gpu_ms if gpu_ms.size >= SMALLEST_BLOCK else np.zeros(0),
-            fastest_ms=min((float(np.median(block)) for block in large), default=0.0),
-            own=run.process.own,
-            listed=listed,
-            sampled=any(gpu.shares for gpu in gpus),
-            cpus=run.process.cpus,
-            best=best,
-            steady_power_cap=capped,
-        )
-        # A reading of an unknown form ends no session: it is not observable.
-        found = {code: attempt(measure, block) for code, (measure, _) in rules.items()}
-        unseen += [code for code, one in found.items() if one is None]
-        tagged.append(
-            tuple(
-                Tag(code, float(one[0]), rules[code][1], one[1])
-                for code, one in found.items()
-                if one is not None and one[0] >= rules[code][1]
-            )
-        )
+        block, tags = _Block(before, after, gpu_ms, **of_run), []
+        for code, (measure, limit) in rules.items():
+            found = attempt(measure, block)  # a reading of an unknown form is not observable
+            if found is None:
+                unseen.append(code)
+            elif found[0] >= limit:
+                tags.append(Tag(code, float(found[0]), limit, found[1]))
+        tagged.append(tuple(tags))
     idle = max((_idle_foreigners(gpu, run, listed) for gpu in gpus), default=0)
     return RunTags(tuple(tagged), tuple(dict.fromkeys(unseen)), idle, capped)
 
@@ -176,15 +160,11 @@ def foreign_shares(
 
 
 def _idle_foreigners(gpu: GpuReading, run: Run, listed: frozenset[int]) -> int:
-    """How many other processes hold a context on the GPU without using its SMs.
-
-    Under pids of another namespace, we are one of them, or two with the process that spawned us.
-    """
-    if not gpu.processes:
-        return 0
-    own = run.process.own
-    others = gpu.processes - own - foreign_shares(gpu, own, listed).keys()
-    return max(0, len(others) - (0 if gpu.processes & own else 1 + run.process.spawned))
+    """How many other processes hold a context on the GPU without using its SMs."""
+    own, present = run.process.own, gpu.processes or frozenset()
+    others = present - own - foreign_shares(gpu, own, listed).keys()
+    # Under pids of another namespace, we are one of them, or two with the process that spawned us.
+    return max(0, len(others) - (0 if present & own else 1 + run.process.spawned))
 
 
 # A rule returns how much (compared with its limit) and the particulars; None: not observable.
@@ -220,9 +200,7 @@ def _gpu_clock_drop(b: _Block) -> Found:
     gpu = b.after.gpu
     if gpu is None or not gpu.sm_mhz:
         return None
-    drops = {
-        name: 1 - mhz / b.best[name] for name in b.best if (mhz := getattr(gpu, name, None) or 0)
-    }
+    drops = {n: 1 - mhz / best for n, best in b.best.items() if (mhz := getattr(gpu, n) or 0)}
     worst = max(drops, key=drops.get)
     mhz = {"mhz": getattr(gpu, worst), "best_mhz": b.best[worst], "drop": drops[worst]}
     return drops[worst], {"clock": worst.removesuffix("_mhz"), **mhz}
@@ -249,12 +227,10 @@ def _cpu_load(b: _Block) -> Found:
 
 
 def _steal(b: _Block) -> Found:
-    before, after = b.before.host, b.after.host
-    if before.steal_s is None or after.steal_s is None:
-        return None
     # The measuring thread was on one of these cores; what other cores lost has not delayed it.
+    before, after = b.before.host, b.after.host
     cores = {before.core, after.core}
-    if not cores <= before.steal_s.keys() & after.steal_s.keys():  # not listed, or not known
+    if not cores <= (before.steal_s or {}).keys() & (after.steal_s or {}).keys():
         return None
     stolen = max(after.steal_s[core] - before.steal_s[core] for core in cores)
     share = stolen / b.wall_s if stolen >= STEAL_TICKS_S else 0.0

@@ -1,6 +1,7 @@
 """A function run in a fresh process, and a model handed to it."""
 
 import copy
+import gc
 import multiprocessing
 import pickle
 from collections.abc import Callable
@@ -27,47 +28,38 @@ def in_fresh_process(function: Callable, *args: Any, longest_s: float = LONGEST_
     """Return ``function(*args)`` of a process started for it; both travel by pickle.
 
     Spawned, never forked: CUDA does not survive a fork. An exception of the function is raised here
-    as it is, where it can be pickled.
-
-    Raises
-    ------
-    FreshProcessError
-        The process ended without an answer, gave none within `longest_s`, or another process holds
-        the GPU alone.
+    as it is, where it can be pickled. FreshProcessError: the process ended without an answer, gave
+    none within `longest_s`, or another process holds the GPU alone.
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
     child = context.Process(target=_answer, args=(theirs, function, args))
+    problem, found = f"gave no answer for {longest_s:.0f} s and was ended", None
     try:
         child.start()
         theirs.close()  # so that its death ends our waiting
-        if not ours.poll(longest_s):
-            raise FreshProcessError(
-                f"a fresh process gave no answer for {longest_s:.0f} s and was ended; "
-                "isolation='none' measures without it"
-            )
-        error, found = ours.recv()
+        if ours.poll(longest_s):
+            problem, found = ours.recv()
     except EOFError:
         child.join()
-        raise FreshProcessError(
-            f"a fresh process ended without an answer (exit code {child.exitcode}): it was killed, "
-            "or ran out of memory; isolation='none' measures without it"
-        ) from None
+        problem = f"was killed or ran out of memory, without an answer (code {child.exitcode})"
     finally:
         if child.is_alive():
             child.join(10)  # an answer was sent: let it end by itself
             child.kill()
         child.join()
         ours.close()
-    if error is not None:
-        raise error
+    if isinstance(problem, str):
+        raise FreshProcessError(f"a fresh process {problem}; isolation='none' measures without it")
+    if problem is not None:
+        raise problem
     return found
 
 
 def _answer(pipe: Any, function: Callable, args: tuple) -> None:
+    gc.freeze()  # all that was imported stays: a collection, one per measurement, need not visit it
     try:
-        answer = None, function(*args)
-        data = pickle.dumps(answer)
+        data = pickle.dumps((None, function(*args)))
     except BaseException as error:  # whatever a user's model raises, SystemExit too
         data = pickle.dumps((_portable(error), None))
     pipe.send_bytes(data)
@@ -91,12 +83,7 @@ def _portable(error: BaseException) -> BaseException:
 def pack_model(model: nn.Module) -> tuple[str, bytes]:
     """A model on the CPU in a form that `unpack_model` reads in another process.
 
-    Its pickle, or else the name that `build_model` knows it by with its weights.
-
-    Raises
-    ------
-    NotPortableError
-        It can be had in neither form.
+    Its pickle, or the name that `build_model` knows it by with its weights, else NotPortableError.
     """
     try:
         if not isinstance(model, nn.Module):
@@ -114,9 +101,9 @@ def pack_model(model: nn.Module) -> tuple[str, bytes]:
 
 def unpack_model(packed: tuple[str, bytes]) -> nn.Module:
     """The model of `pack_model`, whose bytes never left these two processes."""
-    name, data = packed
+    name, found = packed[0], pickle.loads(packed[1])
     if not name:
-        return pickle.loads(data)
+        return found
     model = build_model(name)
-    model.load_state_dict(pickle.loads(data))
+    model.load_state_dict(found)
     return model

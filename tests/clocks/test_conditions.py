@@ -1,4 +1,5 @@
 import gc
+from contextlib import suppress
 
 import pytest
 import torch
@@ -55,26 +56,19 @@ def test_tf32_is_as_asked_inside_and_every_caller_finds_its_setting_again(case):
     assert BACKENDS.cudnn.rnn.fp32_precision == rnn
 
 
-def test_modules_keep_their_own_mode():
+@pytest.mark.parametrize("error", [None, RuntimeError, KeyboardInterrupt])
+def test_all_holds_inside_and_is_restored_whatever_happens(error):
     model = TinyNet().train()
     model.norm.eval()  # a frozen batch-norm in a model under training
-    with measuring_conditions(model) as seen:
-        assert not model.training
+    with suppress(RuntimeError, KeyboardInterrupt), measuring_conditions(model) as seen:
         assert (seen.modules, seen.modules_in_eval) == (3, 3)
         assert seen.required_for("fp32")
         assert not seen.required_for("tf32")
-        assert seen.inference_mode
         assert not torch.is_grad_enabled()
+        if error:
+            raise error("in the middle")
     assert model.training
     assert not model.norm.training
-
-
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_restored_whatever_happens(error):
-    model = TinyNet().train()
-    with pytest.raises(error), measuring_conditions(model):
-        raise error("in the middle")
-    assert model.training
     assert gc.isenabled()
     assert torch.is_grad_enabled()
     assert not torch.is_inference_mode_enabled()
@@ -91,18 +85,19 @@ def test_a_disabled_gc_stays_disabled():
         gc.enable()
 
 
-def test_default_leaves_the_switches_and_a_function_has_no_modules():
-    with measuring_conditions(lambda x: x, "default") as seen:
-        assert (seen.tf32_convolutions, seen.tf32_matmul, seen.modules) == (True, False, 0)
-        assert seen.required_for("default")
-
-
 @pytest.mark.parametrize(
-    ("override", "seen", "met"),
-    [("1", (False, True), False), ("0", (False, False), True)],
+    ("override", "precision", "seen", "met"),
+    [
+        ("", "default", (True, False), True),
+        ("", "tf32", (True, True), True),
+        ("1", "fp32", (False, True), False),
+        ("0", "fp32", (False, False), True),
+    ],
 )
-def test_nvidias_own_variable_is_obeyed_over_torchs_switches(monkeypatch, override, seen, met):
+def test_nvidias_own_variable_is_obeyed_over_torchs_switches(
+    monkeypatch, override, precision, seen, met
+):
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", override)
-    with measuring_conditions(TinyNet()) as conditions:
-        assert (conditions.tf32_convolutions, conditions.tf32_matmul) == seen
-        assert conditions.required_for("fp32") == met
+    with measuring_conditions(lambda x: x, precision) as found:  # it has no modules
+        assert (found.tf32_convolutions, found.tf32_matmul) == seen
+        assert found.required_for(precision) == met

@@ -7,29 +7,22 @@ import pytest
 import torch
 from fakes import TinyNet
 
-from helpers.clocks import profiling
+from helpers.clocks import profiling, try_profile
 from helpers.clocks.profiling import (
     contradicted,
     count_kernels,
     detached_profile,
     profile_forwards,
     summarise_events,
-    try_profile,
 )
 
-INPUTS = [torch.zeros(1, 3, 8, 8)]
+INPUTS, CUDA = [torch.zeros(1, 3, 8, 8)], torch.device("cuda")
 
 
 def test_kernels_and_copies_are_told_apart():
-    events = [
-        ("sgemm", 1.0),
-        ("relu", 0.5),
-        ("sgemm", 1.0),
-        ("Memset (Device)", 0.1),
-        ("Memcpy DtoD (Device -> Device)", 0.1),
-        ("Memcpy HtoD (Pageable -> Device)", 0.1),
-        ("Memcpy DtoH (Device -> Pageable)", 0.1),
-    ]
+    moved = ("Memcpy DtoD (Device -> Device)", "Memcpy HtoD (Pageable -> Device)")
+    moved += ("Memcpy DtoH (Device -> Pageable)", "Memset (Device)")
+    events = [("sgemm", 1.0), ("relu", 0.5), ("sgemm", 1.0), *((name, 0.1) for name in moved)]
     found = summarise_events(events, forwards=2)
     assert found.kernels == 1.5
     assert found.kernel_ms == pytest.approx(1.25)
@@ -44,14 +37,15 @@ def test_a_profiler_that_fails_leaves_its_reason(monkeypatch, error):
 
     monkeypatch.setattr(profiling, "detached_profile", fails)
     monkeypatch.setattr(profiling, "synchronizer", lambda device: lambda: None)
-    found, why = try_profile(TinyNet(), INPUTS, torch.device("cuda"))
+    monkeypatch.setattr(profiling, "move_inputs", lambda inputs, device: inputs)
+    found, why = try_profile(TinyNet(), INPUTS, CUDA)
     assert found is None
     assert type(error).__name__ in why
-    assert count_kernels(TinyNet(), INPUTS[0], torch.device("cuda")) is None
+    assert count_kernels(TinyNet(), INPUTS[0], CUDA) is None
 
 
 def test_no_profile_is_better_than_one_without_kernels():
-    assert profile_forwards(TinyNet(), INPUTS, torch.device("cpu")) is None
+    assert try_profile(TinyNet(), INPUTS, torch.device("cpu")) == (None, "")
     with pytest.raises(RuntimeError, match="no GPU kernel"):
         summarise_events([("Memcpy HtoD", 0.1)], forwards=1)
 
@@ -86,9 +80,7 @@ def test_copies_inside_a_model_are_caught():
         def forward(self, x):
             return super().forward(x.cpu().to("cuda"))
 
-    inputs, cuda = [torch.randn(1, 3, 8, 8, device="cuda")], torch.device("cuda")
-    clean = profile_forwards(TinyNet().cuda(), inputs, cuda)
-    copying = profile_forwards(Copying().cuda(), inputs, cuda)
+    clean, copying = (profile_forwards(m.cuda(), INPUTS, CUDA) for m in (TinyNet(), Copying()))
     assert clean.copies == 0
     assert clean.kernels > 0
     assert min(copying.host_to_device, copying.device_to_host) >= copying.forwards

@@ -1,5 +1,6 @@
 """Fresh processes: what comes back, and how those that give no answer are told."""
 
+import gc
 import os
 import signal
 import time
@@ -18,8 +19,8 @@ from helpers.validation.processes import (
 )
 
 
-def pid_and(value):
-    return os.getpid(), value
+def pid_frozen_and(value):
+    return os.getpid(), gc.get_freeze_count(), value
 
 
 def kill_myself():
@@ -31,29 +32,29 @@ class UnpickledError(Exception):
         super().__init__(first)
 
 
-def fail(error):
-    raise {"plain": KeyError("seven"), "odd": UnpickledError("odd one", 2), "exit": SystemExit(0)}[
-        error
-    ]
+ERRORS = {
+    "plain": (KeyError("seven"), KeyError, "seven"),
+    "not to be pickled": (UnpickledError("odd one", 2), RuntimeError, "odd one"),
+    "exit": (SystemExit(0), RuntimeError, "SystemExit"),
+}
 
 
-def test_the_answer_comes_from_another_process():
-    pid, value = in_fresh_process(pid_and, {"a": 1})
+def fail(case):
+    raise ERRORS[case][0]
+
+
+def test_the_answer_comes_from_another_process_that_collects_little():
+    pid, frozen, value = in_fresh_process(pid_frozen_and, {"a": 1})
     assert pid != os.getpid()
+    assert frozen > 1000
     assert value == {"a": 1}
 
 
-@pytest.mark.parametrize(
-    ("error", "kind", "words"),
-    [
-        ("plain", KeyError, "seven"),
-        ("odd", RuntimeError, "odd one"),
-        ("exit", RuntimeError, "SystemExit"),
-    ],
-)
-def test_its_error_is_raised_here(error, kind, words):
+@pytest.mark.parametrize("case", ERRORS)
+def test_its_error_is_raised_here(case):
+    _, kind, words = ERRORS[case]
     with pytest.raises(kind, match=words):
-        in_fresh_process(fail, error)
+        in_fresh_process(fail, case)
 
 
 def test_one_that_is_killed_is_named_with_its_exit_code():
