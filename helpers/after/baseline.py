@@ -29,6 +29,7 @@ SAME_IN_BOTH = ("gpu_name", "torch_version", "cuda_version", "model")
 SAME_IN_BOTH += ("precision", "batch_size", "input_shape", "device_type")
 FASTER, SLOWER, SAME = "faster", "slower", "same"
 PROCESSES = "processes"
+SPOILT = (ValueError, TypeError, KeyError, RecursionError)  # what reading runs.json may raise
 
 
 class BaselineError(RuntimeError):
@@ -95,7 +96,7 @@ def check_baseline(folder: str | Path) -> None:
         _entries(session)
         for index in session.rows.index:
             session.samples(index)
-    except (ResultsError, ValueError, TypeError, KeyError) as error:  # the others: of runs.json
+    except (ResultsError, *SPOILT) as error:
         raise BaselineError(f"baseline='{folder}': {error}; give a complete session") from None
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from helpers.annex.accuracy import compare_accuracy
 from helpers.annex.comparison import CONTROL, REFERENCE, Comparison, Measured, Ratio
 from helpers.annex.entries import Candidates
-from helpers.annex.variants import Refusal
+from helpers.annex.variants import Refusal, Variant
 from helpers.annex.variants.guard import GuardReport
 from helpers.display import show
 from helpers.display.french import number, percent, scientific
@@ -77,7 +77,9 @@ def guard_table(candidates: Candidates) -> pd.DataFrame | str:
     """What was seen of each variant before its timing, and why the others are not timed."""
     rows = {
         name: {
-            "Ce que c'est": ", ".join(PARTS[p] for p in (a.variant.precision, *a.variant.parts)),
+            "Ce que c'est": ", ".join(
+                PARTS.get(p, p) for p in (a.variant.precision, *a.variant.parts)
+            ),
             "Écart des logits": scientific(a.report.drift),
             "Toléré": scientific(a.report.tolerance),
             "Précision exécutée, d'après les noms de noyaux": _evidence(a.report),
@@ -90,6 +92,11 @@ def guard_table(candidates: Candidates) -> pd.DataFrame | str:
     for name, refusal in candidates.refused.items():
         rows[name] = {"Mesurée": f"non : {refusal_sentence(refusal)}"}
     return _table(rows) if rows else NOTHING
+
+
+def _described(variant: Variant) -> str:
+    parts = (variant.precision, *variant.parts)
+    return ", ".join(PARTS.get(part, part) for part in parts)  # a part of the user's own has none
 
 
 def refusal_sentence(refusal: Refusal) -> str:

@@ -140,7 +140,8 @@ def _sprites(folder: Path) -> Arrays:
     """A sprite has one image per row of 32 x 32 RGB pixels; their arrays are writable copies."""
     opened = (Image.open(folder / name, formats=["PNG"]) for name in SPRITES[:6])
     sprites = [np.array(sprite).reshape(-1, 32, 32, 3) for sprite in opened]
-    train, test = (np.array(json.loads((folder / name).read_bytes())) for name in SPRITES[6:])
+    labels = (np.array(json.loads((folder / name).read_bytes()), "u1") for name in SPRITES[6:])
+    train, test = (one.astype(np.int64) for one in labels)
     return np.concatenate(sprites[:5]), train, sprites[5], test
 
 

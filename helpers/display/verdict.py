@@ -36,6 +36,18 @@ def headline(verdict: Verdict) -> str:
     return f"{told} ; mesures perturbées : {reserves}"
 
 
+def to_do(verdict: Verdict) -> str:
+    """What the reader can do about a session that is not accepted without reserve; "" if it is."""
+    if verdict.accepted:
+        return ""
+    clock = verdict.clocks[verdict.deciding]
+    seen = {*verdict.reserves, verdict.doubt, *(cause.code for cause in clock.causes)}
+    if any(run.gpu is None and run.device != "cpu" for run in verdict.runs):
+        seen.add("gpu_clock_unavailable")
+    told = [remedy for codes, remedy in words.TO_DO.items() if seen.intersection(codes)]
+    return f"À faire : {' ; '.join(told or ['relancer'])}."
+
+
 def against_limit(clock: ClockVerdict, verdict: Verdict) -> str:
     """« 0,13 % < 10 % »: the spread of the p95 and its limit."""
     found, limit = percents_apart(clock.p95_spread, verdict.max_p95_spread)
@@ -102,7 +114,7 @@ def verdict_sentences(
     `unseen`: why there is no profile, "" where none is to be had (a CPU).
     """
     runs, deciding = verdict.runs, verdict.clocks[verdict.deciding]
-    sentences = [headline(verdict)]
+    sentences = [headline(verdict), to_do(verdict)]
     if verdict.doubt:
         gpu_ms = next(run.gpu.p50 for run in runs if run.gpu is not None)
         values = {"gpu_ms": gpu_ms, "kernel_ms": profile and profile.kernel_ms}

@@ -81,6 +81,31 @@ CAUSES = {
     "plus qu'en eux-mêmes",
 }
 
+# What to do, by what was seen: flags of the deciding clock, causes; the protocol shows this table.
+TO_DO = {
+    ("foreign_gpu_process", "gpu_disturbed"): "arrêter l'autre processus du GPU ou attendre sa "
+    "fin, puis relancer",
+    (
+        "cpu_load",
+        "preempted",
+        "steal",
+    ): "libérer l'hôte, ou juger par l'horloge GPU (`clock=\"gpu\"`)",
+    ("throttle", "gpu_clock_drop"): "brancher le secteur, améliorer le refroidissement, fixer les "
+    "fréquences (`nvidia-smi -lgc`)",
+    ("gpu_shift",): "relancer sur un GPU au repos ; ne pas comparer cette session",
+    ("unsteady_warmup",): "relancer avec `-p warmup_iters 200`",
+    ("between_modes",): "relancer avec `-p measure_iters 2000`",
+    (
+        "level_shift",
+        "mean_spread",
+    ): "relancer ; si cela revient, chercher ce qui démarre à ce moment",
+    ("launch_bound",): "juger par l'horloge GPU ; la variante `cudagraph` supprime les lancements",
+    ("uncalibrated", "not_calibrated"): "relancer ; si cela revient, ne comparer à aucune autre "
+    "session",
+    ("gpu_clock_unavailable", CONTRADICTED): "suivre la raison donnée plus bas (attente dans le "
+    "modèle, file trop courte, flux à part)",
+}
+
 # What a forward waits for.
 _FACTS = (
     "(p50 hôte {host_ms} ms, p50 GPU {gpu_ms} ms, somme des {kernels:.0f} noyaux {kernel_ms} ms)"

@@ -214,7 +214,7 @@ def judge(
     reserves = [c for one in seen for c in one.codes if deciding == "host" or c in GPU_RULES]
     reserves += receipt.flags if receipt else ()
     reserves += ["unsteady_warmup"] * any(not run.warmup.steady for run in runs)
-    reserves += ["mean_spread"] * (verdicts[deciding].mean_spread >= max_p95_spread)
+    reserves += ["mean_spread"] * bool(verdicts[deciding].mean_spread >= max_p95_spread)
     reserves = tuple(dict.fromkeys(reserves))
     return Verdict(runs, seen, deciding, max_p95_spread, verdicts, doubt, reserves)
 

@@ -105,7 +105,7 @@ def test_the_markdown_summary_has_all_that_matters_and_no_path(session):
     assert text.startswith("# J1, session mine\n\n**ACCEPTÉ — tout va bien**\n")
     for expected in (
         *("synthétique", "non estimable", "A CPU", "2.11.0+cu130", "1×3×32×32", "1,100"),
-        *("| 10,00 % |", "| fp16 |", "run_2.npz", "| run.pt, entraîné 2 époques |"),
+        *("10,00", "| fp16 |", "run_2.npz", "| run.pt, entraîné 2 époques |"),
     ):
         assert expected in text
     assert "somebody" not in text

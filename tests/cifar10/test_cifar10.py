@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 from torchvision.transforms import v2
 
 from helpers import cifar10
@@ -49,27 +48,17 @@ def test_the_drawn_set_passes_its_checks_and_is_never_called_cifar10(synthetic):
     np.testing.assert_allclose(found, (scaled.mean((0, 1, 2)), scaled.std((0, 1, 2))), atol=1e-2)
 
 
+def spectra(images):
+    """(n, 1023): no shift and no sign changes them."""
+    return np.abs(np.fft.fft2(images.mean(-1))).reshape(len(images), -1)[:, 1:]
+
+
 def test_the_drawn_classes_can_be_learnt(synthetic):
-    """A small network tells unseen images apart after a few hundred steps."""
-    torch.manual_seed(0)
-    net = nn.Sequential(
-        *(nn.Conv2d(3, 16, 5, 2, 2), nn.BatchNorm2d(16), nn.ReLU()),
-        *(nn.Conv2d(16, 32, 3, 2, 1), nn.BatchNorm2d(32), nn.ReLU()),
-        *(nn.Conv2d(32, 32, 3, 2, 1), nn.BatchNorm2d(32), nn.ReLU()),
-        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10)),
-    )
-    images = torch.from_numpy(synthetic.train_images[:2000]).permute(0, 3, 1, 2) / 255 - 0.5
-    labels = torch.from_numpy(synthetic.train_labels[:2000])
-    optimizer = torch.optim.Adam(net.parameters(), 5e-3)
-    for _ in range(4):
-        for batch in torch.randperm(2000).split(50):
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(net(images[batch]), labels[batch]).backward()
-            optimizer.step()
-    unseen = torch.from_numpy(synthetic.test_images[:1000]).permute(0, 3, 1, 2) / 255 - 0.5
-    with torch.inference_mode():
-        found = net.eval()(unseen).argmax(1).numpy()
-    assert (found == synthetic.test_labels[:1000]).mean() > 0.6
+    seen, labels = spectra(synthetic.train_images[:2000]), synthetic.train_labels[:2000]
+    centres = np.stack([seen[labels == label].mean(0) for label in range(10)])
+    unseen = spectra(synthetic.test_images[:500])
+    nearest = np.square(unseen[:, None] - centres).sum(-1).argmin(1)
+    assert (nearest == synthetic.test_labels[:500]).mean() > 0.9
 
 
 def changed(index, value):
@@ -123,24 +112,18 @@ def test_the_test_transform_only_normalises(synthetic):
     torch.testing.assert_close(cifar10.test_transform()(Image.fromarray(image)), tensor)
 
 
-def test_the_train_transform_is_drawn_for_each_image(synthetic):
-    same = np.repeat(synthetic.train_images[:1], 8, axis=0)
-    one = dataclasses.replace(synthetic, train_images=same, train_labels=np.arange(8))
-    images, _ = next(iter(cifar10.train_loader(one, batch_size=8)))
-    assert images.shape == (8, 3, 32, 32)
-    assert len({image.numpy().tobytes() for image in images}) > 4
+def test_the_train_order_is_the_seeds_and_each_image_is_augmented_anew(synthetic):
+    same = np.repeat(synthetic.train_images[:1], 64, axis=0)
+    data = dataclasses.replace(synthetic, train_images=same, train_labels=np.arange(64))
 
+    def batch(seed):
+        return next(iter(cifar10.train_loader(data, batch_size=64, seed=seed)))
 
-def test_the_train_order_is_the_seeds(synthetic):
-    def order(seed):
-        loader = cifar10.train_loader(synthetic, batch_size=64, seed=seed)
-        return next(iter(loader))[1].tolist()
-
-    torch.manual_seed(0)
-    first = order(1)
-    torch.manual_seed(99)
-    assert order(1) == first
-    assert order(2) != first
+    images, first = batch(1)
+    assert images.shape == (64, 3, 32, 32)
+    assert len({image.numpy().tobytes() for image in images}) > 40
+    assert torch.equal(batch(1)[1], first)
+    assert not torch.equal(batch(2)[1], first)
 
 
 def test_the_test_loader_gives_images_in_official_order_and_draws_no_random_number(synthetic):

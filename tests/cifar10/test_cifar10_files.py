@@ -98,6 +98,12 @@ def test_swapped_files_are_named(fake, tmp_path, form):
     refused(tmp_path, form)
 
 
+def test_labels_that_a_byte_would_hide_are_refused(fake, tmp_path):
+    fake.forms[SPRITES]["test_lables.json"] = str((fake.labels[100:] + 256).tolist()).encode()
+    fake.write(tmp_path, SPRITES)
+    refused(tmp_path, "OverflowError")
+
+
 class Bomb:
     def __init__(self, path):
         self.path = path

@@ -54,3 +54,11 @@ def test_a_figure_has_its_alternative_text(shown):
     data, metadata = shown[0]._repr_mimebundle_()
     assert metadata["image/png"]["alt"] == figure.get_label() != ""
     assert list(data) == ["image/png"]
+
+
+def test_the_banner_is_filled_with_the_headline_where_there_is_a_notebook(monkeypatch):
+    filled = []
+    for place in (SimpleNamespace(update=filled.append), None):
+        monkeypatch.setattr(display, "display", lambda *_, display_id, place=place: place)
+        display.Banner().update(["ACCEPTÉ — <x>", "autre phrase"])
+    assert [text.data.split(" (")[0] for text in filled] == ["**ACCEPTÉ — &lt;x&gt;**"]

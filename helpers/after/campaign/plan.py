@@ -15,6 +15,7 @@ import hashlib
 import itertools
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -116,10 +117,10 @@ class _Loader(yaml.SafeLoader):
     """YAML without what hides when it is read: keys twice, merges."""
 
     def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict:
-        keys = [str(key.value) for key, _ in node.value]
-        if twice := [key for key in keys if keys.count(key) > 1 or key == "<<"]:
-            line = node.start_mark.line + 1
-            raise PlanError(f"mapping of line {line}: {twice[0]!r} is there twice, or a merge")
+        for key, times in Counter(str(key.value) for key, _ in node.value).items():
+            if times > 1 or key == "<<":
+                line = node.start_mark.line + 1
+                raise PlanError(f"mapping of line {line}: {key!r} is there twice, or a merge")
         return super().construct_mapping(node, deep)
 
 

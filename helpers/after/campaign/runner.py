@@ -70,7 +70,7 @@ def run_campaign(
     folder.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(folder / ".campaign.lock", timeout=0):
         for left in folder.glob(".*.tmp"):  # by a campaign that was killed
-            shutil.rmtree(left)
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
         there = set(merged(folder, [task for task, _ in tasks])[0]["session"])
         missing = [one for one in tasks if one[0].session not in there]
         print(f"Campagne {plan.id} : {len(tasks)} sessions, dont {len(there)} déjà finies.")
@@ -119,8 +119,7 @@ def main() -> None:
     parser.add_argument("plan", type=Path)
     parser.add_argument("--scheduler", metavar="ADDRESS", help="such as tls://host:8786")
     for name in TLS:
-        told = "PEM file, for a tls:// scheduler"
-        parser.add_argument(f"--tls-{name.replace('_', '-')}", type=Path, metavar="FILE", help=told)
+        parser.add_argument(f"--tls-{name.replace('_', '-')}", type=Path, metavar="PEM_FILE")
     parser.add_argument("--results-dir", type=Path, default=Path("results"))
     given = parser.parse_args()
     tls = {name: path for name in TLS if (path := getattr(given, f"tls_{name}"))}

@@ -73,6 +73,7 @@ class TrainingResult:
     epoch_s: tuple[float, ...]
     trained_on: str  # device and precision
     from_checkpoint: bool  # read from the file of an earlier, equal training
+    checkpoint_s: float  # this call, writing the checkpoint: not in epoch_s
 
     @property
     def train_s(self) -> float:
@@ -114,7 +115,7 @@ def train(
     settings = {"model": model, "seed": seed, "epochs": epochs, "images": images}
     key = training_key(network, settings, recipe, data.fingerprint["train"])
     done = load_checkpoint(checkpoint, key) if checkpoint else None
-    read = done is not None
+    read, written = done is not None, 0.0
     if not read:
         arrays = (data.train_images[:images], data.train_labels[:images])
         tensors = (torch.from_numpy(array).to(device) for array in arrays)
@@ -125,11 +126,13 @@ def train(
         moved = moved.to(memory_format=torch.channels_last)
         done = settings | {"key": key} | _train(moved, *tensors, recipe, epochs, seed)
         if checkpoint:
+            start = time.perf_counter()
             save_checkpoint(checkpoint, done)
+            written = time.perf_counter() - start
     network.load_state_dict(done["state_dict"])
     losses, seconds = tuple(done["losses"]), tuple(done["epoch_s"])
     network = network.to(device).eval()
-    return TrainingResult(network, images, losses, seconds, done["trained_on"], read)
+    return TrainingResult(network, images, losses, seconds, done["trained_on"], read, written)
 
 
 def _check_trainable(network: nn.Module, batch: int, device, labels: np.ndarray) -> None:
