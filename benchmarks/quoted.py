@@ -262,9 +262,12 @@ def variants_answer() -> str:
 
 
 def comparison_answer() -> str:
-    judged = agree.judge(agree.read(files("comparison/*/sitting_*.json")), "gpu")
-    told = [f"{what}: {share(sum(found), len(found))}" for what, found in judged.items()]
-    return f"GPU clock: {'; '.join(told)}.\n"
+    told = []
+    for folder in dict.fromkeys(file.parent for file in files("comparison/*/sitting_*.json")):
+        judged = agree.judge(agree.read(sorted(folder.glob("sitting_*.json"))), "gpu")
+        answers = [f"{what}: {share(sum(found), len(found))}" for what, found in judged.items()]
+        told.append(f"{folder.name}, GPU clock: {'; '.join(answers)}.")
+    return " ".join(told) + "\n"
 
 
 def training_answer() -> str:
