@@ -3,7 +3,6 @@
 import json
 import multiprocessing
 import os
-import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -14,7 +13,7 @@ from scipy.stats import binomtest
 
 from helpers import environment
 
-HEAVY = ["helpers.models", "helpers.bench_latency", "helpers.environment"]  # none touches CUDA
+HEAVY = ["benchmarks.common", "helpers.models", "helpers.validation"]  # none touches CUDA
 
 
 def random_batches(count: int = 8) -> list[torch.Tensor]:
@@ -37,8 +36,7 @@ def forked(function: Callable, *arguments: Any) -> Any:
     can_fork = "forkserver" in multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if can_fork else "spawn")
     if can_fork:
-        script = getattr(sys.modules["__main__"].__spec__, "name", "")
-        context.set_forkserver_preload([*HEAVY, *[script] * script.startswith("benchmarks.")])
+        context.set_forkserver_preload(HEAVY)
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(function, *arguments).result()
 

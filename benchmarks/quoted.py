@@ -262,15 +262,18 @@ def variants_answer() -> str:
 
 
 def comparison_answer() -> str:
-    judged = agree.judge(agree.read(files("comparison/*/sitting_*.json")), "gpu")
-    told = [f"{what}: {share(sum(found), len(found))}" for what, found in judged.items()]
-    return f"GPU clock: {'; '.join(told)}.\n"
+    told = []
+    for folder in dict.fromkeys(file.parent for file in files("comparison/*/sitting_*.json")):
+        judged = agree.judge(agree.read(sorted(folder.glob("sitting_*.json"))), "gpu")
+        answers = [f"{what}: {share(sum(found), len(found))}" for what, found in judged.items()]
+        told.append(f"{folder.name}, GPU clock: {'; '.join(answers)}.")
+    return " ".join(told) + "\n"
 
 
 def training_answer() -> str:
     runs = load(HERE / "training/five_seeds.json")["runs"]
     plain = np.array([run["evaluation"]["plain"]["accuracy"] for run in runs])
-    slowest = max(run["train_s"] + run["checkpoint_s"] for run in runs)
+    slowest = max(run.get("wall_s") or run["train_s"] + run["checkpoint_s"] for run in runs)
     return english(
         f"{percent(plain.mean(), 4)} ± {number(100 * plain.std(ddof=1), 2)} without test-time "
         f"augmentation over {len(runs)} seeds ({percent(plain.min(), 4)} to "

@@ -36,8 +36,8 @@ def of_one_process(process: dict, clock: str) -> Intervals:
 
 def level(sittings: Iterable[list[dict]], clock: str, name: str) -> float:
     """Grand mean: the geometric mean of a ratio over all these sittings' processes."""
-    found = [p["ratio"][clock].get(name, np.nan) for processes in sittings for p in processes]
-    return float(np.exp(np.nanmean(np.log(found))))
+    ratios = [p["ratio"][clock] for processes in sittings for p in processes]
+    return float(np.exp(np.mean([np.log(found[name]) for found in ratios if name in found])))
 
 
 def judge(sittings: list[list[dict]], clock: str) -> dict[str, list[bool]]:
@@ -46,7 +46,7 @@ def judge(sittings: list[list[dict]], clock: str) -> dict[str, list[bool]]:
     held, alone, agree, control = [], [], [], []
     for i, (processes, found) in enumerate(zip(sittings, intervals, strict=True)):
         others = sittings[:i] + sittings[i + 1 :]
-        for name in found.keys() - {CONTROL}:
+        for name in (found.keys() - {CONTROL}) if others else ():
             elsewhere = level(others, clock, name)
             held.append(found[name][0] <= elsewhere <= found[name][1])
             ends = [of_one_process(p, clock).get(name) for p in processes]

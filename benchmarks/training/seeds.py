@@ -9,6 +9,7 @@ recipes are compared on train images held out. Data are loaded once and not time
 
 import argparse
 import tempfile
+import time
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
@@ -45,6 +46,7 @@ def hold_out(data: cifar10.Cifar10, count: int) -> cifar10.Cifar10:
 def train_once(name: str, seed: int, data, batches: list, args: argparse.Namespace) -> dict:
     """Train and evaluate in strict FP32; what it took and gave, as JSON has it."""
     device = environment.look().device
+    start = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
         result = train(
             *(MODEL, data),
@@ -55,8 +57,9 @@ def train_once(name: str, seed: int, data, batches: list, args: argparse.Namespa
             limit=args.limit,
             recipe=CANDIDATES[name],
         )
+    wall_s = time.perf_counter() - start  # compilation and checkpoints are in it
     kept = {f.name: getattr(result, f.name) for f in fields(result) if f.name != "network"}
-    kept |= {"recipe_name": name, "recipe": asdict(CANDIDATES[name]), "train_s": result.train_s}
+    kept |= {"recipe_name": name, "recipe": asdict(CANDIDATES[name]), "wall_s": wall_s}
     if device.type == "cuda":
         kept["peak_allocated_mib"] = torch.cuda.max_memory_allocated(device) / 2**20
         torch.cuda.reset_peak_memory_stats(device)
@@ -66,11 +69,11 @@ def train_once(name: str, seed: int, data, batches: list, args: argparse.Namespa
 
 
 def tell(runs: list[dict]) -> None:
-    """One line for each recipe: accuracies, and the longest training with its checkpoints."""
+    """One line for each recipe: accuracies, and the longest training."""
     for name in dict.fromkeys(run["recipe_name"] for run in runs):
         mine = [run for run in runs if run["recipe_name"] == name]
         found = np.array([run["evaluation"]["plain"]["accuracy"] for run in mine])
-        slowest = max(run["train_s"] + run["checkpoint_s"] for run in mine)
+        slowest = max(run["wall_s"] for run in mine)
         reached = found.min() >= GOAL and slowest <= GOAL_S
         print(
             f"{name}: {len(mine)} seeds, {found.mean():.2%} ({found.min():.2%} to {found.max():.2%}"
