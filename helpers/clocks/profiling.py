@@ -41,6 +41,19 @@ class ForwardProfile:
 
 
 @contextmanager
+def silent_stderr() -> Iterator[None]:
+    """Keep out of stored notebooks what compiled code writes to stderr, as Kineto does."""
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+@contextmanager
 def detached_profile(device: torch.device) -> Iterator[profile]:
     """Profile what is inside, then detach CUPTI, NVIDIA's tracing library, from the process.
 
@@ -52,7 +65,7 @@ def detached_profile(device: torch.device) -> Iterator[profile]:
     os.environ["TEARDOWN_CUPTI"] = "1"
     try:
         activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA]
-        with profile(activities=activities, acc_events=True) as prof:
+        with silent_stderr(), profile(activities=activities, acc_events=True) as prof:
             yield prof
             synchronize()
     finally:

@@ -13,6 +13,7 @@ from helpers.clocks.profiling import (
     count_kernels,
     detached_profile,
     profile_forwards,
+    silent_stderr,
     summarise_events,
 )
 
@@ -113,3 +114,11 @@ def test_no_profiler_stays_attached(profile, free):
     run = [sys.executable, "-c", code]
     found = subprocess.run(run, capture_output=True, text=True, check=True, timeout=120)
     assert ("code 0" in found.stdout) == free, found.stdout
+
+
+def test_compiled_code_writes_nothing_to_stderr_meanwhile(capfd):
+    with pytest.raises(KeyError), silent_stderr():
+        os.write(2, b"profiler_start")
+        raise KeyError
+    os.write(2, b"after")
+    assert capfd.readouterr().err == "after"
