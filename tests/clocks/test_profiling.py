@@ -117,7 +117,7 @@ def test_no_profiler_stays_attached(profile, free):
 
 
 def test_compiled_code_writes_nothing_to_stderr_meanwhile(capfd):
-    with pytest.raises(KeyError), silent_stderr():
+    with suppress(KeyError), silent_stderr():
         os.write(2, b"profiler_start")
         raise KeyError
     os.write(2, b"after")
