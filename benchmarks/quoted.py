@@ -17,6 +17,7 @@ from benchmarks.common import load, share
 from benchmarks.comparison import agree
 from benchmarks.host_clock import factorial
 from benchmarks.repeatability import coverage
+from helpers.display import words
 from helpers.display.french import number, percent
 from helpers.stats import further_interval, spread
 
@@ -25,14 +26,6 @@ HERE, SESSION = ROOT / "benchmarks", ROOT / "results" / "reference_h100"
 DOCUMENTS = [ROOT / "README.md", ROOT / "README_PROTOCOLE.md", *sorted(HERE.glob("*/README.md"))]
 MARKED = re.compile(r"(<!-- evidence: (\w+) -->\n)(.*?)(<!-- /evidence -->)", re.DOTALL)
 NAMES = {"gpu": "GPU", "host": "hôte", "graph": "GPU, graphe CUDA"}
-METHODS = {
-    "p95, plain protocol": "p95, protocole simple (500 × horloge hôte + synchronize)",
-    "p95, Triton do_bench": "p95, `triton.testing.do_bench` (700 ms, L2 vidé)",
-    "median, torch Timer (block means)": "médiane, `torch.utils.benchmark.Timer` (0,8 s)",
-    "p95, J1 host clock": "p95, J1, horloge hôte",
-    "p95, J1 GPU clock": "p95, J1, horloge GPU",
-    "p95, J1 GPU clock, L2 flushed": "p95, J1, horloge GPU, L2 vidé avant chaque passage",
-}
 GPU_TAGS = "foreign_gpu_process gpu_disturbed"
 FAULTS = {  # kind: French, and the tags that detect it
     "gpu_full": ("processus GPU à pleine charge", GPU_TAGS),
@@ -95,51 +88,27 @@ def label() -> str:
 
 def accepted() -> str:
     rows = pd.read_csv(SESSION / "results.csv")
-    default = load(HERE / "repeatability/methods/reference.json")["figures"]["pytorch_default"]
-    lines = [
-        ("FP32 strict (la session acceptée)", rows.gpu_p95, rows.host_p95),
-        ("réglages par défaut de PyTorch : TF32 en convolution", default["gpu"], default["host"]),
-    ]
+    clocks = {"p95 GPU": rows.gpu_p95, "p95 hôte": rows.host_p95}
+    header = ["horloge", "trois processus (ms)", "écart", "session refaite (ms)"]
     return table(
-        ["précision", "p95 GPU de trois runs (ms)", "écart", "p95 hôte (ms)", "écart"],
+        header,
         [
-            [name, dots(gpu), percent(spread(gpu)), dots(host), percent(spread(host))]
-            for name, gpu, host in lines
+            [name, dots(p95), percent(spread(p95)), " – ".join(map(number, further_interval(p95)))]
+            for name, p95 in clocks.items()
         ],
     )
+
+
+def to_do() -> str:
+    """What to do, by what was seen: the table that the verdict's « À faire » is chosen from."""
+    told = [
+        [", ".join(f"{words.SEEN.get(code, code)} (`{code}`)" for code in codes), remedy]
+        for codes, remedy in words.TO_DO.items()
+    ]
+    return table(["constaté", "à faire"], told)
 
 
 # Repeatability
-
-
-def spreads(part: str, kind: str, names: dict[str, str]) -> str:
-    rows = load(HERE / f"repeatability/{part}/reference.json")["figures"][kind]
-    found = {row["name"]: row for row in rows}
-    header = ["répété trois fois", "médiane (ms)", "écart médian", "pire écart", "< 10 %"]
-    return table(
-        [*header, "étendue entre processus"],
-        [
-            [
-                french,
-                number(found[name]["median_ms"]),
-                percent(found[name]["spread_median"]),
-                percent(found[name]["spread_worst"]),
-                f"{found[name]['met']} sur {found[name]['processes']}",
-                percent(found[name]["range_of_medians"]),
-            ]
-            for name, french in names.items()
-        ],
-    )
-
-
-def repeatability() -> str:
-    names = {"p95, GPU clock": "p95, horloge GPU"}
-    names["p95, host clock, consecutive"] = "p95, horloge hôte"
-    return spreads("processes", "repeatability", names)
-
-
-def methods() -> str:
-    return spreads("methods", "side_by_side", METHODS)
 
 
 def sessions() -> str:
@@ -295,7 +264,7 @@ def campaign_answer() -> str:
 BLOCKS = {
     made.__name__: made
     for made in (
-        *(label, accepted, repeatability, methods, sessions, interference, variants),
+        *(label, accepted, to_do, sessions, interference, variants),
         *(repeatability_answer, host_clock_answer, interference_answer, variants_answer),
         *(comparison_answer, training_answer, campaign_answer),
     )

@@ -106,6 +106,12 @@ TO_DO = {
     "modèle, file trop courte, flux à part)",
 }
 
+SEEN = FLAG_LABELS | {
+    "between_modes": "p95 entre deux régimes",
+    "level_shift": "latence qui change de niveau",
+    "launch_bound": "bruit de lancement",
+}
+
 # What a forward waits for.
 _FACTS = (
     "(p50 hôte {host_ms} ms, p50 GPU {gpu_ms} ms, somme des {kernels:.0f} noyaux {kernel_ms} ms)"
