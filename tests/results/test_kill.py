@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from result_rows import opened, snapshot, state_of
 
-from helpers.results import PUBLISHED, ResultsError, load_samples, read_results
+from helpers.results import ResultsError, load_samples, read_results
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNS = 3
@@ -45,8 +45,7 @@ def kill(process: subprocess.Popen, kernel: bool) -> None:
     kernels = [child for child in running if "ipykernel_launcher" in " ".join(child.cmdline())]
     (kernels[0] if kernel else process).send_signal(signal.SIGKILL)
     process.communicate(timeout=120)
-    # A kernel without papermill notices it and ends; what it wrote until then must be whole too.
-    psutil.wait_procs(kernels, timeout=30)
+    psutil.wait_procs(kernels, timeout=30)  # one without papermill notices it and ends
 
 
 def read_png(path: Path) -> None:
@@ -62,24 +61,12 @@ def check_session(folder: Path) -> int:
     """Every file is whole, every run has its samples, in order; returns how many runs."""
     for path in folder.glob("[!.]*.*"):
         READERS[path.suffix](path)
-    kept = read_results(rows) if (rows := folder / "results.csv").exists() else None
-    runs = [] if kept is None else kept["run"].tolist()
+    runs = read_results(rows)["run"].tolist() if (rows := folder / "results.csv").exists() else []
     assert runs == list(range(1, len(runs) + 1))
     assert len(list(folder.glob("run_*.npz"))) - len(runs) in (0, 1)  # samples before their row
-    assert kept is None or set(kept["session"]) == {folder.name}
     if (folder / "session.json").exists() and state_of(folder) == "complete":
         assert len(runs) == RUNS
     return len(runs)
-
-
-def check_published(results_dir: Path) -> str:
-    """The published rows are those of one complete session; returns its name, "" if none."""
-    if not (path := results_dir / PUBLISHED).exists():
-        return ""
-    (name,) = set(read_results(path)["session"])
-    assert state_of(results_dir / name) == "complete"
-    assert path.read_bytes() == (results_dir / name / "results.csv").read_bytes()
-    return name
 
 
 def test_two_sessions_at_once_then_some_killed_at_random_moments(tmp_path):
@@ -88,30 +75,25 @@ def test_two_sessions_at_once_then_some_killed_at_random_moments(tmp_path):
         said = process.communicate(timeout=600)[1]
         assert process.returncode == 0, said[-2000:]
     assert [check_session(results_dir / name) for name in "ab"] == [RUNS, RUNS]
-    lasts_s, publishers = (time.monotonic() - begun) / 2, {check_published(results_dir)}
+    lasts_s, kept = (time.monotonic() - begun) / 2, snapshot(results_dir)
     for name, kernel in (("c", False), ("d", True)):
         process, state = start(results_dir, name), results_dir / name / "session.json"
         while process.poll() is None and not state.exists():
             time.sleep(0.02)
         time.sleep(chance.uniform(0, 0.7 * lasts_s))
         kill(process, kernel)
-        if state_of(state.parent) == "complete":
-            publishers.add(name)
         check_session(state.parent)
-        assert check_published(results_dir) in publishers
-        assert check_session(results_dir / "a") == RUNS  # what was there is still there
-        opened(results_dir, f"{name}-next")  # the next one starts, under a new name ...
+        assert kept.items() <= snapshot(results_dir).items()  # what was there is still there
         with pytest.raises(ResultsError, match="already holds results"):
-            opened(results_dir, name)  # ... and never goes on under the same one
+            opened(results_dir, name)
 
 
 def test_the_notebook_says_in_its_last_line_why_it_cannot_write(tmp_path):
-    (results_dir := tmp_path / "results").mkdir()
-    (results_dir / PUBLISHED).write_text("name;value\nmine;1\n")
-    before, process = snapshot(tmp_path), start(results_dir, "stopped")
+    (tmp_path / "results" / "stopped").mkdir(parents=True)
+    (tmp_path / "results" / "stopped" / "mine.txt").write_text("mine")
+    process = start(tmp_path / "results", "stopped")
     last = process.communicate(timeout=300)[1].strip().splitlines()[-1]
     assert process.returncode == 1
     assert "ResultsError" in last
-    assert "move it away" in last
-    (tmp_path / "stopped.ipynb").unlink()
-    assert snapshot(tmp_path) == before
+    assert "already holds results (mine.txt)" in last
+    assert snapshot(tmp_path / "results") == {"stopped/mine.txt": b"mine"}
