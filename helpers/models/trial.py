@@ -39,11 +39,10 @@ def seed_generators(seed: int) -> None:
 
 
 def try_forward(network: nn.Module, shape: tuple[int, ...], device, training: bool = False) -> int:
-    """Run `network`, moved to `device`, on one random batch; returns how many classes it tells.
+    """Run `network`, moved to `device`, on one random batch (N, 3, H, W); returns its classes.
 
-    `shape` is (N, 3, H, W). With `training` it runs as a step of a training does, which moves
-    batch-norms: pass a copy. What the model raises gets a note that says what helps; an output
-    that is no tensor of logits (N, classes) raises ModelNameError.
+    `training` moves batch-norms: pass a copy. What the model raises gets a note that says what
+    helps; an output that is no tensor of logits (N, classes) raises ModelNameError.
     """
     what = f"the model, tried on images {shape}{' in training mode' if training else ''}"
     try:
@@ -53,10 +52,7 @@ def try_forward(network: nn.Module, shape: tuple[int, ...], device, training: bo
         raise
     if not isinstance(logits, torch.Tensor) or logits.dim() != 2 or len(logits) != shape[0]:
         got = tuple(getattr(logits, "shape", ())) or type(logits).__name__
-        raise ModelNameError(
-            f"{what}, returned {got}, not logits (N, classes): measure a Module whose forward "
-            "returns them (`return self.model(x).logits`, or `[0]`, or what they are called)"
-        )
+        raise ModelNameError(f"{what}, returned {got}: wrap it to return logits (N, classes)")
     return logits.shape[1]
 
 
