@@ -1,10 +1,9 @@
 """Percentiles, the 10 % criterion's spread, intervals of one run's samples and over processes.
 
-Latencies measured one after the other are not independent: a slow CPU stays slow for seconds. The
-integrated autocorrelation time τ = 1 + 2 Σ ρ(k) says how many samples in a row are worth one
-independent sample; `quantile_interval` and `find_shift` use n / τ where a textbook formula has n.
-No sample of one process shows how processes differ: `replicate_interval`, `further_interval` and
-`welch_interval` take one figure per process. Samples (n,) come in the order of measurement, in ms.
+A slow CPU stays slow for seconds: the integrated autocorrelation time τ = 1 + 2 Σ ρ(k) says how
+many latencies in a row are worth one independent sample; `quantile_interval` and `find_shift` use
+n / τ where a textbook formula has n. `replicate_interval`, `further_interval` and `welch_interval`
+take one figure per process. Samples (n,) come in the order of measurement, in ms.
 """
 
 import math
@@ -22,7 +21,7 @@ MIN_SAMPLES_FOR_SHIFT = 50
 class LatencySummary:
     """All samples of one clock in one run, and the figures derived from them (ms)."""
 
-    samples_ms: np.ndarray  # (n,) float64, read-only, in the order of measurement, nothing removed
+    samples_ms: np.ndarray  # (n,) float64, read-only, in the order of measurement
     mean: float
     p50: float
     p95: float
@@ -227,7 +226,6 @@ def _checked(values) -> np.ndarray:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or array.size == 0:
         raise ValueError(f"one value or more in one dimension is needed, got shape {array.shape}")
-    if not np.isfinite(array).all():
-        index = int(np.flatnonzero(~np.isfinite(array))[0])
+    for index in np.flatnonzero(~np.isfinite(array)):
         raise ValueError(f"values must be finite, got {array[index]} at index {index}")
     return array
