@@ -150,7 +150,7 @@ def notebook_cells(*names):
 def test_case_16_started_in_another_folder_the_check_cell_says_how_to_start(tmp_path):
     """The cells themselves, as papermill's kernel runs them in the caller's folder."""
     code = f"import sys; sys.path = [p for p in sys.path if p != {str(ROOT)!r}]\n"
-    code += notebook_cells("parameters", "validate")
+    code += notebook_cells("parameters", "imports")
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1
