@@ -44,47 +44,22 @@ def test_the_drawn_set_passes_its_checks_and_is_never_called_cifar10(synthetic):
     np.testing.assert_allclose(found, (scaled.mean((0, 1, 2)), scaled.std((0, 1, 2))), atol=1e-2)
 
 
-def spectra(images):
-    """(n, 1023): no shift and no sign changes them."""
-    return np.abs(np.fft.fft2(images.mean(-1))).reshape(len(images), -1)[:, 1:]
-
-
-def test_the_drawn_classes_can_be_learnt(synthetic):
-    seen, labels = spectra(synthetic.train_images[:2000]), synthetic.train_labels[:2000]
-    centres = np.stack([seen[labels == label].mean(0) for label in range(10)])
-    unseen = spectra(synthetic.test_images[:500])
-    nearest = np.square(unseen[:, None] - centres).sum(-1).argmin(1)
-    assert (nearest == synthetic.test_labels[:500]).mean() > 0.9
-
-
-def changed(index, value):
-    def change(array):
-        array[index] = value
-
-    return change
-
-
 @pytest.mark.parametrize(
     ("array", "change", "failed"),
     [
-        ("test_images", changed((5, 3, 2, 1), 0), {"fingerprint_synthetic"}),
-        ("train_labels", changed(0, 1), {"balance", "fingerprint_synthetic"}),
-        ("test_labels", changed(0, 10), {"classes", "balance", "fingerprint_synthetic"}),
-        ("train_images", lambda a: a // 2, {"mean", "std", "fingerprint_synthetic"}),
+        ("test_images", lambda a: a ^ (np.arange(len(a)) == 5)[:, None, None, None], set()),
+        ("train_labels", lambda a: np.r_[(a[0] + 1) % 10, a[1:]], {"balance"}),
+        ("test_labels", lambda a: np.r_[10, a[1:]], {"classes", "balance"}),
+        ("train_images", lambda a: a // 2, {"mean", "std"}),
         ("test_images", lambda a: a[:-1], {"sizes"}),
-        ("train_labels", lambda a: a[:-1], {"sizes"}),
         ("train_images", lambda a: a.transpose(0, 3, 1, 2), {"layout"}),
         ("test_images", lambda a: a.astype(np.float32), {"layout"}),
     ],
 )
 def test_another_set_fails_the_check_that_says_so(synthetic, array, change, failed):
-    values = getattr(synthetic, array).copy()
-    made = change(values)
-    data = dataclasses.replace(synthetic, **{array: values if made is None else made})
+    data = dataclasses.replace(synthetic, **{array: change(getattr(synthetic, array))})
+    failed = failed if failed & {"sizes", "layout"} else failed | {"fingerprint_synthetic"}
     assert {check.code for check in cifar10.check(data) if not check.ok} == failed
-
-
-def test_calling_another_set_cifar10_fails(synthetic):
     *_, last = cifar10.check(dataclasses.replace(synthetic, name="cifar10"))
     assert (last.code, last.ok) == ("fingerprint", False)
 

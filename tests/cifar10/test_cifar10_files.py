@@ -90,43 +90,29 @@ def test_swapped_and_missing_files_are_named(fake, tmp_path, form):
     refused(tmp_path, first)
 
 
-def test_labels_that_a_byte_would_hide_are_refused(fake, tmp_path):
-    fake.forms[SPRITES]["test_lables.json"] = str((fake.labels[100:] + 256).tolist()).encode()
-    fake.write(tmp_path, SPRITES)
-    refused(tmp_path, "OverflowError")
-
-
 class Bomb:
-    def __init__(self, path):
-        self.path = path
-
     def __reduce__(self):
-        return (open, (str(self.path), "w"))
+        return (open, ("went_off", "w"))
 
 
-def test_a_pickle_that_calls_code_is_not_opened(fake, tmp_path):
-    fake.forms[PYTHON]["test_batch"] = pickle.dumps(Bomb(tmp_path / "went_off"))
+def test_a_pickle_that_calls_code_is_not_opened(fake, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fake.forms[PYTHON]["test_batch"] = pickle.dumps(Bomb())
     fake.write(tmp_path / PYTHON, PYTHON)
     refused(tmp_path, "test_batch")
     assert not (tmp_path / "went_off").exists()
 
 
-def header(kind: bytes, name: str, size: int) -> bytes:
-    info = tarfile.TarInfo(name)
-    info.type, info.size = kind, size
+def header(kind: bytes) -> bytes:
+    info = tarfile.TarInfo(f"{PYTHON}/data_batch_1")
+    info.type, info.size = kind, 5 << 30
     return info.tobuf(tarfile.GNU_FORMAT)
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        header(tarfile.REGTYPE, f"{PYTHON}/data_batch_1", 5 << 30),
-        header(tarfile.XHDTYPE, "pax", 5 << 30),
-        bytes(300_000_000),
-        b"".join(header(tarfile.REGTYPE, f"{PYTHON}/{i}", 0) for i in range(1000)),
-    ],
-    ids=["member", "pax", "bomb", "incomplete"],
-)
+UNPACKED = [header(tarfile.REGTYPE), header(tarfile.XHDTYPE), bytes(300_000_000)]
+
+
+@pytest.mark.parametrize("content", UNPACKED, ids=["member", "pax", "bomb"])
 def test_sizes_that_an_archive_announces_are_not_believed(fake, tmp_path, content):
     """attack A14: archive headers of 5 GB; what small compressed data unpack to"""
     (tmp_path / ARCHIVES[PYTHON]).write_bytes(gzip.compress(content, 1))

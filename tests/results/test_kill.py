@@ -86,14 +86,3 @@ def test_two_sessions_at_once_then_some_killed_at_random_moments(tmp_path):
         assert kept.items() <= snapshot(results_dir).items()  # what was there is still there
         with pytest.raises(ResultsError, match="already holds results"):
             opened(results_dir, name)
-
-
-def test_the_notebook_says_in_its_last_line_why_it_cannot_write(tmp_path):
-    (tmp_path / "results" / "stopped").mkdir(parents=True)
-    (tmp_path / "results" / "stopped" / "mine.txt").write_text("mine")
-    process = start(tmp_path / "results", "stopped")
-    last = process.communicate(timeout=300)[1].strip().splitlines()[-1]
-    assert process.returncode == 1
-    assert "ResultsError" in last
-    assert "already holds results (mine.txt)" in last
-    assert snapshot(tmp_path / "results") == {"stopped/mine.txt": b"mine"}

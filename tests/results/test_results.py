@@ -42,11 +42,10 @@ def test_session_keeps_each_run_and_publishes_when_complete(tmp_path):
     assert published.read_bytes() == (session.folder / "results.csv").read_bytes()
     assert read_results(published)["accepted"].tolist() == ["reserved"] * 2
     loaded, run = load_samples(session.folder / "run_2.npz"), runs[1]
-    kept = {"host_ms": run.host.samples_ms, "gpu_ms": run.gpu.samples_ms}
-    kept |= {"warmup_ms": run.warmup.samples_ms, "rejected_gpu_ms": run.rejected_gpu_ms}
-    assert {name: values.tolist() for name, values in loaded.items()} == {
-        name: values.tolist() for name, values in kept.items()
-    }
+    assert loaded["host_ms"].tolist() == run.host.samples_ms.tolist()
+    assert loaded["gpu_ms"].tolist() == run.gpu.samples_ms.tolist()
+    assert loaded["warmup_ms"].tolist() == run.warmup.samples_ms.tolist()
+    assert loaded["rejected_gpu_ms"].tolist() == [9.0]
 
 
 def test_a_session_notes_what_it_begins_with(tmp_path):
@@ -88,15 +87,12 @@ def test_only_j1s_own_parameters_replace_the_published_rows(tmp_path, parameters
     assert set(read_results(tmp_path / PUBLISHED)["session"]) == {"b" if own else "a"}
 
 
-def test_session_folder_may_hold_the_notebook_papermill_writes(tmp_path):
-    (tmp_path / "s" / ".ipynb_checkpoints").mkdir(parents=True)
-    (tmp_path / "s" / "J1_benchmark.ipynb").write_text("{}")
-    opened(tmp_path)
-    assert (tmp_path / "s" / "J1_benchmark.ipynb").read_text() == "{}"
-
-
 @pytest.mark.parametrize("content", ["session.json", "run_1.npz", "notes.txt"])
-def test_session_that_holds_results_is_refused(tmp_path, content):
+def test_session_that_holds_results_is_refused_but_not_for_papermills_notebook(tmp_path, content):
+    (tmp_path / "other" / ".ipynb_checkpoints").mkdir(parents=True)
+    (tmp_path / "other" / "J1_benchmark.ipynb").touch()
+    opened(tmp_path, "other")
+    shutil.rmtree(tmp_path / "other")
     (tmp_path / "s").mkdir()
     (tmp_path / "s" / content).write_text("mine")
     with pytest.raises(ResultsError, match=rf"already holds results \({content}"):
@@ -292,19 +288,3 @@ def test_killed_at_every_sync_and_rename(tmp_path):
         assert not kept.exists() or read_results(kept)["run"].tolist() in ([1], [1, 2])
         write_session(folder, "third", runs=1)
         assert read_results(folder / PUBLISHED)["session"].tolist() == ["third"]
-
-
-def test_two_sessions_at_once_lose_and_mix_nothing(tmp_path):
-    def write_many():
-        for _ in range(10):
-            write_session(tmp_path, "")
-
-    for pid in [forked(write_many) for _ in range(2)]:
-        assert os.waitpid(pid, 0)[1] == 0
-    sessions = {path.name: path for path in tmp_path.iterdir() if path.is_dir()}
-    assert len(sessions) == 20
-    for name, folder in sessions.items():
-        kept = read_results(folder / "results.csv")
-        assert (kept["run"].tolist(), set(kept["session"])) == ([1, 2, 3], {name})
-    (name,) = set(read_results(tmp_path / PUBLISHED)["session"])
-    assert (tmp_path / PUBLISHED).read_bytes() == (sessions[name] / "results.csv").read_bytes()
