@@ -122,7 +122,7 @@ def _from_file(architecture: str, path: str) -> nn.Module:
             stripped = fill(network, tensors)
         except RuntimeError as error:
             problem += f"\n{str(error)[:600]}"
-        else:
-            network.built_from = Origin(name, path, not named, stripped, ignored)
-            return network
+            continue
+        network.built_from = Origin(name, path, not named, stripped, ignored)
+        return network
     raise ModelNameError(problem)

@@ -38,7 +38,7 @@ class Graph:
         return self.output.copy_(2 * x)
 
 
-@pytest.mark.parametrize("size", [1, 3, 40, 64])
+@pytest.mark.parametrize("size", [1, 40, 64])
 def test_a_graph_gets_its_own_batch_size_and_its_padding_is_not_counted(size):
     graph = Graph(size)
     found = measure_accuracy(graph, iter(BATCHES), CPU)

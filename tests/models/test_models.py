@@ -156,7 +156,6 @@ def renamed(*prefixes):
 
 
 LAYOUTS = {  # case 13: what lies in the file -> prefixes that are stripped
-    "bare": (WEIGHTS, ()),
     "model": ({"model": WEIGHTS, "acc": 0.9, "epoch": 3}, ()),
     "model_state_dict": ({"model_state_dict": WEIGHTS, "optimizer": {"state": {}}}, ()),
     "DataParallel": (renamed("module."), ("module.",)),
@@ -197,9 +196,8 @@ def test_case_3_an_architecture_told_from_shapes_is_said_to_be_a_guess(tmp_path,
     """The weights fit with and without max-pool: only a name tells them apart."""
     path = saved(tmp_path / "m.pt", WEIGHTS)
     guess = build_model(path).built_from
-    assert (guess.architecture, guess.weights, guess.guessed) == ("resnet18_cifar", path, True)
+    assert guess == Origin("resnet18_cifar", path, guessed=True)
     assert "GUESS" in str(guess)
-    assert f"@{path}" in str(guess)
     for name in ("resnet18_cifar", "own_models_for_a_test:make_cifar_with_pool"):
         named = build_model(f"{name}@{path}")
         assert named.built_from == Origin(name, path)
@@ -211,10 +209,9 @@ class Returns(nn.Module):
     def __init__(self, make):
         super().__init__()
         self.make = make
-        self.head = nn.Linear(3072, 10)
 
     def forward(self, x):
-        return self.make(self.head(x.flatten(1)))
+        return self.make(x.flatten(1))
 
 
 def leave(_):
@@ -222,18 +219,15 @@ def leave(_):
 
 
 TRIALS = {
-    "case 14: vit": ("vit_b_16", AssertionError, "it takes 224x224"),
-    "case 14: alexnet": ("alexnet", RuntimeError, "it takes 64x64"),
-    "case 14: half": (Returns(lambda y: y).half(), RuntimeError, r"call \.float\(\)"),
+    "case 14": (nn.Conv2d(3, 1, 64), RuntimeError, "smaller|larger|Kernel"),
     "case 15: dict": (Returns(lambda y: {"logits": y}), ModelNameError, "returned dict"),
-    "case 15: tuple": (Returns(lambda y: (y, y)), ModelNameError, "returned tuple"),
+    "one score": (Returns(lambda y: y[:, 0]), ModelNameError, r"returned \(2,\)"),
     "case 5: exit in forward": (Returns(leave), ModelNameError, "raised SystemExit"),
 }
 
 
-@pytest.mark.parametrize(("model", "error", "told"), TRIALS.values(), ids=TRIALS)
-def test_what_cannot_be_measured_is_told_by_one_forward(model, error, told):
-    network = build_model(model) if isinstance(model, str) else model
+@pytest.mark.parametrize(("network", "error", "told"), TRIALS.values(), ids=TRIALS)
+def test_what_cannot_be_measured_is_told_by_one_forward(network, error, told):
     with pytest.raises(error, match=told):
         try_forward(network, (2, 3, 32, 32), "cpu")
 
