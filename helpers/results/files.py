@@ -67,9 +67,8 @@ def read_file(path: str | Path, most: int = LARGEST_FILE) -> bytes:
         opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO would wait for its writer
         with open(opened, "rb") as file:
             regular = stat.S_ISREG(os.fstat(opened).st_mode)
-            content = file.read(most + 1) if regular else b""
-    if not regular or len(content) > most:
-        raise ResultsError(f"cannot read {path}: no regular file of at most {most:,} bytes")
+            if not regular or len(content := file.read(most + 1)) > most:
+                raise ResultsError(f"cannot read {path}: no regular file of at most {most:,} bytes")
     return content
 
 

@@ -51,7 +51,7 @@ def interrupts_at(forward: int) -> TinyNet:
     return model
 
 
-@pytest.mark.parametrize("forward", [1, 2, 12, 60, 150, 300, 400])
+@pytest.mark.parametrize("forward", [1, 12, 60, 150, 400])
 def test_interrupted_in_a_forward(forward):
     """Within a run, and between runs."""
     model = interrupts_at(forward)

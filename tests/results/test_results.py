@@ -288,3 +288,19 @@ def test_killed_at_every_sync_and_rename(tmp_path):
         assert not kept.exists() or read_results(kept)["run"].tolist() in ([1], [1, 2])
         write_session(folder, "third", runs=1)
         assert read_results(folder / PUBLISHED)["session"].tolist() == ["third"]
+
+
+def test_two_sessions_at_once_lose_and_mix_nothing(tmp_path):
+    def write_many():
+        for _ in range(10):
+            write_session(tmp_path, "")
+
+    for pid in [forked(write_many) for _ in range(2)]:
+        assert os.waitpid(pid, 0)[1] == 0
+    sessions = {path.name: path for path in tmp_path.iterdir() if path.is_dir()}
+    assert len(sessions) == 20
+    for name, folder in sessions.items():
+        kept = read_results(folder / "results.csv")
+        assert (kept["run"].tolist(), set(kept["session"])) == ([1, 2, 3], {name})
+    (name,) = set(read_results(tmp_path / PUBLISHED)["session"])
+    assert (tmp_path / PUBLISHED).read_bytes() == (sessions[name] / "results.csv").read_bytes()
