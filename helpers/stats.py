@@ -1,10 +1,9 @@
 """Percentiles, the 10 % criterion's spread, intervals of one run's samples and over processes.
 
-Latencies measured one after the other are not independent: a slow CPU stays slow for seconds. The
-integrated autocorrelation time τ = 1 + 2 Σ ρ(k) says how many samples in a row are worth one
-independent sample; `quantile_interval` and `find_shift` use n / τ where a textbook formula has n.
-No sample of one process shows how processes differ: `replicate_interval`, `further_interval` and
-`welch_interval` take one figure per process. Samples (n,) come in the order of measurement, in ms.
+A slow CPU stays slow for seconds: the integrated autocorrelation time τ = 1 + 2 Σ ρ(k) says how
+many latencies in a row are worth one independent sample; `quantile_interval` and `find_shift` use
+n / τ where a textbook formula has n. `replicate_interval`, `further_interval` and `welch_interval`
+take one figure per process. Samples (n,) come in the order of measurement, in ms.
 """
 
 import math
@@ -22,7 +21,7 @@ MIN_SAMPLES_FOR_SHIFT = 50
 class LatencySummary:
     """All samples of one clock in one run, and the figures derived from them (ms)."""
 
-    samples_ms: np.ndarray  # (n,) float64, read-only, in the order of measurement, nothing removed
+    samples_ms: np.ndarray  # (n,) float64, read-only, in the order of measurement
     mean: float
     p50: float
     p95: float
@@ -37,14 +36,11 @@ class LatencySummary:
 
 @dataclass(frozen=True)
 class Shift:
-    """Where a window splits best into two levels, and by how much: `relative` to its median.
-
-    `p_value`: how often a stationary series would seem to shift as much; judge by both.
-    """
+    """Where a window splits best into two levels, and by how much; judge by both figures."""
 
     index: int  # first sample of the second level
     relative: float  # median from there on minus the median before, over the median of all
-    p_value: float
+    p_value: float  # how often a stationary series would seem to shift as much
 
 
 class CorrelationTime(NamedTuple):
@@ -53,23 +49,15 @@ class CorrelationTime(NamedTuple):
 
 
 def summarise(samples_ms) -> LatencySummary:
-    """Summarise latencies (n,) in ms; nothing is removed.
-
-    Raises ValueError if they are empty, not one-dimensional, not finite, or negative.
-    """
+    """Summarise latencies (n,) in ms; ValueError if there are none, or one is NaN or negative."""
     samples = _checked(samples_ms).copy()
     if samples.min() < 0:
         raise ValueError(f"a latency is negative: {samples.min()} ms at {samples.argmin()}")
     samples.flags.writeable = False
-    return LatencySummary(
-        samples_ms=samples,
-        mean=float(samples.mean()),
-        p50=percentile(samples, 0.50),
-        p95=percentile(samples, 0.95),
-        std=float(samples.std(ddof=1)) if samples.size > 1 else 0.0,
-        min=float(samples.min()),
-        max=float(samples.max()),
-    )
+    std = float(samples.std(ddof=1)) if samples.size > 1 else 0.0
+    p50, p95 = (percentile(samples, q) for q in (0.50, 0.95))
+    ends = float(samples.min()), float(samples.max())
+    return LatencySummary(samples, float(samples.mean()), p50, p95, std, *ends)
 
 
 def percentile(samples, q: float) -> float:
@@ -78,10 +66,7 @@ def percentile(samples, q: float) -> float:
 
 
 def spread(values) -> float:
-    """(max − min) / mean of at least two values, such as the p95 of the validation runs.
-
-    Raises ValueError if there are fewer, one is not finite, or their mean is not positive.
-    """
+    """(max − min) / mean of two values or more, of a positive mean (ValueError else)."""
     values = _checked(values)
     mean = values.mean()
     if values.size < 2 or mean <= 0:
@@ -90,10 +75,9 @@ def spread(values) -> float:
 
 
 def replicate_interval(values, confidence: float = 0.95) -> tuple[float, float]:
-    """Confidence interval (low, high) for the level that processes differ around.
+    """Confidence interval for the level (geometric mean) of one figure per process.
 
-    `values` (k,) holds one figure > 0 per process; their level is their geometric mean. Student's
-    t on the logarithms. Raises ValueError unless k >= 3 and all are finite and > 0.
+    Student's t on the logarithms. Raises ValueError unless there are 3 or more, finite and > 0.
     """
     logs = _logs(values, least=3)
     return _around(logs.mean(), logs.var(ddof=1) / logs.size, logs.size - 1, confidence)
@@ -108,8 +92,8 @@ def further_interval(values, confidence: float = 0.95) -> tuple[float, float]:
 def welch_interval(a, b, confidence: float = 0.95) -> tuple[float, float, float]:
     """Ratio of the level of `b` to that of `a`, and its confidence interval: (ratio, low, high).
 
-    One figure > 0 per process in each; Welch's t on the logarithms, since their variances may
-    differ. Raises ValueError unless both hold two or more, finite and > 0.
+    One figure per process; Welch's t on the logarithms, since their variances may differ. Raises
+    ValueError unless both hold two or more, finite and > 0.
     """
     before, after = _logs(a, least=2), _logs(b, least=2)
     parts = [logs.var(ddof=1) / logs.size for logs in (before, after)]
@@ -136,11 +120,9 @@ def quantile_interval(samples, q: float = 0.95, confidence: float = 0.95) -> tup
 
     The ends are order statistics, of fractional rank (Hutson 1999, J. Appl. Stat. 26:343), of as
     many independent samples as the exceedance indicator 1(x > q-quantile) is worth: the number of
-    exceedances decides where the quantile lies, and extremes are correlated less than the bulk.
-    The tail probability allows for the uncertainty of τ as Student's t does for a variance.
-
-    Raises ValueError if the samples, or the indicator, are worth fewer independent ones than it
-    takes for their range to bracket the quantile: 72 for a p95, 6 for a median, at 95 %.
+    exceedances decides where the quantile lies. The tail probability allows for the uncertainty of
+    τ as Student's t does for a variance. Raises ValueError if the samples, or the indicator, are
+    worth fewer than it takes to bracket the quantile: 72 for a p95, 6 for a median, at 95 %.
     """
     samples, level = _checked(samples), percentile(samples, q)
     needed = math.ceil(math.log((1 - confidence) / 2) / math.log(max(q, 1 - q)))
@@ -150,10 +132,8 @@ def quantile_interval(samples, q: float = 0.95, confidence: float = 0.95) -> tup
     m = samples.size / time.tau
     worth = min(samples.size / correlation_time(samples).tau, m)
     if worth < needed:
-        raise ValueError(
-            f"{samples.size} samples are worth {worth:.1f} independent ones here, but an interval "
-            f"for the {q:g}-quantile needs {needed}: measure longer, or find what makes them wander"
-        )
+        told = f"{samples.size} samples are worth {worth:.1f} independent ones, an interval for the"
+        raise ValueError(f"{told} {q:g}-quantile needs {needed}: measure longer")
     tail = stats.norm.sf(stats.t.isf((1 - confidence) / 2, time.freedom))
     ranks = _fractional_rank(m, q, 1 - tail), _fractional_rank(m, q, tail)
     low, high = np.quantile(samples, np.divide(ranks, m + 1), method="weibull")
@@ -174,10 +154,9 @@ def _fractional_rank(m: float, q: float, probability: float) -> float:
 def correlation_time(series: np.ndarray, fitted: int = 1) -> CorrelationTime:
     """Integrated autocorrelation time of a series (n,) from which `fitted` terms are removed.
 
-    Geyer's initial monotone sequence (1992, Stat. Sci. 7:473) over 2 L + 1 lags. Removing a term
-    makes each autocovariance too small by the variance of the mean, hence the division by
-    1 − fitted (2 L + 1) / n; a truncated periodogram has about n / (2 L + 1) degrees of freedom
-    (Priestley 1981, §6.2). A window that is correlated from end to end is one sample: τ = n.
+    Geyer's initial monotone sequence (1992, Stat. Sci. 7:473) over 2 L + 1 lags, divided by
+    1 − fitted (2 L + 1) / n, since removing a term makes each autocovariance too small. About
+    n / (2 L + 1) degrees of freedom (Priestley 1981, §6.2). At most n: correlated from end to end.
     """
     n, centred = series.size, series - series.mean()
     # Rounding makes a constant series vary by some 1e-16 of its level.
@@ -196,11 +175,9 @@ def correlation_time(series: np.ndarray, fitted: int = 1) -> CorrelationTime:
 def find_shift(samples) -> Shift:
     """Test a window (n,) of positive latencies for one level shift.
 
-    The test looks at ranks, so that a few outliers neither make nor hide a shift: the largest
-    excursion of the cumulated ranks, whose limit is Kolmogorov's distribution (Wilcoxon-type CUSUM;
-    Dehling, Fried & Wendler 2020, Biometrika 107:647). Its long-run variance is that of the
-    residuals, so that a shift does not hide itself; a slow wandering is reported as a shift.
-
+    By ranks, so that outliers neither make nor hide one: the largest excursion of the cumulated
+    ranks, whose limit is Kolmogorov's distribution (Dehling, Fried & Wendler 2020, Biometrika
+    107:647), by the long-run variance of the residuals. A slow wandering is reported as a shift.
     Raises ValueError unless n >= MIN_SAMPLES_FOR_SHIFT and the median is positive.
     """
     samples = _checked(samples)
@@ -220,19 +197,13 @@ def find_shift(samples) -> Shift:
 
 
 def chance_of_failing(
-    samples,
-    run_length: int,
-    runs: int = 3,
-    limit: float = 0.10,
-    draws: int = 1000,
-    seed: int | np.random.Generator = 0,
+    samples, run_length: int, runs: int = 3, limit: float = 0.10, draws: int = 1000, seed=0
 ) -> float:
     """Share of `draws` in which the p95 of `runs` identical runs spread by more than `limit`.
 
-    Each draw is a circular block bootstrap of `runs` consecutive runs of `run_length` samples;
-    the block length is optimal for the variance of a mean of an AR(1) series of the same τ
-    (Carlstein 1986, Ann. Stat. 14:1171; Politis & White 2004, Econom. Rev. 23:53). The answer is
-    too low where the samples do not show all that varies, as what differs between processes.
+    Each draw is a circular block bootstrap of `runs` runs of `run_length` samples (block length:
+    Carlstein 1986, Ann. Stat. 14:1171; Politis & White 2004, Econom. Rev. 23:53). The answer is too
+    low where the samples do not show all that varies, as what differs between processes.
     """
     samples, generator = _checked(samples), np.random.default_rng(seed)
     block = _block_length(samples)
@@ -255,7 +226,6 @@ def _checked(values) -> np.ndarray:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or array.size == 0:
         raise ValueError(f"one value or more in one dimension is needed, got shape {array.shape}")
-    if not np.isfinite(array).all():
-        index = int(np.flatnonzero(~np.isfinite(array))[0])
+    for index in np.flatnonzero(~np.isfinite(array)):
         raise ValueError(f"values must be finite, got {array[index]} at index {index}")
     return array

@@ -31,17 +31,16 @@ TOLERANCE = {"cifar10": 1e-3, "synthetic": 1e-2}
 class Cifar10:
     """The two sets as arrays: images (n, 32, 32, 3) uint8, labels (n,) int64.
 
-    `name` is "cifar10" or "synthetic"; `source` has the code files, kept, not_kept, drawn or
-    fallback; `fingerprint` has the SHA-256 of "train" and "test".
+    `source` has the code files, kept, not_kept, drawn or fallback.
     """
 
     train_images: np.ndarray
     train_labels: np.ndarray
     test_images: np.ndarray
     test_labels: np.ndarray
-    name: str
+    name: str  # "cifar10" or "synthetic"
     source: Check
-    fingerprint: dict[str, str]
+    fingerprint: dict[str, str]  # SHA-256 of "train" and "test"
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -88,8 +87,8 @@ def check(data: Cifar10) -> tuple[Check, ...]:
     checks = [sizes, Check("layout", layout, seen)]
     if not (full and layout):
         return tuple(checks)  # what follows would fail on such arrays instead of telling why
-    values, per_train = np.unique(data.train_labels, return_counts=True)
-    in_test, per_test = np.unique(data.test_labels, return_counts=True)
+    counted = [np.unique(labels, return_counts=True) for labels in arrays[1::2]]
+    (values, per_train), (in_test, per_test) = counted
     known = values.tolist() == in_test.tolist() == list(range(10))
     checks.append(Check("classes", known, {"count": len(values), "names": data.class_names}))
     ends = {"train_min": per_train.min(), "train_max": per_train.max()}

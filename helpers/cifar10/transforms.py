@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 MEAN = (0.4914, 0.4822, 0.4465)  # of the train images, per channel, as fractions of 255
@@ -21,35 +21,30 @@ def test_transform() -> v2.Transform:
     return v2.Compose([v2.ToImage(), *_NORMALISED])
 
 
-class ImageDataset(Dataset):
-    """Images (n, 32, 32, 3) with labels; the transform is drawn anew for each image asked for."""
-
-    def __init__(self, images: np.ndarray, labels: np.ndarray, transform: v2.Transform):
-        self.images, self.labels, self.transform = images, labels, transform
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        return self.transform(self.images[index]), int(self.labels[index])
-
-
 def train_loader(data, batch_size: int = 128, seed: int = 0) -> DataLoader:
     """Shuffled, augmented batches (b, 3, 32, 32) float32 and labels (b,) int64 of a `Cifar10`.
 
     The order depends on `seed` alone; augmentation draws from torch's global generator.
     """
-    dataset = ImageDataset(data.train_images, data.train_labels, train_transform())
-    generator = torch.Generator().manual_seed(seed)
-    return DataLoader(dataset, batch_size, shuffle=True, generator=generator)
+    arrays = data.train_images, data.train_labels, train_transform()
+    return _loader(*arrays, batch_size, torch.Generator().manual_seed(seed), shuffle=True)
 
 
 def test_loader(data, batch_size: int = 1, limit: int | None = None) -> DataLoader:  # noqa: PT028
     """Test batches (b, 3, 32, 32) float32 in official order; the first `limit` images only."""
-    dataset = ImageDataset(data.test_images[:limit], data.test_labels[:limit], test_transform())
+    arrays = data.test_images[:limit], data.test_labels[:limit], test_transform()
     # Its own generator, though nothing is shuffled: a DataLoader without one draws from torch's
     # global generator each time it is iterated, and so changes what is drawn afterwards.
-    return DataLoader(dataset, batch_size, generator=torch.Generator())
+    return _loader(*arrays, batch_size, torch.Generator())
+
+
+def _loader(images, labels, transform, batch_size: int, generator, shuffle=False) -> DataLoader:
+    def batch(indices: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        chosen = torch.stack([transform(images[index]) for index in indices])
+        return chosen, torch.from_numpy(labels[indices])
+
+    settings = {"shuffle": shuffle, "generator": generator, "collate_fn": batch}
+    return DataLoader(range(len(images)), batch_size, **settings)
 
 
 _y, _x = np.mgrid[0:32, 0:32]

@@ -30,14 +30,14 @@ class Origin:
     """What `build_model` built; a module carries it as `built_from`."""
 
     architecture: str
-    weights: str = "random weights"  # or the file
+    weights: str = ""  # the file; "": random ones
     guessed: bool = False  # from keys and shapes alone: pooling, strides, … may be others
     stripped: tuple[str, ...] = ()  # prefixes of the file's keys
     ignored: tuple[str, ...] = ()  # what else the file holds and was not read
 
     def __str__(self) -> str:
         guess = f"a GUESS from names and shapes alone; to name it: NAME@{self.weights}"
-        told = [self.architecture, self.weights] + [guess] * self.guessed
+        told = [self.architecture, self.weights or "random weights"] + [guess] * self.guessed
         told += [f"stripped from the keys: {prefix}" for prefix in self.stripped]
         return "; ".join([*told, *(f"not read: {name}" for name in self.ignored)])
 
@@ -45,9 +45,8 @@ class Origin:
 def build_model(name: str = "resnet18", seed: int = 0) -> nn.Module:
     """Build a model of 10 classes on the CPU; see the module's docstring for what `name` may be.
 
-    The same name and seed give the same random weights; the caller's random state is left as it
-    was. What a user's function raises is raised here. Raises ModelNameError where nothing, or no
-    model, is found under this name.
+    The seed decides the random weights; the caller's random state is left as it was. Raises what a
+    user's function raises, and ModelNameError where no model is found under this name.
     """
     if problem := model_problem(name):
         raise ModelNameError(f"model: {problem}")
@@ -67,17 +66,15 @@ def model_problem(name: str) -> str | None:
     if _is_named(architecture):
         return None
     return (
-        f"{name!r} is not a torchvision classification model: use for instance 'resnet18', "
-        "'resnet18_cifar', another name from torchvision.models.list_models(), "
-        f"'package.module:function', a file of weights ({', '.join(SUFFIXES)}), or NAME@FILE"
+        f"{name!r} is not a torchvision classification model: use 'resnet18', 'resnet18_cifar', "
+        f"one of torchvision.models.list_models(), 'module:function', FILE{SUFFIXES} or NAME@FILE"
     )
 
 
 def resnet18_cifar() -> nn.Module:
-    """ResNet-18 for 32x32 images: a 3x3 stem of stride 1 and no max-pool, else torchvision's.
+    """ResNet-18 with a stem for 32x32 images, 3x3 of stride 1, no max-pool (He et al. 2016, §4.2).
 
-    Section 4.2 of He et al., "Deep Residual Learning for Image Recognition" (CVPR 2016) uses this
-    stem on CIFAR-10: torchvision's, made for 224x224, leaves 1x1 pixel to the last blocks.
+    torchvision's, made for 224x224, leaves 1x1 pixel to the last blocks.
     """
     model = ResNet(BasicBlock, [2, 2, 2, 2], num_classes=10)
     model.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
@@ -125,7 +122,7 @@ def _from_file(architecture: str, path: str) -> nn.Module:
             stripped = fill(network, tensors)
         except RuntimeError as error:
             problem += f"\n{str(error)[:600]}"
-        else:
-            network.built_from = Origin(name, path, not named, stripped, ignored)
-            return network
+            continue
+        network.built_from = Origin(name, path, not named, stripped, ignored)
+        return network
     raise ModelNameError(problem)

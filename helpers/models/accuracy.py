@@ -37,11 +37,9 @@ def measure_accuracy(
 ) -> Accuracy:
     """Score (images (N, 3, 32, 32), labels (N,)) batches with the very callable that is timed.
 
-    `timed_batch` has the images per timed forward: where the callable takes no larger batch, or
-    answers otherwise in one, all are scored in batches of this size. One that takes a single size
-    (a captured graph) names it in its attribute `static_batch`, and always gets it; a copy of the
-    last image fills up. Raises ValueError unless scores are finite logits (N, classes) that fit
-    the labels.
+    A callable that takes no larger batch than `timed_batch`, or answers otherwise in one, is scored
+    in batches of this size; one with an attribute `static_batch` always gets that size, filled up
+    with the last image. Raises ValueError unless scores are logits (N, classes) for the labels.
     """
     batches = list(batches)
     size, note = getattr(model, "static_batch", None), ""
@@ -61,18 +59,17 @@ def measure_accuracy(
 def score(found: torch.Tensor, labels: torch.Tensor, batch_size: int, note: str = "") -> Accuracy:
     """Count right answers of logits (N, classes) against labels (N,), with Wilson's interval.
 
-    Raises ValueError for what would be counted all the same: NaN has an argmax, other shapes
-    broadcast, labels that the model does not know are merely never met.
+    Raises ValueError for what would pass: NaN has an argmax, other shapes broadcast, labels that
+    the model does not know are merely never met.
     """
-    known = torch.arange(found.shape[1])
-    if not found.isfinite().all() or labels.shape != found.shape[:1]:
-        raise ValueError(f"scores {found.shape} for labels {labels.shape}, or NaN in them")
-    if not torch.isin(labels, known).all():
-        raise ValueError(f"labels up to {labels.max()}, the model tells {len(known)} classes")
+    fit = found.dim() == 2 and labels.shape == found.shape[:1] and found.isfinite().all()
+    if not fit or not torch.isin(labels, torch.arange(found.shape[1])).all():
+        told = f"scores {tuple(found.shape)} for labels {tuple(labels.shape)} up to {labels.max()}"
+        raise ValueError(f"{told}: one score per class, none NaN, one label per image is needed")
     right, images = int((found.argmax(dim=1) == labels).sum()), len(labels)
     low, high = binomtest(right, images).proportion_ci(0.95, method="wilson")
-    shown = right, images, right / images, float(low), float(high), batch_size
-    return Accuracy(*shown, found, labels, note)
+    share = right / images, float(low), float(high)
+    return Accuracy(right, images, *share, batch_size, found, labels, note)
 
 
 def _difference(model: Callable, images, device, timed: int, tolerance: float) -> str:
@@ -90,13 +87,11 @@ def _difference(model: Callable, images, device, timed: int, tolerance: float) -
 
 
 def _scores(model: Callable, images: torch.Tensor, device, size: int) -> torch.Tensor:
-    """Scores (N, classes), float32 on the CPU, of calls with exactly `size` images each.
-
-    Inputs are made outside inference mode, as what is timed: for tensors made inside,
-    torch.compile would compile another function, and another one would be scored.
-    """
+    """Scores (N, classes), float32 on the CPU, of calls with exactly `size` images each."""
+    # Outside inference mode, as what is timed: for tensors made inside (a loader's, too),
+    # torch.compile would compile another function, and another one would be scored.
     with torch.inference_mode(False):
-        images = images.to(device, copy=True)  # a loader may have made them inside
+        images = images.to(device, copy=True)
         filled = torch.cat([images, images[-1:].repeat_interleave(-len(images) % size, 0)])
         pieces = filled.split(size)
     with users_code("the model"):

@@ -44,23 +44,17 @@ def read_weights(path: str) -> tuple[Mapping[str, torch.Tensor], str, tuple[str,
         with safe_globals([(_Foreign, name) for name in unsafe]):
             stored = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged, or more than weights: torch raises many types
-        line = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).partition("\n")[0]
-        told = f"{line}; types beside weights: {', '.join(unsafe) or 'none'}"
-        raise ModelNameError(
-            f"model={path!r} cannot be read as weights ({told}): {SAVE}"
-        ) from error
-    if _are_weights(stored):
-        return stored, "", ()
+        told = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).partition("\n")[0]
+        told = f"{told}; types beside weights: {unsafe}"
+        raise ModelNameError(f"model={path!r} cannot be read ({told}): {SAVE}") from error
     entries = dict(stored) if isinstance(stored, Mapping) else {}
-    found = [key for key in WRAPPERS if _are_weights(entries.get(key))]
+    found = [own for own in (entries, *map(entries.get, WRAPPERS)) if _are_weights(own)]
     if len(found) != 1:
         told = f"{type(stored).__name__} with keys {list(entries)[:8]}"
-        raise ModelNameError(
-            f"model={path!r} holds the weights of no one model, but {told}: {SAVE}"
-        )
+        raise ModelNameError(f"model={path!r} holds weights of no one model, but {told}: {SAVE}")
     name = next((entries[k] for k in ("model", "arch") if isinstance(entries.get(k), str)), "")
-    foreign = tuple(str(key) for key, value in entries.items() if isinstance(value, _Foreign))
-    return entries[found[0]], name, foreign
+    foreign = (str(key) for key, value in entries.items() if isinstance(value, _Foreign))
+    return found[0], name, tuple(foreign)
 
 
 def _are_weights(stored) -> bool:

@@ -1,7 +1,7 @@
 """What runs a user's code: with random numbers of its own, no way out, and one forward first."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import nn
@@ -39,41 +39,23 @@ def seed_generators(seed: int) -> None:
 
 
 def try_forward(network: nn.Module, shape: tuple[int, ...], device, training: bool = False) -> int:
-    """Run `network`, moved to `device`, on one random batch; returns how many classes it tells.
+    """Run `network`, moved to `device`, on one random batch (N, 3, H, W); returns its classes.
 
-    `shape` is (N, 3, H, W). With `training` it runs as a step of a training does, which moves
-    batch-norms: pass a copy. What the model raises gets a note that says what helps; an output
-    that is no tensor of logits (N, classes) raises ModelNameError.
+    `training` moves batch-norms: pass a copy. What the model raises gets a note; an output that is
+    no tensor of logits (N, classes) raises ModelNameError.
     """
     what = f"the model, tried on images {shape}{' in training mode' if training else ''}"
-    try:
-        logits = _forward(network, shape, device, training)
-    except Exception as error:
-        error.add_note(what + _remedy(network, shape, device))
-        raise
-    if not isinstance(logits, torch.Tensor) or logits.dim() != 2 or len(logits) != shape[0]:
-        got = tuple(getattr(logits, "shape", ())) or type(logits).__name__
-        raise ModelNameError(
-            f"{what}, returned {got}, not logits (N, classes): measure a Module whose forward "
-            "returns them (`return self.model(x).logits`, or `[0]`, or what they are called)"
-        )
-    return logits.shape[1]
-
-
-def _forward(network: nn.Module, shape, device, training: bool = False):
     network.to(device)
     if training:
         network.train()
     mode = nullcontext() if training else eval_mode(network)  # .eval() fails on exported modules
-    with own_random_state(), torch.set_grad_enabled(training), mode, users_code("the model"):
-        return network(torch.rand(shape, device=device))
-
-
-def _remedy(network: nn.Module, shape, device) -> str:
-    if types := {p.dtype for p in network.parameters()} - {torch.float32}:
-        return f", its weights are {types.pop()}: call .float(), or use variants (fp16, bf16)"
-    for size in (64, 96, 224, 299, 384):
-        with suppress(Exception):
-            _forward(network, (*shape[:2], size, size), device)
-            return f"; it takes {size}x{size}: nn.Sequential(nn.Upsample(size={size}), model)"
-    return ""
+    try:
+        with own_random_state(), torch.set_grad_enabled(training), mode, users_code("the model"):
+            logits = network(torch.rand(shape, device=device))
+    except Exception as error:
+        error.add_note(what)
+        raise
+    if not isinstance(logits, torch.Tensor) or logits.dim() != 2 or len(logits) != shape[0]:
+        got = tuple(getattr(logits, "shape", ())) or type(logits).__name__
+        raise ModelNameError(f"{what}, returned {got}: wrap it to return logits (N, classes)")
+    return logits.shape[1]

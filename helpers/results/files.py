@@ -1,10 +1,9 @@
 """Files of a session: written whole or not at all, and read back from folders of anywhere.
 
-Sizes are bounded before anything is read, nothing is unpickled, and what has not the shape that a
-session writes is refused with one ResultsError that names the file and the problem.
+Sizes are bounded before anything is read, nothing is unpickled, and what is not as a session writes
+it is refused with a ResultsError.
 """
 
-import csv
 import io
 import os
 import secrets
@@ -14,16 +13,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic_core import from_json
 
 from helpers.results.table import from_csv
 
 LARGEST_FILE = 128 * 2**20  # bytes; a session of an H100's day takes less than 1 % of it
 LARGEST_SAMPLES = 512 * 2**20  # bytes, unpacked: 30 million iterations on both clocks
+# The texts that others read of an environment; one that an older session did not write is None.
+TEXTS = {"software": ("python", "torch", "torchvision"), "gpu": ("name", "uuid")}
+TEXTS |= {"cuda": ("torch_cuda", "driver", "cudnn"), "cpu": ("model",), "git": ("commit",)}
 
 
 class ResultsError(RuntimeError):
@@ -32,12 +34,15 @@ class ResultsError(RuntimeError):
 
 @contextmanager
 def explained(path: str | Path, action: str = "write") -> Iterator[None]:
-    """Turn an error of the file system into a ResultsError that names the file."""
+    """Turn what the file system or strange bytes raise into a ResultsError that names the file."""
     try:
         yield
-    except OSError as error:
+    except ResultsError:
+        raise
+    except Exception as error:  # zipfile, zlib and NumPy alone raise a dozen kinds
         hint = "; the parameter `results_dir` says where" if action == "write" else ""
-        raise ResultsError(f"cannot {action} {path}: {error.strerror or error}{hint}") from error
+        why = getattr(error, "strerror", None) or repr(error)
+        raise ResultsError(f"cannot {action} {path}: {why}{hint}") from error
 
 
 def write_file(path: Path, content: bytes) -> Path:
@@ -62,57 +67,25 @@ def read_file(path: str | Path, most: int = LARGEST_FILE) -> bytes:
         opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO would wait for its writer
         with open(opened, "rb") as file:
             regular = stat.S_ISREG(os.fstat(opened).st_mode)
-            content = file.read(most + 1) if regular else b""
-    if not regular or len(content) > most:
-        raise ResultsError(f"cannot read {path}: no regular file of at most {most:,} bytes")
+            if not regular or len(content := file.read(most + 1)) > most:
+                raise ResultsError(f"cannot read {path}: no regular file of at most {most:,} bytes")
     return content
-
-
-class _Stored(BaseModel):
-    """What others read of a JSON file; the rest is kept as it is."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
-
-
-def _object(*texts: str, **more: Any) -> type[_Stored]:
-    """A JSON object: these texts, None where an older session did not write them, and `more`."""
-    fields = dict.fromkeys(texts, (str | None, None)) | more
-    return create_model("Stored", __base__=_Stored, **fields)
-
-
-_GIT = _object("commit")
-_ENVIRONMENT = _object(
-    software=_object("python", "torch", "torchvision"),
-    cuda=_object("torch_cuda", "driver", "cudnn"),
-    cpu=_object("model"),
-    gpu=_object("uuid", name=str) | None,
-    git=(_GIT, _GIT()),
-)
-_PARAMETERS = _object("model", train_epochs=(int, 0))
-_TEXTS = Annotated[list[str], Field(min_length=1)]
-_VERDICT = _object("outcome", sentences=_TEXTS, accepted=(bool | None, None))
 
 
 @dataclass(frozen=True)
 class StoredSession:
-    """A complete session: its rows (one per run), the verdict, the machine, the files beside them.
-
-    `environment`, `parameters`: as written, and None for a text that an older session did not
-    write. `outcome`: "yes", "reserved", "no", or "" if unknown. `comparison`: the annex's table, or
-    "". `files`: names in the folder, hidden files apart.
-    """
+    """A complete session: its rows (one per run), the verdict, the machine, the files beside."""
 
     folder: Path
     name: str
     dataset: str  # "cifar10" or "synthetic"
     rows: pd.DataFrame
     sentences: tuple[str, ...]
-    accepted: bool | None
-    outcome: str
+    accepted: bool | None  # None: no verdict
     environment: dict[str, Any]
     parameters: dict[str, Any]
-    comparison: str
-    files: tuple[str, ...]
+    comparison: str  # the annex's table, or ""
+    files: tuple[str, ...]  # names in the folder, hidden files apart
 
     @property
     def validation_rows(self) -> pd.DataFrame:
@@ -121,10 +94,7 @@ class StoredSession:
         return self.rows[(self.rows[keys] == self.rows[keys].iloc[0]).all(axis=1)]
 
     def samples(self, index: int) -> dict[str, np.ndarray]:
-        """Raw samples (ms) by name of the run in row `index`, from 0.
-
-        Raises ResultsError where they cannot be read, or do not give their row's p95 again.
-        """
+        """Raw samples (ms) by name of row `index`; ResultsError if they do not give its p95."""
         path, row = self.folder / f"run_{index + 1}.npz", self.rows.loc[index]
         samples = load_samples(path)
         for clock in ("host", "gpu"):
@@ -136,57 +106,40 @@ class StoredSession:
 
 def read_session(folder: str | Path) -> StoredSession:
     """Read a complete session's folder; its samples are read by `StoredSession.samples`."""
-    folder = Path(folder)
-    name, state = folder.resolve().name, _json(folder / "session.json", _object(state=str))["state"]
-    if state != "complete":
-        raise ResultsError(f"session {name} is {state[:40]!r}, not complete")
-    verdict, rows = _json(folder / "verdict.json", _VERDICT), read_results(folder / "results.csv")
-    if rows.empty:
-        raise ResultsError(f"{folder / 'results.csv'} holds no run")
-    names = [os.fsencode(path.name).decode("utf-8", "replace") for path in folder.iterdir()]
-    return StoredSession(
-        folder=folder,
-        name=name,
-        dataset=rows["dataset"].iloc[0],
-        rows=rows,
-        sentences=tuple(verdict["sentences"]),
-        accepted=(accepted := verdict["accepted"]),
-        outcome=verdict["outcome"] or {True: "yes", False: "no", None: ""}[accepted],
-        environment=_json(folder / "environment.json", _ENVIRONMENT),
-        parameters=_json(folder / "parameters.json", _PARAMETERS, missing="{}"),
-        comparison=_text(folder / "comparaison.md", missing=""),
-        files=tuple(sorted(name for name in names if not name.startswith("."))),
-    )
-
-
-def _json(path: Path, kind: type[_Stored], **missing: str) -> dict[str, Any]:
-    try:
-        return kind.model_validate_json(_text(path, **missing)).model_dump()
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ResultsError(f"{path}: {where}: {first['msg'][:200]}") from None
-
-
-def _text(path: Path, missing: str | None = None) -> str:
-    """Text of a file, or `missing`: older sessions did not write them all."""
-    if missing is not None and not os.path.lexists(path):
-        return missing
-    try:
-        return read_file(path).decode("utf-8-sig")  # a spreadsheet adds a mark
-    except UnicodeDecodeError as error:
-        raise ResultsError(f"{path} is not UTF-8: {error}") from None
+    folder, found = Path(folder), []
+    for name in ("session", "verdict", "environment", "parameters"):
+        with explained(path := folder / f"{name}.json", "read"):
+            found.append({**from_json(read_file(path))})
+    (session, verdict, environment, parameters), rows = found, read_results(folder / "results.csv")
+    files = [os.fsencode(path.name).decode("utf-8", "replace") for path in folder.iterdir()]
+    table = read_file(folder / "comparaison.md") if "comparaison.md" in files else b""
+    with explained(folder, "read"):
+        if session["state"] != "complete" or rows.empty or not verdict["sentences"]:
+            raise ValueError("not complete, or without runs or verdict")
+        for part, texts in TEXTS.items():
+            own = environment.get(part) or {}
+            environment[part] = own | {text: own.get(text) and str(own[text]) for text in texts}
+        return StoredSession(
+            folder=folder,
+            name=folder.resolve().name,
+            dataset=rows["dataset"].iloc[0],
+            rows=rows,
+            sentences=tuple(map(str, verdict["sentences"])),
+            accepted=verdict.get("accepted"),
+            environment=environment,
+            parameters=parameters | {"model": str(parameters.get("model") or "")},
+            comparison=table.decode("utf-8"),
+            files=tuple(sorted(name for name in files if not name.startswith("."))),
+        )
 
 
 def read_results(path: str | Path) -> pd.DataFrame:
-    """Read a results CSV: str, int64, float64 (NaN where empty) and, for timestamps, datetimes.
+    """Read a results CSV by column name: str, int64, float64 (NaN where empty), datetimes.
 
-    Raises ResultsError where the file cannot be read or does not hold results.
+    An older file has no `model` and `accepted`. Raises ResultsError where it holds no results.
     """
-    try:
-        return from_csv(_text(Path(path)))
-    except (ValueError, csv.Error) as error:
-        raise ResultsError(f"{path} does not hold results of this project: {error}") from None
+    with explained(path, "read"):
+        return from_csv(read_file(path).decode("utf-8-sig"))  # a spreadsheet adds a mark
 
 
 def load_samples(path: str | Path) -> dict[str, np.ndarray]:
@@ -195,13 +148,10 @@ def load_samples(path: str | Path) -> dict[str, np.ndarray]:
     Raises ResultsError where the file holds anything but arrays of numbers of a bounded size.
     """
     packed = io.BytesIO(read_file(path, LARGEST_SAMPLES))
-    try:
-        with zipfile.ZipFile(packed) as archive:
-            if sum(member.file_size for member in archive.infolist()) > LARGEST_SAMPLES:
-                raise ValueError(f"unpacked, it is larger than {LARGEST_SAMPLES:,} bytes")
+    with explained(path, "read"), zipfile.ZipFile(packed) as archive:
+        if sum(member.file_size for member in archive.infolist()) > LARGEST_SAMPLES:
+            raise ValueError(f"unpacked, it is larger than {LARGEST_SAMPLES:,} bytes")
         samples = dict(np.load(packed, allow_pickle=False))
         if not samples or any(array.dtype.kind not in "biuf" for array in samples.values()):
             raise ValueError("it is empty, or holds an array that is not of numbers")
-    except Exception as error:  # spoilt bytes: zipfile, zlib and NumPy raise a dozen kinds
-        raise ResultsError(f"{path} holds no samples: {error}") from None
     return samples

@@ -8,17 +8,15 @@ import csv
 import io
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from helpers.bench_latency import Run
-from helpers.clocks.calibration import CalibrationReceipt
-from helpers.clocks.profiling import ForwardProfile
-from helpers.parameters import Parameters
 from helpers.validation import CONTRADICTED, doubt_of
 from helpers.validation.causes import interval
 from helpers.validation.interference import tags
@@ -33,52 +31,47 @@ KINDS: dict[str, str] = {  # in the order of the CSV; figures in ms, accuracy in
     **{"input_shape": TEXT, "warmup_iters": INTEGER, "warmup_used": INTEGER},
     **{"measure_iters": INTEGER, "schedule": TEXT, "retried_batches": INTEGER},
     **dict.fromkeys(("device", "gpu_name", "torch_version", "cuda_version", "dataset"), TEXT),
-    **{"eval_images": INTEGER, "session": TEXT, "flags": TEXT},
+    **{"eval_images": INTEGER, "session": TEXT, "flags": TEXT, "model": TEXT, "accepted": TEXT},
 }
 COLUMNS: tuple[str, ...] = tuple(KINDS)
+LATER = {"model", "accepted"}  # columns that older files lack
 CHOICES = {"clock": {"gpu", "host"}, "dataset": {"cifar10", "synthetic"}}
 FORMULA_STARTS = ("=", "+", "-", "@")
 _DTYPES = {TEXT: "str", INTEGER: "int64", FIGURE: "float64", OPTIONAL: "float64", TIME: "object"}
 _BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")  # control characters and line separators
 
 
-def run_row(
-    run: Run,
-    before: Sequence[Run],
-    parameters: Parameters,
-    facts: dict[str, Any],
-    receipt: CalibrationReceipt | None,
-    profile: ForwardProfile | None,
-) -> dict[str, Any]:
+def run_row(run: Run, session, receipt, profile) -> dict[str, Any]:
     """What the columns say of a run itself; None where a figure does not exist.
 
     `lat_*` carry the deciding clock, named in `clock`: the GPU's where the run has one that is
-    asked for and not contradicted. `before`: the session's runs so far. `facts`: the machine's.
+    asked for and not contradicted.
     """
-    doubt, shape = doubt_of(run, profile), "x".join(map(str, run.input_shape))
+    parameters, facts = session.parameters, session.environment
+    doubt = doubt_of(run, profile)
     host_decides = parameters.clock == "host" or run.gpu is None or doubt == CONTRADICTED
     clock, decisive = ("host", run.host) if host_decides else ("gpu", run.gpu)
     low, high = interval(decisive) or (None, None)
-    own = {
-        "unsteady_warmup": not run.warmup.steady,
-        "conditions_not_met": not run.conditions.required_for(run.precision),
-        "gpu_clock_unavailable": run.gpu is None and run.device.startswith("cuda"),
-        "retried_batches": run.retried_batches > 0,
-    }
-    flags = [name for name, raised in own.items() if raised]
-    flags += [doubt, *tags([*before, run])[-1].codes, *(receipt.flags if receipt else ())]
-    gpu, software, cuda = facts["gpu"], facts["software"], facts["cuda"]
+    flags = [
+        "" if run.warmup.steady else "unsteady_warmup",
+        "" if run.conditions.required_for(run.precision) else "conditions_not_met",
+        "gpu_clock_unavailable" if run.gpu is None and run.device.startswith("cuda") else "",
+        "retried_batches" if run.retried_batches else "",
+    ]
+    flags += [doubt, *tags([*session.runs, run])[-1].codes, *(receipt.flags if receipt else ())]
     return {
         **{f"lat_{name}": getattr(decisive, name) for name in ("mean", "p95", "std", "p50")},
         **{"lat_min": decisive.min, "lat_max": decisive.max, "clock": clock},
         **{"lat_p95_low": low, "lat_p95_high": high, "timestamp": now()},
         **{"host_mean": run.host.mean, "host_p95": run.host.p95},
         **{"gpu_mean": run.gpu and run.gpu.mean, "gpu_p95": run.gpu and run.gpu.p95},
-        **{"batch_size": run.batch_size, "input_shape": shape, "measure_iters": run.host.n},
+        **{"batch_size": run.batch_size, "input_shape": "x".join(map(str, run.input_shape))},
         **{"warmup_iters": parameters.warmup_iters, "warmup_used": len(run.warmup.samples_ms)},
-        **{"retried_batches": run.retried_batches, "device": run.device},
-        **{"gpu_name": gpu and gpu["name"], "torch_version": software["torch"]},
-        **{"cuda_version": cuda["torch_cuda"], "flags": ";".join(filter(None, flags))},
+        **{"measure_iters": run.host.n, "retried_batches": run.retried_batches},
+        **{"device": run.device, "gpu_name": facts["gpu"] and facts["gpu"]["name"]},
+        **{"torch_version": facts["software"]["torch"]},
+        **{"cuda_version": facts["cuda"]["torch_cuda"], "flags": ";".join(filter(None, flags))},
+        **{"model": Path(parameters.model).name, "accepted": ""},
     }
 
 
@@ -87,22 +80,18 @@ def now() -> str:
     return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
-def csv_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] = COLUMNS) -> str:
-    """Rows as the text of a CSV: the only writer, whatever the columns.
-
-    None and NaN are empty, times ISO 8601, and a text that a spreadsheet would take for a formula
-    gets an apostrophe in front, which reading takes away again.
-    """
+def csv_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> str:
+    """Rows as the text of a CSV, the only writer; columns: those given, else those of the rows."""
+    columns = list(columns or [name for name in COLUMNS if not rows or name in rows[0]])
     cells = [[_to_cell(row[name]) for name in columns] for row in rows]
-    table = pd.DataFrame(cells, columns=list(columns), dtype="object")
+    table = pd.DataFrame(cells, columns=columns, dtype="object")
     return table.to_csv(index=False, lineterminator="\n")
 
 
 def _to_cell(value: Any) -> str:
     if isinstance(value, str):
-        text = _clean(value)
-        risky = text.startswith("'") or text.lstrip().startswith(FORMULA_STARTS)
-        return f"'{text}" if risky else text
+        text = _clean(value)  # reading takes the apostrophe away again
+        return f"'{text}" if text.lstrip().startswith((*FORMULA_STARTS, "'")) else text
     if isinstance(value, datetime):
         return value.isoformat()
     empty = value is None or (isinstance(value, float) and math.isnan(value))
@@ -121,22 +110,20 @@ def from_csv(text: str) -> pd.DataFrame:
     """
     lines = csv.reader(io.StringIO(text, newline=""), strict=True)  # pandas fills a short line
     header, *lines = [line for line in lines if line] or [[]]
-    if sorted(header) != sorted(COLUMNS):
-        missing, unknown = set(COLUMNS) - set(header), set(header) - set(COLUMNS)
-        raise ValueError(
-            f"columns missing: {missing or '-'}, unknown: {unknown or '-'}, or doubled"
-        )
+    missing, unknown = set(KINDS) - LATER - set(header), set(header) - set(KINDS)
+    if missing or unknown or len(set(header)) < len(header):
+        raise ValueError(f"columns missing: {missing}, unknown: {unknown}, or one doubled")
     if any(len(line) != len(header) for line in lines):
         raise ValueError("a row has more or fewer cells than there are columns")
     columns = {}
-    for name, kind in KINDS.items():
+    for name in filter(header.__contains__, COLUMNS):
         try:
-            cells = [_from_cell(kind, line[header.index(name)]) for line in lines]
-            columns[name] = pd.Series(cells, dtype=_DTYPES[kind])
+            cells = [_from_cell(KINDS[name], line[header.index(name)]) for line in lines]
+            columns[name] = pd.Series(cells, dtype=_DTYPES[KINDS[name]])
+            if name in CHOICES and not set(cells) <= CHOICES[name]:
+                raise ValueError(f"none of {CHOICES[name]}")
         except (ValueError, OverflowError) as error:
             raise ValueError(f"column {name}: {str(error)[:200]}") from None
-        if name in CHOICES and not set(cells) <= CHOICES[name]:
-            raise ValueError(f"column {name}: none of {CHOICES[name]}")
     return pd.DataFrame(columns)
 
 

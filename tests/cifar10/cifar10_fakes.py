@@ -43,7 +43,7 @@ class FakeCifar10:
         for i, name in enumerate(sources.BATCHES):
             part = slice(20 * i, 20 * i + 20)
             planes = self.images[part].transpose(0, 3, 1, 2).reshape(20, 3072)
-            batch = pickle.dumps({"labels": self.labels[part].tolist(), "data": planes})
+            batch = pickle.dumps({b"labels": self.labels[part].tolist(), b"data": planes})
             self.forms[PYTHON][name] = batch
             monkeypatch.setitem(sources.BATCHES, name, hashlib.md5(batch).hexdigest())
             png = io.BytesIO()

@@ -17,21 +17,14 @@ from helpers.cifar10.sources import ARCHIVES
 FORMS = pytest.mark.parametrize("form", [PYTHON, SPRITES])
 
 
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch):
-    def fetch(*_):
-        raise AssertionError("a wrong file was passed over, and the network was asked")
-
-    monkeypatch.setattr(cifar10, "fetch", fetch)
-
-
 @pytest.fixture
 def fake(monkeypatch):
+    """The small set; the network is not asked."""
+    monkeypatch.setattr(cifar10, "fetch", None)
     return FakeCifar10(monkeypatch)
 
 
 def refused(data_dir, named):
-    """Loading fails, naming the file or folder."""
     for dataset in ("auto", "cifar10"):
         with pytest.raises(DataError) as caught:
             load(data_dir, dataset)
@@ -55,7 +48,6 @@ def test_files_at_hand_are_used(fake, tmp_path, form, place):
 def damaged(path, content, damage):
     """attack A2 (pipe), attack A14 (large: 20 GB that hold no data)"""
     middle = len(content) // 2
-    flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
     path.unlink(missing_ok=True)
     if damage == "folder":
         path.mkdir()
@@ -64,78 +56,63 @@ def damaged(path, content, damage):
     elif damage == "link":
         path.symlink_to("/dev/zero")
     elif damage != "missing":
+        flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
         path.write_bytes({"bit": flipped, "truncated": content[:middle]}.get(damage, b""))
         if damage == "large":
             os.truncate(path, 20_000_000_000)
 
 
-DAMAGES = ["bit", "truncated", "empty", "large", "folder", "pipe", "link"]
+DAMAGES = pytest.mark.parametrize("damage", ["bit", "truncated", "large", "folder", "pipe", "link"])
 
 
 @FORMS
-@pytest.mark.parametrize("damage", [*DAMAGES, "missing"])
-def test_a_wrong_file_is_named(fake, tmp_path, form, damage):
-    folder = fake.write(tmp_path / form, form)
+@DAMAGES
+def test_what_is_wrong_is_named(fake, tmp_path, form, damage):
+    (tmp_path / "files").mkdir()
+    (tmp_path / "archive").mkdir()
+    folder = fake.write(tmp_path / "files" / form, form)
     path = next(path for path in folder.iterdir() if "data_batch_4" in path.name)
     damaged(path, path.read_bytes(), damage)
-    parsed = form == SPRITES and damage in ("bit", "truncated", "empty")  # no pickle: first parsed
-    refused(tmp_path, str(folder if parsed else path))
+    parsed = form == SPRITES and damage in ("bit", "truncated")  # no pickle: first parsed
+    refused(tmp_path / "files", str(folder if parsed else path))
+    damaged(tmp_path / "archive" / ARCHIVES[form], fake.archive(form), damage)
+    refused(tmp_path / "archive", ARCHIVES[form])
 
 
 @FORMS
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_wrong_archive_is_named(fake, tmp_path, form, damage):
-    damaged(tmp_path / ARCHIVES[form], fake.archive(form), damage)
-    refused(tmp_path, ARCHIVES[form])
-
-
-@FORMS
-def test_swapped_files_are_named(fake, tmp_path, form):
+def test_swapped_and_missing_files_are_named(fake, tmp_path, form):
     files = fake.forms[form]
     first, second, *_ = files
     files[first], files[second] = files[second], files[first]
-    fake.write(tmp_path / form, form)
+    folder = fake.write(tmp_path / form, form)
     refused(tmp_path, form)
-
-
-def test_labels_that_a_byte_would_hide_are_refused(fake, tmp_path):
-    fake.forms[SPRITES]["test_lables.json"] = str((fake.labels[100:] + 256).tolist()).encode()
-    fake.write(tmp_path, SPRITES)
-    refused(tmp_path, "OverflowError")
+    (folder / first).unlink()
+    refused(tmp_path, first)
 
 
 class Bomb:
-    def __init__(self, path):
-        self.path = path
-
     def __reduce__(self):
-        return (open, (str(self.path), "w"))
+        return (open, ("went_off", "w"))
 
 
-def test_a_pickle_that_calls_code_is_not_opened(fake, tmp_path):
-    fake.forms[PYTHON]["test_batch"] = pickle.dumps(Bomb(tmp_path / "went_off"))
+def test_a_pickle_that_calls_code_is_not_opened(fake, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fake.forms[PYTHON]["test_batch"] = pickle.dumps(Bomb())
     fake.write(tmp_path / PYTHON, PYTHON)
     refused(tmp_path, "test_batch")
     assert not (tmp_path / "went_off").exists()
 
 
-def header(kind: bytes, name: str, size: int) -> bytes:
-    info = tarfile.TarInfo(name)
-    info.type, info.size = kind, size
+def header(kind: bytes) -> bytes:
+    info = tarfile.TarInfo(f"{PYTHON}/data_batch_1")
+    info.type, info.size = kind, 5 << 30
     return info.tobuf(tarfile.GNU_FORMAT)
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        header(tarfile.REGTYPE, f"{PYTHON}/data_batch_1", 5 << 30),
-        header(tarfile.XHDTYPE, "pax", 5 << 30),
-        header(tarfile.GNUTYPE_LONGNAME, "long", 5 << 30),
-        bytes(300_000_000),
-        b"".join(header(tarfile.REGTYPE, f"{PYTHON}/{i}", 0) for i in range(1000)),
-    ],
-    ids=["member", "pax", "long name", "bomb", "incomplete"],
-)
+UNPACKED = [header(tarfile.REGTYPE), header(tarfile.XHDTYPE), bytes(300_000_000)]
+
+
+@pytest.mark.parametrize("content", UNPACKED, ids=["member", "pax", "bomb"])
 def test_sizes_that_an_archive_announces_are_not_believed(fake, tmp_path, content):
     """attack A14: archive headers of 5 GB; what small compressed data unpack to"""
     (tmp_path / ARCHIVES[PYTHON]).write_bytes(gzip.compress(content, 1))
@@ -148,32 +125,20 @@ def test_sizes_that_an_archive_announces_are_not_believed(fake, tmp_path, conten
 
 
 @FORMS
-@pytest.mark.parametrize("other", ["../escaped", "a/../../escaped", "link"])
+@pytest.mark.parametrize("other", ["../escaped", "link"])
 def test_an_archive_writes_nothing_outside(fake, tmp_path, form, other):
     members = {f"{form}/{name}": content for name, content in fake.forms[form].items()}
-    first = next(iter(members))
-    members |= {first: "/etc/passwd"} if other == "link" else {other: b"x"}
+    members |= {next(iter(members)): "/etc/passwd"} if other == "link" else {other: b"x"}
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / ARCHIVES[form]).write_bytes(tar_gz(members))
     refused(tmp_path / "data", ARCHIVES[form])
     assert [path.name for path in tmp_path.rglob("*")] == ["data", ARCHIVES[form]]
 
 
-def test_a_file_as_data_dir_is_named(tmp_path):
+def test_a_data_dir_that_cannot_be_listed_is_named(fake, tmp_path, monkeypatch):
+    """case 19: a file, or a folder of mode 0700 of another user (mocked: root reads everything)"""
     (tmp_path / "data").write_text("")
     refused(tmp_path / "data", str(tmp_path / "data"))
-
-
-@pytest.mark.parametrize("closed", ["data", f"data/{PYTHON}"])
-def test_what_another_user_closed_is_named(fake, tmp_path, monkeypatch, closed):
-    """case 19: a folder of mode 0700 of another user; mocked, for root may read everything"""
-    fake.write(tmp_path / "data" / PYTHON, PYTHON)
-    listdir = os.listdir
-
-    def closing(path):
-        if str(path).startswith(str(tmp_path / closed)):
-            raise PermissionError(13, "Permission denied", str(path))
-        return listdir(path)
-
-    monkeypatch.setattr(os, "listdir", closing)
-    refused(tmp_path / "data", str(tmp_path / closed))
+    closed = PermissionError(13, "Permission denied", str(tmp_path))
+    monkeypatch.setattr(os, "listdir", lambda _: (_ for _ in ()).throw(closed))
+    refused(tmp_path, str(tmp_path))

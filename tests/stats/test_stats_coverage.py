@@ -52,7 +52,7 @@ def test_intervals_cover(name, n):
         assert 0.92 <= np.mean(hits) <= 0.985
 
 
-@pytest.mark.parametrize("n", [500, 2000, 5000, 20_000])
+@pytest.mark.parametrize("n", [500, 5000, 20_000])
 def test_slowly_wandering_host_is_refused(n):
     generator = np.random.default_rng(n)
     sizes = [n / correlation_time(host_like(generator, n)).tau for _ in range(2000)]

@@ -8,7 +8,6 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
-from simulated_series import ar1, host_like
 
 from helpers.stats import further_interval, replicate_interval, welch_interval
 
@@ -86,22 +85,3 @@ def test_power_for_a_difference_of_3_percent_at_6_processes(sd, power):
     pairs = zip(levels(generator, 6, sd), levels(generator, 6, sd, 1.03 * LEVEL), strict=True)
     missed = covered([welch_interval(*pair)[1:] for pair in pairs], 1.0)
     assert 1 - missed == pytest.approx(power, abs=0.015)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("series", [ar1(0.5), host_like], ids=["gpu", "host"])
-@pytest.mark.parametrize("sd", [0.0, 0.005, 0.02])
-@pytest.mark.parametrize("k", [3, 6, 12])
-def test_p95_of_autocorrelated_runs_are_covered(k, sd, series):
-    """Each figure is the p95 of 500 samples that vary by 1 % within their process."""
-    generator, sessions = np.random.default_rng([k, int(1e6 * sd)]), 1000
-    runs = np.stack([series(generator, 500) for _ in range(2 * sessions * k)])
-    p95 = np.quantile(np.exp(0.01 * runs), 0.95, axis=1).reshape(2, sessions, k)
-    p95 *= np.exp(sd * generator.normal(size=p95.shape))
-    true = geometric_mean(p95.ravel())
-    shares = (
-        covered([replicate_interval(session) for session in p95[0]], true),
-        covered([further_interval(session) for session in p95[0]], geometric_mean(p95[1])),
-    )
-    print(f"k={k} sd={sd}: level {shares[0]:.1%}, further session {shares[1]:.1%}")
-    assert all(0.92 <= share <= 0.98 for share in shares)

@@ -150,7 +150,8 @@ def read_finished(folder: Path, task: Task) -> list[dict[str, Any]]:
     except Exception as error:  # foreign files fail in dozens of ways; none may stop a campaign
         told = first_lines(f"{type(error).__name__}: {error}")
         raise SessionError(f"{folder.name} is no finished session of this plan: {told}") from None
-    return [added | row for row in session.rows.to_dict("records")]
+    rows = session.rows.drop(columns="accepted", errors="ignore").to_dict("records")
+    return [added | row for row in rows]
 
 
 def first_lines(text: str) -> str:
