@@ -1,8 +1,7 @@
 """Step 2's train transforms, drawn per image and applied to whole batches where the images are.
 
-torchvision's v2 transforms draw once per call, so a batch would be cropped, flipped and rotated as
-one; and a DataLoader on the CPU would dominate a fast training. Here crop, flip and rotation are
-one gather of uint8 pixels, then the same normalisation; the recipe's cutout comes after it.
+torchvision's v2 transforms draw once per call, for all of a batch; and a DataLoader on the CPU
+would dominate a fast training. Here crop, flip and rotation are one gather of uint8 pixels.
 """
 
 from functools import lru_cache
@@ -29,10 +28,7 @@ class Draws(NamedTuple):
 
 
 def draw(count: int, cutout: int = 0) -> Draws:
-    """Draw for `count` images, each its own, from torch's global generator.
-
-    On the CPU, so that a seed draws the same whatever the device.
-    """
+    """Draw for `count` images, each its own, from torch's CPU generator, whatever the device."""
     return Draws(
         top=torch.randint(0, 2 * PADDING + 1, (count,)),
         left=torch.randint(0, 2 * PADDING + 1, (count,)),
@@ -43,28 +39,19 @@ def draw(count: int, cutout: int = 0) -> Draws:
 
 
 def augment(images: torch.Tensor, draws: Draws, cutout: int = 0) -> torch.Tensor:
-    """Crop, flip, rotate and normalise each image as its own draws say, then cover a square.
+    """Crop, flip, rotate and normalise images (n, 32, 32, 3) uint8, each as its own draws say.
 
-    Equals torchvision's pad (black) and crop, horizontal_flip, rotate (nearest, black corners),
-    to_dtype and normalize, one image at a time; where a rotated position falls halfway between two
-    pixels, rounding may choose the other one. Cutout (DeVries and Taylor, "Improved Regularization
-    of Convolutional Neural Networks with Cutout", 2017) is the recipe's, not step 2's: the mean
-    colour, 0 here, covers a square of `cutout` pixels a side, 0 for none.
-
-    Parameters
-    ----------
-    images : (n, 32, 32, 3) uint8.
-
-    Returns
-    -------
-    (n, 3, 32, 32) float32 in channels_last layout, on the images' device.
+    As torchvision one image at a time, but where a rotated position falls halfway between two
+    pixels. Then cutout (DeVries and Taylor, "Improved Regularization of Convolutional Neural
+    Networks with Cutout", 2017): the mean colour covers a square of `cutout` pixels a side, 0 for
+    none. Returns (n, 3, 32, 32) float32 in channels_last layout, on the images' device.
     """
     row, column = _rotated_positions(draws.angle)
-    inside = _inside(row) & _inside(column)
+    inside = _within(row, column)
     column = torch.where(draws.flip[:, None, None], SIZE - 1 - column, column)
     row = row + draws.top[:, None, None] - PADDING
     column = column + draws.left[:, None, None] - PADDING
-    inside &= _inside(row) & _inside(column)
+    inside &= _within(row, column)
     number = torch.arange(len(images), device=images.device)[:, None, None]
     pixels = images[number, row.clamp(0, SIZE - 1), column.clamp(0, SIZE - 1)]
     mean, std = _constants(images.device)
@@ -76,13 +63,9 @@ def augment(images: torch.Tensor, draws: Draws, cutout: int = 0) -> torch.Tensor
 
 
 class AugmentedEpoch:
-    """One pass over all images in a new order, each augmented by draws of its own.
+    """One pass over images (n, 32, 32, 3) uint8 and labels (n,), in a new order and augmented.
 
     Everything is drawn here, on the CPU, and sent to the images' device at once.
-
-    Parameters
-    ----------
-    images, labels : (n, 32, 32, 3) uint8 and (n,).
     """
 
     def __init__(self, images: torch.Tensor, labels: torch.Tensor, batch_size: int, cutout: int):
@@ -119,5 +102,5 @@ def _rotated_positions(angle: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]
     return (row + middle).round().long(), (column + middle).round().long()
 
 
-def _inside(position: torch.Tensor) -> torch.Tensor:
-    return (position >= 0) & (position < SIZE)
+def _within(*positions: torch.Tensor) -> torch.Tensor:
+    return torch.stack([(at >= 0) & (at < SIZE) for at in positions]).all(dim=0)
