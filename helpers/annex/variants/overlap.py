@@ -9,33 +9,26 @@ from helpers.annex.variants.refusal import VariantFailed
 
 
 class Aside(nn.Module):
-    """A convolution on a stream of its own; its result may only be used after `Joined`."""
+    """A convolution on a stream of its own: `aside(x)` begins it, `aside(x, begun)` waits for it.
+
+    `x`, which it reads, is an argument of the latter so that its memory is not given away before.
+    """
 
     def __init__(self, conv: nn.Conv2d):
         super().__init__()
         self.conv, self.stream = conv, None
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, begun: torch.Tensor | None = None) -> torch.Tensor:
         if not x.is_cuda:
-            return self.conv(x)
+            return self.conv(x) if begun is None else begun
+        callers = torch.cuda.current_stream(x.device)
+        if begun is not None:
+            callers.wait_stream(self.stream)
+            return begun
         self.stream = self.stream or torch.cuda.Stream(x.device)
-        self.stream.wait_stream(torch.cuda.current_stream(x.device))
+        self.stream.wait_stream(callers)
         with torch.cuda.stream(self.stream):
             return self.conv(x)
-
-
-class Joined(nn.Module):
-    """The caller's stream waits for an `Aside`."""
-
-    def __init__(self, aside: Aside):
-        super().__init__()
-        self.aside = aside
-
-    def forward(self, result: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """`x`, which `Aside` reads, is an argument so that its memory is not given away before."""
-        if result.is_cuda:
-            torch.cuda.current_stream(result.device).wait_stream(self.aside.stream)
-        return result
 
 
 def overlap_shortcuts(network: nn.Module, example: torch.Tensor) -> nn.Module:
@@ -54,13 +47,12 @@ def overlap_shortcuts(network: nn.Module, example: torch.Tensor) -> nn.Module:
     if not movable:
         raise VariantFailed("nothing_to_change", part="overlap")
     for node in movable:
-        source, (user,), aside = node.args[0], node.users, Aside(modules[node.target])
-        begin = add_module(traced, modules, f"{node.target}_aside", aside)
-        join = add_module(traced, modules, f"{node.target}_joined", Joined(aside))
+        source, (user,), conv = node.args[0], node.users, modules[node.target]
+        name = add_module(traced, modules, f"{node.target}_aside", Aside(conv))
         with traced.graph.inserting_after(source):
-            begun = traced.graph.call_module(begin, (source,))
+            begun = traced.graph.call_module(name, (source,))
         with traced.graph.inserting_before(user):
-            user.replace_input_with(node, traced.graph.call_module(join, (begun, source)))
+            user.replace_input_with(node, traced.graph.call_module(name, (source, begun)))
         traced.graph.erase_node(node)
     traced.delete_all_unused_submodules()
     traced.recompile()
