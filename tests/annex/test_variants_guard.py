@@ -120,11 +120,9 @@ STRICT, TF32 = "ampere_sgemm_32x32_sliced1x4_tn", "cutlass_tensorop_s1688fprop_o
     ("announced", "names", "proven"),
     [
         ("fp32", [STRICT, TF32], False),
-        ("tf32", [STRICT], True),
         ("tf32", [TF32, HALF], False),
         ("fp16", [HALF, TF32, "triton_poi_fused_relu_0"], True),
         ("fp16", [BRAIN, HALF], False),
-        ("bf16", [BRAIN, TF32], True),
         ("bf16", [HALF], False),
         ("fp16", ["triton_poi_fused_convolution_0"], None),
     ],

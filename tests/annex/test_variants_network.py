@@ -133,8 +133,7 @@ def test_what_is_used_elsewhere_stays_right(make, rewrite):
 
 POOLS = [
     nn.MaxPool2d((3, 2), stride=(1, 2), padding=(1, 0)),
-    nn.MaxPool2d(3, 2, ceil_mode=True),
-    nn.MaxPool2d(3, 1, 1, dilation=2),
+    nn.MaxPool2d(3, 2, 1, dilation=2, ceil_mode=True),
     nn.MaxPool2d([3, 2], 1),
 ]
 

@@ -73,11 +73,6 @@ class TwoShortcuts(Block):
         return self.main(x) + self.shortcut(x)
 
 
-class Keyword(Block):
-    def forward(self, x):
-        return torch.relu(x) + self.main(input=x)
-
-
 @pytest.mark.parametrize("make", [Block, TwoShortcuts])
 def test_a_harmless_main_path_lets_the_shortcut_go_even_from_a_tensor_of_inference_mode(make):
     with torch.inference_mode():
@@ -86,7 +81,6 @@ def test_a_harmless_main_path_lets_the_shortcut_go_even_from_a_tensor_of_inferen
     assert asides(assert_same(lambda n, _: overlap_shortcuts(n, images), network))
 
 
-@pytest.mark.parametrize("make", [lambda _: shaken("vgg11"), Keyword], ids=["vgg11", "keyword"])
-def test_where_there_is_no_shortcut_it_is_said(make):
+def test_where_there_is_no_shortcut_it_is_said():
     with torch.no_grad(), pytest.raises(VariantFailed, match="nothing_to_change"):
-        overlap_shortcuts(ready(make(None)), IMAGES)
+        overlap_shortcuts(shaken("vgg11"), IMAGES)
