@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from helpers.annex.training.augmentation import AugmentedEpoch
+from helpers.annex.training.augmentation import augmented_batches
 from helpers.annex.training.checkpoint import load_checkpoint, save_checkpoint, training_key
 from helpers.annex.training.forward import forward_of
 from helpers.cifar10 import Cifar10
@@ -164,26 +164,26 @@ def _train(network, images, labels, recipe: Recipe, epochs: int, seed: int) -> d
     """Every epoch, on images (n, 32, 32, 3) uint8 on the device; returns what is to be kept."""
     device, losses, seconds = images.device, [], []
     optimizer, batch = _optimizer(network, recipe), recipe.batch_for(len(labels))
-    steps = len(labels) // batch  # an epoch leaves out the images that fill no last batch
-    drawn = partial(AugmentedEpoch, images, labels, batch, recipe.cutout)
+    steps = len(labels) // batch
+    drawn = partial(augmented_batches, images, labels, batch, recipe.cutout)
     with ExitStack() as stack:
         # Fastest cuDNN kernels, gradients on; switch and random state are restored afterwards.
         stack.callback(setattr, torch.backends.cudnn, "benchmark", torch.backends.cudnn.benchmark)
         torch.backends.cudnn.benchmark = True
         stack.enter_context(own_random_state())
         stack.enter_context(torch.enable_grad())
-        forward, how = stack.enter_context(forward_of(network, drawn().batch(0)[0]))
+        forward, how = stack.enter_context(forward_of(network, next(drawn())[0]))
         for epoch in range(epochs):
             start = time.perf_counter()
             # Whatever the example or a compilation drew: each epoch has its own seed.
             seeds = np.random.SeedSequence((seed, epoch))
             seed_generators(int(seeds.generate_state(1, np.uint64)[0]))
-            augmented, total = drawn(), torch.zeros((), device=device)
-            for step in track(range(steps), steps, f"epoch {epoch + 1}/{epochs}"):
+            total, told = torch.zeros((), device=device), f"epoch {epoch + 1}/{epochs}"
+            for step, (inputs, right) in enumerate(track(drawn(), steps, told)):
                 for group in optimizer.param_groups:
                     group["lr"] = recipe.rate((epoch + step / steps) / epochs, batch)
                 with users_code("training the model"):
-                    total += _step(optimizer, forward, *augmented.batch(step), recipe)
+                    total += _step(optimizer, forward, inputs, right, recipe)
             losses.append(float(total) / steps)  # the only wait for the device
             seconds.append(time.perf_counter() - start)
             if not np.isfinite(losses[-1]):

@@ -4,6 +4,7 @@ torchvision's v2 transforms draw once per call, for all of a batch; and a DataLo
 would dominate a fast training. Here crop, flip and rotation are one gather of uint8 pixels.
 """
 
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -62,24 +63,22 @@ def augment(images: torch.Tensor, draws: Draws, cutout: int = 0) -> torch.Tensor
     return normalised * ~covered[:, None]  # a product keeps channels_last; masked_fill does not
 
 
-class AugmentedEpoch:
-    """One pass over images (n, 32, 32, 3) uint8 and labels (n,), in a new order and augmented.
+def augmented_batches(
+    images: torch.Tensor, labels: torch.Tensor, size: int, cutout: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Batches (size, 3, 32, 32) and labels of one pass over (n, 32, 32, 3) uint8, in a new order.
 
-    Everything is drawn here, on the CPU, and sent to the images' device at once.
+    All is drawn at the start, on the CPU, and sent to the images' device at once. Images that fill
+    no last batch are left out.
     """
-
-    def __init__(self, images: torch.Tensor, labels: torch.Tensor, batch_size: int, cutout: int):
-        count, device = len(labels), images.device
-        self._images, self._labels = images, labels
-        self._batch_size, self._cutout = batch_size, cutout
-        self._order = torch.randperm(count).to(device)
-        self._draws = [values.to(device) for values in draw(count, cutout)]
-
-    def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Augmented images (batch_size, 3, 32, 32) and their labels."""
-        part = slice(step * self._batch_size, (step + 1) * self._batch_size)
-        chosen, draws = self._order[part], Draws(*(values[part] for values in self._draws))
-        return augment(self._images[chosen], draws, self._cutout), self._labels[chosen]
+    count, device = len(labels), images.device
+    order = torch.randperm(count).to(device)
+    draws = [values.to(device) for values in draw(count, cutout)]
+    for first in range(0, count - size + 1, size):
+        part = slice(first, first + size)
+        chosen = order[part]
+        mine = Draws(*(values[part] for values in draws))
+        yield augment(images[chosen], mine, cutout), labels[chosen]
 
 
 @lru_cache(maxsize=4)

@@ -32,17 +32,13 @@ def forward_of(network: nn.Module, example: torch.Tensor) -> Iterator[tuple[Call
     if device.type != "cuda":
         yield forward, how
         return
-    check = check_compile_once(device)
-    if not check.usable:
-        yield forward, f"{how}, without torch.compile : {check.reason}"
-        return
     from torch._dynamo.eval_frame import reset_code  # imports of seconds, as in variants.graph
 
-    function = own_code(forward)
+    problem, function = check_compile_once(device).reason, own_code(forward)
     whole = {"fullgraph": True, "dynamic": False}  # in one piece, or not at all
     compiled = torch.compile(function, mode="reduce-overhead", **whole)
     try:
-        if problem := _warm(compiled, network, example):
+        if problem := problem or _warm(compiled, network, example):
             yield forward, f"{how}, without torch.compile : {problem}"
         else:
             yield compiled, f"{how}, torch.compile"
