@@ -162,17 +162,18 @@ def test_a_finished_training_is_only_read_and_build_model_reads_it_too(tmp_path,
     assert same_weights(build_model(str(path)), first)
 
 
-OTHERS = [{"seed": 1}, {"epochs": 4}, {"limit": 90}, {"recipe": Recipe(peak_rate=0.1)}, {}]
+OTHERS = [{"seed": 1}, {"epochs": 4}, {"limit": 90}, {"recipe": Recipe(peak_rate=0.1)}]
+# Case 4: the model changed behind its name, in its layers or its weights.
+OTHERS += [lambda n: n.append(nn.Dropout(0.2)), lambda n: (nn.init.zeros_(n[0].weight), n)[1]]
 
 
-@pytest.mark.parametrize("change", OTHERS, ids=lambda change: next(iter(change), "function"))
+@pytest.mark.parametrize("change", OTHERS)
 def test_another_trainings_checkpoint_is_not_taken_for_this_one(tmp_path, monkeypatch, change):
     path = tmp_path / "training.pt"
     short(path)
-    if not change:  # case 4: the model changed behind its name
-        was = small_network
-        longer = lambda: nn.Sequential(*was(), nn.Dropout(0.2))  # noqa: E731
-        monkeypatch.setattr("tests.training.test_training.small_network", longer)
+    if callable(change):
+        made, change = (change, small_network), {}
+        monkeypatch.setattr(SMALL.replace(":", "."), lambda: made[0](made[1]()))
     assert not short(path, **change).from_checkpoint
     assert short(path, **change).from_checkpoint  # replaced
 
