@@ -1,9 +1,10 @@
 """Step 7, the annex: variants of the model compared, and the model trained."""
 
+from helpers.annex.comparison import compare
 from helpers.annex.display import accuracy_table, guard_table, markdown, show_ratios
-from helpers.annex.entries import admit, compare, measure, score
+from helpers.annex.entries import admit, measure, score
 from helpers.annex.plots import figures
-from helpers.annex.training.entry import train_model
+from helpers.annex.training import train_model
 from helpers.annex.variants.select import variants_problem
 
 __all__ = ["accuracy_table", "admit", "compare", "figures", "guard_table", "markdown", "measure"]

@@ -12,7 +12,6 @@ from helpers.models.accuracy import Accuracy
 class AccuracyChange:
     """A variant's answers against the reference's on the same images."""
 
-    images: int
     difference: float  # the variant's fraction of right answers minus the reference's
     lost: int  # images that only the reference gets right
     gained: int  # images that only the variant gets right
@@ -21,17 +20,14 @@ class AccuracyChange:
 
 
 def compare_accuracy(reference: Accuracy, variant: Accuracy) -> AccuracyChange:
-    """Compare two callables' answers image by image; ValueError unless on the same images.
+    """Compare two callables' answers by McNemar's exact test (1947); same images or ValueError.
 
-    McNemar's test (1947), exact: if neither is better, each image that only one of them gets right
-    is the one's or the other's with probability 1/2. Far finer than comparing two intervals, since
-    both saw the same images.
+    If neither is better, each image that only one gets right is either's with probability 1/2.
     """
     if not torch.equal(reference.labels, variant.labels):
         raise ValueError("accuracies of other images cannot be compared: use the same batches")
     largest_drift = float((variant.logits - reference.logits).abs().max())
     was_right, is_right = (a.logits.argmax(dim=1) == a.labels for a in (reference, variant))
     lost, gained = int((was_right & ~is_right).sum()), int((is_right & ~was_right).sum())
-    difference = (gained - lost) / reference.images
     p_value = float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
-    return AccuracyChange(reference.images, difference, lost, gained, p_value, largest_drift)
+    return AccuracyChange((gained - lost) / reference.images, lost, gained, p_value, largest_drift)

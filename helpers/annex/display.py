@@ -7,9 +7,18 @@ import numpy as np
 import pandas as pd
 
 from helpers.annex.accuracy import compare_accuracy
-from helpers.annex.comparison import CONTROL, REFERENCE, Comparison, Measured, Ratio
+from helpers.annex.comparison import (
+    CONTROL,
+    FASTER,
+    REFERENCE,
+    SAME,
+    SLOWER,
+    Comparison,
+    Measured,
+    Ratio,
+)
 from helpers.annex.entries import Candidates
-from helpers.annex.variants import Refusal, Variant
+from helpers.annex.variants import Refusal
 from helpers.annex.variants.guard import GuardReport
 from helpers.display import show
 from helpers.display.french import number, percent, scientific
@@ -66,7 +75,7 @@ REFUSALS = {  # why a variant is not timed
     "unwatched_stream": "l'horloge GPU lit {clock_ms:3} ms, ses noyaux durent {kernel_ms:3} ms : "
     "du travail se fait sur un flux que l'appelant n'attend pas",
 }
-VERDICTS = {"faster": "plus rapide", "slower": "plus lent", "same": "pas de différence détectée"}
+VERDICTS = {FASTER: "plus rapide", SLOWER: "plus lent", SAME: "pas de différence détectée"}
 REFUSED = NO_GPU_CLOCK | {"too_few_processes": "il faut trois processus au moins, il y en a {why}"}
 UNMEASURED = "non mesuré"
 NOT_COMPARED = "Rien n'a été comparé : rien à tracer."
@@ -75,28 +84,22 @@ UNTRAINED = "Avec des poids tirés au sort une exactitude ne dit rien : pas de f
 
 def guard_table(candidates: Candidates) -> pd.DataFrame | str:
     """What was seen of each variant before its timing, and why the others are not timed."""
-    rows = {
-        name: {
-            "Ce que c'est": ", ".join(
-                PARTS.get(p, p) for p in (a.variant.precision, *a.variant.parts)
-            ),
-            "Écart des logits": scientific(a.report.drift),
-            "Toléré": scientific(a.report.tolerance),
-            "Précision exécutée, d'après les noms de noyaux": _evidence(a.report),
-            "Noyaux": number(a.report.kernels) if a.report.kernels else "–",
-            "Construction (s)": number(a.build_s, 2),
+    rows = {}
+    for name, admitted in candidates.admitted.items():
+        variant, report = admitted.variant, admitted.report
+        parts = (variant.precision, *variant.parts)  # a part of the user's own has no words here
+        rows[name] = {
+            "Ce que c'est": ", ".join(PARTS.get(part, part) for part in parts),
+            "Écart des logits": scientific(report.drift),
+            "Toléré": scientific(report.tolerance),
+            "Précision exécutée, d'après les noms de noyaux": _evidence(report),
+            "Noyaux": number(report.kernels) if report.kernels else "–",
+            "Construction (s)": number(admitted.build_s, 2),
             "Mesurée": "oui",
         }
-        for name, a in candidates.admitted.items()
-    }
     for name, refusal in candidates.refused.items():
         rows[name] = {"Mesurée": f"non : {refusal_sentence(refusal)}"}
     return _table(rows) if rows else NOTHING
-
-
-def _described(variant: Variant) -> str:
-    parts = (variant.precision, *variant.parts)
-    return ", ".join(PARTS.get(part, part) for part in parts)  # a part of the user's own has none
 
 
 def refusal_sentence(refusal: Refusal) -> str:
@@ -148,7 +151,7 @@ def by_speed(comparison: Comparison, clock: str) -> list[str]:
 def fastest(comparison: Comparison, clock: str) -> str | None:
     """The fastest variant of those that are shown to be faster than the reference."""
     ratios = comparison.ratios[clock]
-    faster = [name for name, r in ratios.items() if r.verdict == "faster" and name != CONTROL]
+    faster = [name for name, r in ratios.items() if r.verdict == FASTER and name != CONTROL]
     return min(faster, key=lambda name: ratios[name].mean, default=None)
 
 
@@ -197,8 +200,8 @@ def markdown(
         + markdown_table(ratio_table(measured, comparison, clock, accuracies))
         for clock in comparison.ratios
     ]
-    refused = {name: refusal_sentence(why) for name, why in candidates.refused.items()}
-    parts += [f"- {name} : non mesurée, {markdown_text(why)}." for name, why in refused.items()]
+    for name, why in candidates.refused.items():
+        parts.append(f"- {name} : non mesurée, {markdown_text(refusal_sentence(why))}.")
     return "\n".join([*parts, *(f"- {missing}" for missing in _missing(measured))]) + "\n"
 
 
@@ -223,7 +226,7 @@ def sentences(measured: Measured, comparison: Comparison) -> str:
 def _control(clock: str, ratio: Ratio) -> str:
     told = f"A/A, {REFERENCE} contre lui-même ({CLOCK_NAMES[clock]}) : {VERDICTS[ratio.verdict]}, "
     told += f"rapport {number(ratio.mean, 5)} ({between(ratio)})"
-    if ratio.verdict == "same":
+    if ratio.verdict == SAME:
         return f"{told}."
     return f"ATTENTION, {told} : fausse alarme ; une différence de cette taille n'est pas à croire."
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from helpers.annex.comparison import CONTROL, REFERENCE, Measured, compare
+from helpers.annex.comparison import CONTROL, REFERENCE, Measured
 from helpers.annex.comparison.process import measure_process
 from helpers.annex.variants import Refusal, VariantFailed, guard, parse
 from helpers.annex.variants.select import select
@@ -19,10 +19,7 @@ from helpers.models.accuracy import Accuracy, measure_accuracy
 from helpers.parameters import Parameters
 from helpers.validation.processes import in_fresh_process, pack_model
 
-__all__ = ["Candidates", "admit", "compare", "measure", "score"]
-
 SCHEDULE = "randomised"  # blocks of all variants in turn, in random order
-NO_REFERENCE = Refusal("no_reference")
 _MEASURED: dict[Path, Measured] = {}  # by session's folder: what its rows are made of
 
 
@@ -59,7 +56,7 @@ def admit(
         except VariantFailed as error:
             refused[variant.name] = error.refusal
     if REFERENCE in refused:
-        refused |= dict.fromkeys(admitted, NO_REFERENCE)
+        refused |= dict.fromkeys(admitted, Refusal("no_reference"))
         admitted = {}
     return Candidates(parameters, model, inputs, device, admitted, refused)
 
@@ -80,8 +77,7 @@ def measure(
 
     May be called again at any time: what was measured is not measured again, and what was
     interrupted goes on where it stopped. A process that fails as a whole ends the comparison, and
-    those before it stay. None where there is nothing to compare, or while the session's own runs
-    are not complete.
+    those before it stay. None where there is nothing to compare, or before the session's own runs.
     """
     parameters, ready = candidates.parameters, len(candidates.admitted) > 1
     if session.folder not in _MEASURED:

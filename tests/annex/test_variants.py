@@ -6,16 +6,14 @@ import weakref
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 
 from helpers.annex import variants
-from helpers.annex.variants import PARTS, Refusal, VariantError, build, parse
+from helpers.annex.variants import Refusal, VariantError, build, parse
 from helpers.annex.variants import select as variants_select
 from helpers.annex.variants.select import ALL, FASTEST, select
 from helpers.bench_latency import benchmark_latency
-from helpers.clocks.conditions import measuring_conditions, modules_of, tf32_in_force
+from helpers.clocks.conditions import measuring_conditions, modules_of
 from helpers.environment.compile import CompileCheck
 from helpers.models import build_model
 
@@ -43,17 +41,11 @@ def model():
     return SmallNet()
 
 
-NAMES = {
-    "cudagraph+channels_last+fp16": "fp16+channels_last+cudagraph",
-    "fp32+channels_last": "channels_last",
-    " fp16 + fused + fp16": "fp16+fused",
-    "fp32": "fp32",
-}
-
-
-@pytest.mark.parametrize(("name", "canonical"), NAMES.items())
-def test_parts_come_in_any_order(name, canonical):
-    assert parse(name).name == canonical
+def test_parts_come_in_any_order_and_the_reference_is_first():
+    text = "cudagraph+channels_last+bf16, fused+fp32, fused,  channels_last + fused + fused"
+    chosen, skipped = select(text, CPU)
+    assert [v.name for v in chosen] == ["fp32", "fused", "fused+channels_last"]
+    assert list(skipped) == ["bf16+channels_last+cudagraph"]
 
 
 WRONG = {
@@ -71,36 +63,15 @@ def test_wrong_names_are_explained(name, told):
         parse(name)
 
 
-@given(st.lists(st.sampled_from(sorted(PARTS)), max_size=5).map("+".join) | st.text(max_size=40))
-def test_any_text_is_parsed_or_refused_with_its_name(text):
-    try:
-        variant = parse(text)
-    except VariantError as error:
-        assert repr(text) in str(error)  # noqa: PT017 - both outcomes are right
-    else:
-        assert parse(variant.name) == variant
-        asked = {p for p in map(str.strip, text.split("+")) if PARTS[p].kind != "precision"}
-        assert set(variant.parts) == asked
-
-
-@pytest.fixture
-def compiles(monkeypatch):
-    """Let torch.compile work here, or not."""
-
-    def to(usable):
-        found = CompileCheck(usable, "" if usable else "no gcc")
+def test_all_on_a_cpu_says_what_is_skipped_and_why(monkeypatch):
+    def compiles(usable):
+        found = CompileCheck(usable, "no gcc")
         monkeypatch.setattr(variants_select, "check_compile_once", lambda device: found)
 
-    return to
-
-
-def test_all_on_a_cpu_says_what_is_skipped_and_why(compiles):
     compiles(True)
     chosen, skipped = select("all", CPU)
-    found = [v.name for v in chosen]
-    assert found[:5] == ["fp32", "bf16", "channels_last", "bf16+channels_last", "fused"]
-    assert found[5:] == ["compile", "compile_frozen"]
-    assert {*found, *skipped} == set(ALL)
+    assert {"fp32", "bf16+channels_last", "fused", "compile"} < {v.name for v in chosen}
+    assert {*(v.name for v in chosen), *skipped} == set(ALL)
     assert skipped["cudagraph"] == Refusal("needs_gpu", {"part": "cudagraph"})
     compiles(False)
     chosen, skipped = select("compile,channels_last", CPU)
@@ -108,32 +79,20 @@ def test_all_on_a_cpu_says_what_is_skipped_and_why(compiles):
     assert skipped == {"compile": Refusal("no_compiler", {"reason": "no gcc"})}
 
 
-def test_the_reference_comes_first_and_nothing_twice():
-    chosen, skipped = select("fused, channels_last,channels_last+fused, fused+channels_last", CPU)
-    assert [v.name for v in chosen] == ["fp32", "fused", "channels_last", "fused+channels_last"]
-    assert not skipped
-
-
-@pytest.mark.parametrize(
-    "name", ["fp32", "bf16", "channels_last", "bf16+channels_last", "fused", "cropped"]
-)
+@pytest.mark.parametrize("name", ["fp32", "bf16", "bf16+channels_last", "fused+cropped"])
 def test_every_callable_takes_and_gives_fp32_and_leaves_the_model_alone(model, name):
     model.train()
     before, variant = copy.deepcopy(model.state_dict()), parse(name)
-    switches = (tf32_in_force(), torch.is_grad_enabled(), gc.isenabled())
     call = build(variant, model, IMAGES[0])
-    assert (tf32_in_force(), torch.is_grad_enabled(), gc.isenabled()) == switches
+    assert torch.is_grad_enabled()
     assert model.training
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
-    assert call.static_batch == (IMAGES[0].shape[0] if variant.fixed_shape else None)
+    assert call.static_batch == (2 if "cropped" in name else None)
     with measuring_conditions(model):
         expected = [model(x) for x in IMAGES]
     assert not any(module.training for module in modules_of(call))
     dtype = torch.bfloat16 if "bf16" in name else torch.float32
     assert {parameter.dtype for parameter in call.parameters()} == {dtype}
-    if "channels_last" in name:
-        weight = call.network.branch.weight
-        assert weight.is_contiguous(memory_format=torch.channels_last)
     with measuring_conditions(call, variant.conditions):
         outputs = [call(x) for x in IMAGES]
     for y, e in zip(outputs, expected, strict=True):
@@ -142,11 +101,9 @@ def test_every_callable_takes_and_gives_fp32_and_leaves_the_model_alone(model, n
 
 
 def test_a_part_of_ones_own_is_one_line(model, monkeypatch):
-    def doubled(network, example):
-        return nn.Sequential(network, nn.Linear(10, 10))
-
-    monkeypatch.setitem(variants.PARTS, "doubled", variants.Part("network", doubled))
-    assert len(build(parse("doubled"), model, IMAGES[0])) == 2
+    longer = variants.Part("network", lambda network, _: nn.Sequential(network, nn.ReLU()))
+    monkeypatch.setitem(variants.PARTS, "longer", longer)
+    assert len(build(parse("longer"), model, IMAGES[0])) == 2
 
 
 @pytest.mark.parametrize(
@@ -172,8 +129,11 @@ def test_compiled_variants_agree_and_are_freed(model, name):
 # --- on a GPU
 
 
-def on_gpu():
-    return [torch.randn(1, 3, 32, 32, device="cuda") for _ in range(3)]
+def on_gpu(name):
+    """A variant's name, read and built from a ResNet-18; the model, images and the callable."""
+    model, variant = build_model().cuda(), parse(name)
+    inputs = [torch.randn(1, 3, 32, 32, device="cuda") for _ in range(3)]
+    return model, variant, inputs, build(variant, model, inputs[0])
 
 
 GRAPHS = ["cudagraph", "fp16+cropped+epilogue+overlap+channels_last+cudagraph_tuned"]
@@ -182,8 +142,7 @@ GRAPHS = ["cudagraph", "fp16+cropped+epilogue+overlap+channels_last+cudagraph_tu
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", [*GRAPHS, "fp16+cropped+epilogue+channels_last"])
 def test_on_a_gpu_the_logits_are_the_references_and_follow_their_images(name):
-    model, inputs, variant = build_model().cuda(), on_gpu(), parse(name)
-    call = build(variant, model, inputs[0])
+    model, _, inputs, call = on_gpu(name)
     with measuring_conditions(model), measuring_conditions(call):
         for x in [*inputs, inputs[0]]:
             torch.testing.assert_close(call(x).clone(), model(x), atol=5e-3, rtol=0)
@@ -196,8 +155,7 @@ def test_on_a_gpu_the_logits_are_the_references_and_follow_their_images(name):
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", ["cudagraph", "bf16+compile_frozen+cudagraph", FASTEST])
 def test_a_graph_owns_all_the_memory_it_reads(name):
-    model, inputs, variant = build_model().cuda(), on_gpu(), parse(name)
-    call = build(variant, model, inputs[0])
+    _, variant, inputs, call = on_gpu(name)
     with measuring_conditions(call, variant.conditions):
         before = [call(x).clone() for x in inputs]
     # What Inductor does when it records graphs of its own, and then somebody writes there.
@@ -212,13 +170,12 @@ def test_a_graph_owns_all_the_memory_it_reads(name):
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", ["fp16", "fp16+channels_last+cudagraph_tuned"])
 def test_both_clocks_read_a_variant_and_memory_is_given_back(name):
-    model, inputs, variant = build_model().cuda(), on_gpu(), parse(name)
     allocated = []
     for _ in range(4):
-        call = build(variant, model, inputs[0])
+        _, variant, inputs, call = on_gpu(name)
         result = benchmark_latency(call, inputs, 5, 20, device="cuda", precision=variant.conditions)
         assert result.gpu.n == 20
-        del call, result
+        del call, result, inputs
         gc.collect()
         allocated.append(torch.cuda.memory_allocated())
     assert allocated[-1] <= allocated[0] + 2**20

@@ -96,11 +96,6 @@ class OpenNotebook:
         self.page.get_by_role("menuitem", name=menu, exact=True).click()
         self.page.get_by_role("menuitem", name=entry).first.click()
 
-    def run_all(self) -> None:
-        """Run > Run All Cells, and wait for the end."""
-        self.menu("Run", "Run All Cells")
-        self.wait()
-
     def run(self, name: str) -> None:
         """Select a cell and press Ctrl+Enter."""
         cell = self.page.locator(".jp-Notebook .jp-Cell").nth(list(self.cells()).index(name))
@@ -109,27 +104,21 @@ class OpenNotebook:
 
     def wait(self) -> None:
         """Until the kernel has been idle for a moment and no cell waits for it."""
+        waiting = "prompt => prompt.textContent.includes('[*]')"
         self.page.wait_for_timeout(500)
         self.page.wait_for_function(
-            f"""() => {{
-                const prompts = [...document.querySelectorAll('.jp-InputArea-prompt')];
-                return {_WIDGET}.sessionContext.session.kernel.status === 'idle'
-                    && !prompts.some(prompt => prompt.textContent.includes('[*]'));
-            }}""",
+            f"""{_WIDGET}.sessionContext.session.kernel.status === 'idle' &&
+            ![...document.querySelectorAll('.jp-InputArea-prompt')].some({waiting})""",
             timeout=1000 * RUN_S,
         )
 
     def write(self, name: str, old: str, new: str) -> None:
         """Edit a cell's code."""
         cells = self.cells()
-        assert old in "".join(cells[name]["source"])
-        self.page.evaluate(
-            f"""([index, old, now]) => {{
-                const shared = {_WIDGET}.content.model.cells.get(index).sharedModel;
-                shared.setSource(shared.getSource().replace(old, now));
-            }}""",
-            [list(cells).index(name), old, new],
-        )
+        source = "".join(cells[name]["source"])
+        assert old in source
+        shared = f"{_WIDGET}.content.model.cells.get({list(cells).index(name)}).sharedModel"
+        self.page.evaluate(f"source => {shared}.setSource(source)", source.replace(old, new))
 
 
 def failures(cells: dict[str, dict]) -> list[str]:

@@ -21,7 +21,6 @@ def coin(n=2000, seed=0):
 def test_the_chance_of_failing_of_a_coin_is_a_half():
     """Two runs of one sample each differ half of the time, and then fail, unless at the limit."""
     assert chance_of_failing(coin(), run_length=1, runs=2) == pytest.approx(0.5, abs=0.05)
-    assert chance_of_failing(coin(), run_length=1) == pytest.approx(0.75, abs=0.05)  # of 3 runs
     limit = spread([1.0, 2.0])
     assert chance_of_failing(coin(), run_length=1, runs=2, limit=limit) == 0
     below = np.nextafter(limit, 0)
@@ -41,11 +40,8 @@ def test_blocks_are_as_long_as_carlstein_says(rho, n):
 
 def test_exactly_as_many_samples_as_needed_are_enough():
     assert quantile_interval(np.ones(72)) == (1.0, 1.0)
-    assert quantile_interval(np.ones(6), q=0.5) == (1.0, 1.0)
-    assert quantile_interval(np.ones(28), confidence=0.5) == (1.0, 1.0)
-    for samples, settings in ((np.ones(71), {}), (np.ones(7), {"q": 0.5, "confidence": 0.99})):
-        with pytest.raises(ValueError, match="needs"):
-            quantile_interval(samples, **settings)
+    with pytest.raises(ValueError, match="needs"):
+        quantile_interval(np.ones(71))
 
 
 def test_the_interval_of_the_median_of_ranks_is_hutsons():

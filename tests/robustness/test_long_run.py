@@ -42,22 +42,16 @@ def test_memory_is_flat_while_it_measures(iterations):
 
 
 def test_looking_between_blocks_costs_little_memory_each_time():
-    looks, looker, blocks = [], Looker(torch.device("cpu")), 300
-    looks += [looker() for _ in range(50)]
-    before = resident()
-    looks += [looker() for _ in range(blocks)]
-    each = (resident() - before) / blocks
-    assert each <= 4096 + SLACK / blocks
+    looker, blocks = Looker(torch.device("cpu")), 300
+    kept, before = [looker() for _ in range(50)], resident()
+    kept += [looker() for _ in range(blocks)]
+    assert resident() - before <= 4096 * blocks + SLACK
 
 
 def long_runs(iterations):
-    rng = np.random.default_rng(0)
-    return [
-        make_run(
-            1.9 + rng.gamma(2, 0.1, iterations) + 0.1 * run, 1.3 + rng.gamma(2, 0.01, iterations)
-        )
-        for run in range(3)
-    ]
+    draw = np.random.default_rng(0).gamma
+    samples = ((1.9 + draw(2, 0.1, iterations), 1.3 + draw(2, 0.01, iterations)) for _ in range(3))
+    return [make_run(*both) for both in samples]
 
 
 def shown_bytes(runs) -> int:

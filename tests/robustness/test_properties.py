@@ -14,18 +14,10 @@ from result_rows import add, opened
 
 from helpers.parameters import ParameterError
 from helpers.results import load_samples
-from helpers.stats import (
-    correlation_time,
-    find_shift,
-    percentile,
-    quantile_interval,
-    spread,
-    summarise,
-)
+from helpers.stats import correlation_time, percentile, quantile_interval, summarise
 
 milliseconds = st.floats(1e-4, 1e5)
 series = hnp.arrays(float, st.integers(1, 400), elements=milliseconds)
-several = hnp.arrays(float, st.integers(2, 8), elements=milliseconds)
 broken = st.sampled_from([math.nan, math.inf, -math.inf])
 
 
@@ -36,12 +28,6 @@ def test_a_percentile_is_the_interpolated_order_statistic_and_grows(samples, q, 
     low, high = ordered[math.floor(rank)], ordered[math.ceil(rank)]
     assert percentile(samples, q) == pytest.approx(low + (rank % 1) * (high - low), rel=1e-9)
     assert percentile(samples, q) <= percentile(samples, q + step) * (1 + 1e-12)
-
-
-@given(several, st.floats(0.01, 100))
-def test_a_spread_is_free_of_the_unit_and_of_the_order(values, factor):
-    assert spread(values) == pytest.approx(spread(values[::-1] * factor), rel=1e-9, abs=1e-12)
-    assert 0 <= spread(values) < values.size
 
 
 @settings(deadline=None)
@@ -55,15 +41,6 @@ def test_an_interval_holds_its_estimate_or_is_refused_with_its_reason(samples):
     else:
         assert samples.min() <= low <= percentile(samples, 0.95) * (1 + 1e-9)
         assert percentile(samples, 0.95) * (1 - 1e-9) <= high <= samples.max()
-
-
-@settings(deadline=None)
-@given(hnp.arrays(float, st.integers(50, 300), elements=milliseconds))
-def test_a_shift_is_finite_and_its_p_value_is_a_probability(samples):
-    shift = find_shift(samples)
-    assert math.isfinite(shift.relative)
-    assert 0 <= shift.p_value <= 1
-    assert 0 < shift.index < samples.size
 
 
 @given(series, broken, st.integers(0, 400))

@@ -6,7 +6,6 @@ The reference takes part twice, as itself and as the A/A control: whatever a com
 between those two is its own error.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -19,7 +18,6 @@ REFERENCE, CONTROL = "fp32", "fp32 (A/A)"
 CLOCKS = ("gpu", "host")
 FASTER, SLOWER, SAME = "faster", "slower", "same"
 MIN_PROCESSES = 3  # with two, Student's t is 12.7 standard errors wide before any correction
-TOO_FEW = "too_few_processes"
 CONFIDENCE = 0.95
 
 
@@ -53,8 +51,7 @@ class Measured:
 class Ratio:
     """Latency over the reference's, below 1 is faster: each process's, their mean, its interval.
 
-    `low`, `high`: 95 % for all variants together, so that the verdict is already corrected for
-    their number.
+    The interval (95 %) is for all variants together: the verdict is corrected for their number.
     """
 
     values: tuple[float, ...]
@@ -91,14 +88,18 @@ def compare(measured: Measured) -> Comparison:
     """Compare every entry with the reference, by every clock that both have."""
     ratios, refused = {}, {}
     for clock in CLOCKS:
-        values = {name: _process_ratios(measured, name, clock) for name in measured.names}
+        values: dict[str, list[float]] = {name: [] for name in measured.names}
+        for runs in (given.runs for given in measured.processes):
+            read = [name for name in runs if getattr(runs[name], clock)]
+            for name in read if REFERENCE in read else ():
+                values[name].append(process_ratio(runs[name], runs[REFERENCE], clock))
         if not values.pop(REFERENCE, ()) and measured.processes:
             first = measured.runs(REFERENCE)[0]
             refused[clock] = first.no_gpu_clock, first.no_gpu_clock_why
         elif found := over_processes(values):
             ratios[clock] = found
         else:
-            refused[clock] = TOO_FEW, str(len(measured.processes))
+            refused[clock] = "too_few_processes", str(len(measured.processes))
     return Comparison(ratios, refused)
 
 
@@ -110,12 +111,9 @@ def over_processes(values: dict[str, Sequence[float]]) -> dict[str, Ratio]:
     """
     values = {name: tuple(given) for name, given in values.items() if len(given) >= MIN_PROCESSES}
     confidence = 1 - (1 - CONFIDENCE) / max(len(values.keys() - {CONTROL}), 1)
-    return {
-        name: Ratio(
-            given, math.exp(np.log(given).mean()), *stats.replicate_interval(given, confidence)
-        )
-        for name, given in values.items()
-    }
+    means = {name: float(np.exp(np.log(given).mean())) for name, given in values.items()}
+    ends = {name: stats.replicate_interval(given, confidence) for name, given in values.items()}
+    return {name: Ratio(given, means[name], *ends[name]) for name, given in values.items()}
 
 
 def process_ratio(run: Run, reference: Run, clock: str) -> float:
@@ -130,9 +128,3 @@ def process_ratio(run: Run, reference: Run, clock: str) -> float:
         starts = range(0, samples.size, one.block)
         medians.append([np.median(samples[start : start + one.block]) for start in starts])
     return float(np.median(np.divide(*medians)))
-
-
-def _process_ratios(measured: Measured, name: str, clock: str) -> list[float]:
-    """Of all processes in which this clock read both the entry and the reference."""
-    pairs = [(p.runs[name], p.runs[REFERENCE]) for p in measured.processes if name in p.runs]
-    return [process_ratio(*pair, clock) for pair in pairs if all(getattr(r, clock) for r in pair)]

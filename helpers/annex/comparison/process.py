@@ -44,9 +44,8 @@ def measure_process(
 ) -> Contribution:
     """Build, warm up and measure all variants in this process, the comparison's `number`-th.
 
-    `packed`: the model, of `pack_model`. `inputs` (N, 3, H, W). `names` of variants, the reference
-    first: whatever it raises is raised here. Another that cannot be built or measured has no run,
-    and why is said.
+    `packed` is the model, of `pack_model`; the first of `names` is the reference, and whatever it
+    raises is raised here. Another that cannot be built or measured has no run, and why is said.
     """
     gc.freeze()  # each variant's two collections need not search all that was imported
     model, inputs = unpack_model(packed).to(device), move_inputs(inputs, device)
@@ -96,15 +95,11 @@ def _take_rounds(entries: _Entries, look, samples: int, random) -> dict[str, Mea
             one.saw(seen)
         for name in filter(entries.benches.__contains__, map(str, order)):
             with entries.alone(name), tf32(entries.benches[name].precision == "tf32"):
-                _measure_block(measuring[name], block)
+                with no_recompilation() as compiled:
+                    measuring[name].measure_block(block)
+                if compiled:
+                    raise RuntimeError(f"torch.compile worked while it was timed: {compiled}")
     for name, bench in list(entries.benches.items()):
         with entries.alone(name), tf32(bench.precision == "tf32"):
             bench.check()
     return measuring
-
-
-def _measure_block(measuring: Measuring, size: int) -> None:
-    with no_recompilation() as seen:
-        measuring.measure_block(size)
-    if seen:
-        raise RuntimeError(f"torch.compile worked while it was timed: {seen}")

@@ -1,12 +1,13 @@
 """A baseline worth comparing: a model trained from scratch in about a minute on a fast GPU.
 
-The images stay on the device as uint8 and are augmented there (`training.augmentation`). The recipe
-is the usual one for short trainings: SGD with Nesterov momentum, a triangular learning rate, weight
-decay on weights alone, label smoothing, bfloat16 in channels_last, compiled, on a GPU (after
-KellerJordan/cifar10-zoo and myrtle.ai's "How to train your ResNet").
+The images stay on the device as uint8 and are augmented there. The recipe is the usual one for
+short trainings (after KellerJordan/cifar10-zoo and myrtle.ai's "How to train your ResNet"): SGD
+with Nesterov momentum, a triangular learning rate, weight decay on weights alone, label smoothing;
+on a GPU compiled, in bfloat16 and channels_last.
 """
 
 import copy
+import re
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -19,31 +20,21 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from helpers.annex.training.augmentation import AugmentedEpoch
-from helpers.annex.training.checkpoint import (
-    checkpoint_path,
-    load_checkpoint,
-    save_checkpoint,
-    training_key,
-)
+from helpers.annex.training.augmentation import augmented_batches
+from helpers.annex.training.checkpoint import load_checkpoint, save_checkpoint, training_key
 from helpers.annex.training.forward import forward_of
 from helpers.cifar10 import Cifar10
 from helpers.environment.progress import track
 from helpers.models import ModelNameError, build_model, try_forward
 from helpers.models.trial import own_random_state, seed_generators, users_code
-
-__all__ = ["CPU_IMAGES", "Recipe", "TrainingResult", "checkpoint_path", "train"]
+from helpers.parameters import Parameters
 
 CPU_IMAGES = 500  # enough to see a CPU learn in about a minute an epoch
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a short training moves the weights.
-
-    Batch, rate, decay and cutout are those of KellerJordan/cifar10-zoo's ResNet-18 script; the
-    label smoothing is not.
-    """
+    """How a short training moves the weights: as cifar10-zoo's ResNet-18, but label smoothing."""
 
     batch_size: int = 500  # fewer where there are few images: see `batch_for`
     peak_rate: float = 0.2  # learning rate at the peak, for 500 images a batch
@@ -77,7 +68,7 @@ class TrainingResult:
 
     @property
     def train_s(self) -> float:
-        """Seconds from the first step to the last."""
+        """Seconds in all epochs."""
         return sum(self.epoch_s)
 
 
@@ -88,24 +79,19 @@ def train(
     epochs: int,
     device: torch.device,
     seed: int = 0,
-    checkpoint: str | Path | None = None,
+    checkpoint: Path | None = None,
     limit: int | None = None,
     recipe: Recipe | None = None,
 ) -> TrainingResult:
-    """Train `model`, or read an equal training that `checkpoint` holds.
+    """Train a model that `build_model` knows, or read an equal training that `checkpoint` holds.
 
-    The same seed gives the same initial weights, order and augmentation on every device, and on a
-    CPU (with as many threads) the same final weights to the bit. On a GPU cuDNN sums gradients in
-    an order of its own, so final weights differ from run to run.
+    `checkpoint` is written after the last epoch, over another training's; `limit`: train on the
+    first so many images only. The same seed gives the same initial weights, order and augmentation
+    on every device, and on a CPU (with as many threads) the same final weights to the bit; on a GPU
+    cuDNN sums gradients in an order of its own.
 
     Raises ModelNameError where the model cannot be trained on these classes, ValueError for a
     checkpoint that is damaged or foreign, RuntimeError once the loss is no longer finite.
-
-    Parameters
-    ----------
-    model : a name that `build_model` knows.
-    checkpoint : file written after the last epoch; replaced if another training's, or None.
-    limit : train on the first so many images only; None takes all.
     """
     recipe, there = recipe or Recipe(), len(data.train_labels)
     images = there if limit is None else limit
@@ -119,8 +105,8 @@ def train(
     if not read:
         arrays = (data.train_images[:images], data.train_labels[:images])
         tensors = (torch.from_numpy(array).to(device) for array in arrays)
-        # A copy: PyTorch picks kernels by the weights' strides, and variants choose their own
-        # layout, so the trained weights go back into a network laid out as `build_model` does it.
+        # A copy: variants choose their own layout, so the trained weights go back into a network
+        # laid out as `build_model` does it.
         moved = copy.deepcopy(network)
         _check_trainable(moved, recipe.batch_for(images), device, data.train_labels)
         moved = moved.to(memory_format=torch.channels_last)
@@ -130,9 +116,29 @@ def train(
             save_checkpoint(checkpoint, done)
             written = time.perf_counter() - start
     network.load_state_dict(done["state_dict"])
-    losses, seconds = tuple(done["losses"]), tuple(done["epoch_s"])
-    network = network.to(device).eval()
-    return TrainingResult(network, images, losses, seconds, done["trained_on"], read, written)
+    took = tuple(done["losses"]), tuple(done["epoch_s"]), done["trained_on"], read, written
+    return TrainingResult(network.to(device).eval(), images, *took)
+
+
+def train_model(
+    parameters: Parameters, network: nn.Module, data: Cifar10, device: torch.device
+) -> tuple[nn.Module, str]:
+    """Train the parameters' model, its checkpoint beside the data; on a CPU on fewer images.
+
+    Returns the network and what was done, in words; `network` itself where `train_epochs` is 0.
+    """
+    epochs, seed = parameters.train_epochs, parameters.seed
+    if not epochs:
+        return network, ""
+    limit = len(data.train_labels) if device.type == "cuda" else CPU_IMAGES
+    model = re.sub(r"[^\w.-]+", "_", parameters.model)
+    name = f"{model}-{data.name}-{limit}-images-{epochs}-epochs-seed-{seed}.pt"
+    path = Path(parameters.data_dir) / "checkpoints" / name
+    settings = {"epochs": epochs, "seed": seed, "device": device, "limit": limit}
+    trained = train(parameters.model, data, checkpoint=path, **settings)
+    read = f" (checkpoint {name})" if trained.from_checkpoint else ""
+    told = f"{epochs} × {limit} images, {trained.trained_on}: {trained.train_s:.0f} s{read}"
+    return trained.network, told
 
 
 def _check_trainable(network: nn.Module, batch: int, device, labels: np.ndarray) -> None:
@@ -158,26 +164,26 @@ def _train(network, images, labels, recipe: Recipe, epochs: int, seed: int) -> d
     """Every epoch, on images (n, 32, 32, 3) uint8 on the device; returns what is to be kept."""
     device, losses, seconds = images.device, [], []
     optimizer, batch = _optimizer(network, recipe), recipe.batch_for(len(labels))
-    steps = len(labels) // batch  # an epoch leaves out the images that fill no last batch
-    drawn = partial(AugmentedEpoch, images, labels, batch, recipe.cutout)
+    steps = len(labels) // batch
+    drawn = partial(augmented_batches, images, labels, batch, recipe.cutout)
     with ExitStack() as stack:
         # Fastest cuDNN kernels, gradients on; switch and random state are restored afterwards.
         stack.callback(setattr, torch.backends.cudnn, "benchmark", torch.backends.cudnn.benchmark)
         torch.backends.cudnn.benchmark = True
         stack.enter_context(own_random_state())
         stack.enter_context(torch.enable_grad())
-        forward, how = stack.enter_context(forward_of(network, drawn().batch(0)[0]))
+        forward, how = stack.enter_context(forward_of(network, next(drawn())[0]))
         for epoch in range(epochs):
             start = time.perf_counter()
             # Whatever the example or a compilation drew: each epoch has its own seed.
             seeds = np.random.SeedSequence((seed, epoch))
             seed_generators(int(seeds.generate_state(1, np.uint64)[0]))
-            augmented, total = drawn(), torch.zeros((), device=device)
-            for step in track(range(steps), steps, f"epoch {epoch + 1}/{epochs}"):
+            total, told = torch.zeros((), device=device), f"epoch {epoch + 1}/{epochs}"
+            for step, (inputs, right) in enumerate(track(drawn(), steps, told)):
                 for group in optimizer.param_groups:
                     group["lr"] = recipe.rate((epoch + step / steps) / epochs, batch)
                 with users_code("training the model"):
-                    total += _step(optimizer, forward, *augmented.batch(step), recipe)
+                    total += _step(optimizer, forward, inputs, right, recipe)
             losses.append(float(total) / steps)  # the only wait for the device
             seconds.append(time.perf_counter() - start)
             if not np.isfinite(losses[-1]):

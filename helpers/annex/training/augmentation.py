@@ -1,10 +1,10 @@
 """Step 2's train transforms, drawn per image and applied to whole batches where the images are.
 
-torchvision's v2 transforms draw once per call, so a batch would be cropped, flipped and rotated as
-one; and a DataLoader on the CPU would dominate a fast training. Here crop, flip and rotation are
-one gather of uint8 pixels, then the same normalisation; the recipe's cutout comes after it.
+torchvision's v2 transforms draw once per call, for all of a batch; and a DataLoader on the CPU
+would dominate a fast training. Here crop, flip and rotation are one gather of uint8 pixels.
 """
 
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -29,10 +29,7 @@ class Draws(NamedTuple):
 
 
 def draw(count: int, cutout: int = 0) -> Draws:
-    """Draw for `count` images, each its own, from torch's global generator.
-
-    On the CPU, so that a seed draws the same whatever the device.
-    """
+    """Draw for `count` images, each its own, from torch's CPU generator, whatever the device."""
     return Draws(
         top=torch.randint(0, 2 * PADDING + 1, (count,)),
         left=torch.randint(0, 2 * PADDING + 1, (count,)),
@@ -43,28 +40,19 @@ def draw(count: int, cutout: int = 0) -> Draws:
 
 
 def augment(images: torch.Tensor, draws: Draws, cutout: int = 0) -> torch.Tensor:
-    """Crop, flip, rotate and normalise each image as its own draws say, then cover a square.
+    """Crop, flip, rotate and normalise images (n, 32, 32, 3) uint8, each as its own draws say.
 
-    Equals torchvision's pad (black) and crop, horizontal_flip, rotate (nearest, black corners),
-    to_dtype and normalize, one image at a time; where a rotated position falls halfway between two
-    pixels, rounding may choose the other one. Cutout (DeVries and Taylor, "Improved Regularization
-    of Convolutional Neural Networks with Cutout", 2017) is the recipe's, not step 2's: the mean
-    colour, 0 here, covers a square of `cutout` pixels a side, 0 for none.
-
-    Parameters
-    ----------
-    images : (n, 32, 32, 3) uint8.
-
-    Returns
-    -------
-    (n, 3, 32, 32) float32 in channels_last layout, on the images' device.
+    As torchvision one image at a time, but where a rotated position falls halfway between two
+    pixels. Then cutout (DeVries and Taylor, "Improved Regularization of Convolutional Neural
+    Networks with Cutout", 2017): the mean colour covers a square of `cutout` pixels a side, 0 for
+    none. Returns (n, 3, 32, 32) float32 in channels_last layout, on the images' device.
     """
     row, column = _rotated_positions(draws.angle)
-    inside = _inside(row) & _inside(column)
+    inside = _within(row, column)
     column = torch.where(draws.flip[:, None, None], SIZE - 1 - column, column)
     row = row + draws.top[:, None, None] - PADDING
     column = column + draws.left[:, None, None] - PADDING
-    inside &= _inside(row) & _inside(column)
+    inside &= _within(row, column)
     number = torch.arange(len(images), device=images.device)[:, None, None]
     pixels = images[number, row.clamp(0, SIZE - 1), column.clamp(0, SIZE - 1)]
     mean, std = _constants(images.device)
@@ -75,28 +63,22 @@ def augment(images: torch.Tensor, draws: Draws, cutout: int = 0) -> torch.Tensor
     return normalised * ~covered[:, None]  # a product keeps channels_last; masked_fill does not
 
 
-class AugmentedEpoch:
-    """One pass over all images in a new order, each augmented by draws of its own.
+def augmented_batches(
+    images: torch.Tensor, labels: torch.Tensor, size: int, cutout: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Batches (size, 3, 32, 32) and labels of one pass over (n, 32, 32, 3) uint8, in a new order.
 
-    Everything is drawn here, on the CPU, and sent to the images' device at once.
-
-    Parameters
-    ----------
-    images, labels : (n, 32, 32, 3) uint8 and (n,).
+    All is drawn at the start, on the CPU, and sent to the images' device at once. Images that fill
+    no last batch are left out.
     """
-
-    def __init__(self, images: torch.Tensor, labels: torch.Tensor, batch_size: int, cutout: int):
-        count, device = len(labels), images.device
-        self._images, self._labels = images, labels
-        self._batch_size, self._cutout = batch_size, cutout
-        self._order = torch.randperm(count).to(device)
-        self._draws = [values.to(device) for values in draw(count, cutout)]
-
-    def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Augmented images (batch_size, 3, 32, 32) and their labels."""
-        part = slice(step * self._batch_size, (step + 1) * self._batch_size)
-        chosen, draws = self._order[part], Draws(*(values[part] for values in self._draws))
-        return augment(self._images[chosen], draws, self._cutout), self._labels[chosen]
+    count, device = len(labels), images.device
+    order = torch.randperm(count).to(device)
+    draws = [values.to(device) for values in draw(count, cutout)]
+    for first in range(0, count - size + 1, size):
+        part = slice(first, first + size)
+        chosen = order[part]
+        mine = Draws(*(values[part] for values in draws))
+        yield augment(images[chosen], mine, cutout), labels[chosen]
 
 
 @lru_cache(maxsize=4)
@@ -119,5 +101,5 @@ def _rotated_positions(angle: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]
     return (row + middle).round().long(), (column + middle).round().long()
 
 
-def _inside(position: torch.Tensor) -> torch.Tensor:
-    return (position >= 0) & (position < SIZE)
+def _within(*positions: torch.Tensor) -> torch.Tensor:
+    return torch.stack([(at >= 0) & (at < SIZE) for at in positions]).all(dim=0)

@@ -2,22 +2,12 @@
 
 import hashlib
 import os
-import re
 from pathlib import Path
 
 import torch
 from torch import nn
 
 KEYS = {"key", "model", "state_dict", "losses", "epoch_s", "trained_on"}
-
-
-def checkpoint_path(
-    data_dir: str | Path, model: str, data: str, images: int, epochs: int, seed: int
-) -> Path:
-    """Where a training's checkpoint goes by default: beside the data, which git ignores."""
-    model = re.sub(r"[^\w.-]+", "_", model)
-    name = f"{model}-{data}-{images}-images-{epochs}-epochs-seed-{seed}.pt"
-    return Path(data_dir) / "checkpoints" / name
 
 
 def training_key(network: nn.Module, *settings) -> str:
@@ -34,9 +24,8 @@ def training_key(network: nn.Module, *settings) -> str:
     return found.hexdigest()
 
 
-def save_checkpoint(path: str | Path, content: dict) -> None:
+def save_checkpoint(path: Path, content: dict) -> None:
     """Replace the file whole; where it cannot be written, the one before is untouched."""
-    path = Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -46,12 +35,12 @@ def save_checkpoint(path: str | Path, content: dict) -> None:
         partial.unlink(missing_ok=True)
 
 
-def load_checkpoint(path: str | Path, key: str) -> dict | None:
+def load_checkpoint(path: Path, key: str) -> dict | None:
     """Read a finished training, or return None where there is none with this key.
 
     Raises ValueError for a damaged or foreign file, so that it is not overwritten.
     """
-    if not Path(path).exists():
+    if not path.exists():
         return None
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)

@@ -16,14 +16,9 @@ from helpers.environment.facts import first_line
 def forward_of(network: nn.Module, example: torch.Tensor) -> Iterator[tuple[Callable, str]]:
     """Yield (forward, how): forward gives FP32 scores with a gradient, `how` names what it runs.
 
-    On a GPU eager steps of a small network wait for Python, more or less from one machine to the
-    next. There `torch.compile` fuses batch-norms with their neighbours and replays forward and
-    backward as CUDA graphs; where it does not work, or not with this network, the network runs
-    eagerly. The network's state_dict is left as it was; compiled code is freed at the end.
-
-    Parameters
-    ----------
-    example : a batch of the training's shape on its device; its values do not matter.
+    On a GPU eager steps of a small network wait for Python: there `torch.compile` replays forward
+    and backward as CUDA graphs, for batches like `example`; where it does not work, or not with
+    this network, the network runs eagerly. Its state_dict is left as it was.
     """
     device = example.device
     # In bfloat16 where the GPU computes in it itself; a CPU trains in FP32, as it is sure to.
@@ -37,22 +32,18 @@ def forward_of(network: nn.Module, example: torch.Tensor) -> Iterator[tuple[Call
     if device.type != "cuda":
         yield forward, how
         return
-    check = check_compile_once(device)
-    if not check.usable:
-        yield forward, f"{how}, without torch.compile : {check.reason}"
-        return
     from torch._dynamo.eval_frame import reset_code  # imports of seconds, as in variants.graph
 
-    function = own_code(forward)
+    problem, function = check_compile_once(device).reason, own_code(forward)
     whole = {"fullgraph": True, "dynamic": False}  # in one piece, or not at all
     compiled = torch.compile(function, mode="reduce-overhead", **whole)
     try:
-        if problem := _warm(compiled, network, example):
+        if problem := problem or _warm(compiled, network, example):
             yield forward, f"{how}, without torch.compile : {problem}"
         else:
             yield compiled, f"{how}, torch.compile"
     finally:
-        reset_code(function.__code__)
+        reset_code(function.__code__)  # else torch keeps the compiled code
 
 
 def _warm(compiled: Callable, network: nn.Module, example: torch.Tensor) -> str:

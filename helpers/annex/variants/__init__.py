@@ -15,19 +15,12 @@ from functools import partial
 import torch
 from torch import nn
 
+from helpers.annex.variants import network as rewritten
 from helpers.annex.variants.graph import WARMUP_CALLS, Captured, Compiled
-from helpers.annex.variants.network import (
-    Adapted,
-    crop_to_image,
-    fold_batch_norm,
-    fuse_epilogues,
-    suit_stem,
-)
 from helpers.annex.variants.overlap import overlap_shortcuts
-from helpers.annex.variants.refusal import Refusal, VariantFailed
+from helpers.annex.variants.refusal import Refusal as Refusal
+from helpers.annex.variants.refusal import VariantFailed as VariantFailed
 from helpers.clocks.conditions import measuring_conditions
-
-__all__ = ["PARTS", "Part", "Refusal", "Variant", "VariantError", "VariantFailed", "build", "parse"]
 
 
 class VariantError(ValueError):
@@ -36,29 +29,27 @@ class VariantError(ValueError):
 
 @dataclass(frozen=True)
 class Part:
-    """One part of a variant's name; the parts of a kind are taken in the table's order.
+    """One part of a variant's name; `kind` says what `apply` is.
 
-    `kind` says when `apply` comes and what it is:
-    "precision" the type of weights and activations; "network" a function (network, example) ->
-    network, rewritten in FP32; "layout" a memory format; "compiler" and "capture" functions
-    (network, example) -> callable module, at most one of each. `needs` is "cuda" where a part means
-    nothing elsewhere.
+    "precision": the type of weights and activations. "layout": a memory format. "network": a
+    function (FP32 network, example) -> network. "compiler" and "capture", at most one of each:
+    functions (network, example in the network's own type) -> callable module.
     """
 
     kind: str
     apply: object
-    needs: str = ""
+    needs: str = ""  # "cuda" where the part means nothing elsewhere
 
 
-PARTS: dict[str, Part] = {
+PARTS: dict[str, Part] = {  # applied in this order, whatever the order in a name
     "fp32": Part("precision", torch.float32),
     "tf32": Part("precision", torch.float32, "cuda"),  # stored in FP32, multiplied in TF32
     "fp16": Part("precision", torch.float16, "cuda"),
     "bf16": Part("precision", torch.bfloat16),
-    "fused": Part("network", fold_batch_norm),
-    "cropped": Part("network", crop_to_image),
-    "stem": Part("network", suit_stem),
-    "epilogue": Part("network", fuse_epilogues, "cuda"),
+    "fused": Part("network", rewritten.fold_batch_norm),
+    "cropped": Part("network", rewritten.crop_to_image),
+    "stem": Part("network", rewritten.suit_stem),
+    "epilogue": Part("network", rewritten.fuse_epilogues, "cuda"),
     "overlap": Part("network", overlap_shortcuts, "cuda"),
     "channels_last": Part("layout", torch.channels_last),
     "compile": Part("compiler", Compiled),
@@ -81,16 +72,8 @@ class Variant:
 
     @property
     def conditions(self) -> str:
-        """What `measuring_conditions` takes as precision: TF32 allowed for "tf32" alone.
-
-        FP16 and BF16 run with the strict switches: their FP32 remainders are no TF32.
-        """
+        """The precision of `measuring_conditions`; FP16's and BF16's FP32 remainders are strict."""
         return "tf32" if self.precision == "tf32" else "fp32"
-
-    @property
-    def fixed_shape(self) -> bool:
-        """Does it only take batches of the example's shape?"""
-        return any(PARTS[p].kind in ("compiler", "capture") or p == "cropped" for p in self.parts)
 
 
 def parse(name: str) -> Variant:
@@ -122,18 +105,12 @@ def parse(name: str) -> Variant:
 
 
 def build(variant: Variant, model: nn.Module, example: torch.Tensor) -> nn.Module:
-    """Build the callable of a variant, unguarded, from a copy of `model`, which stays as it is.
+    """Build a variant's callable, warm and unguarded, from a copy of `model`, which stays as it is.
 
-    It is warm and in eval mode, and takes its images under
-    `measuring_conditions(call, variant.conditions)`, under which it was built. Its attribute
-    `static_batch` is the only batch size it takes, None where any will do. What was built is freed
-    with the callable; a captured one returns its own buffer, which its next call overwrites. What
-    torch raises where a part cannot be built is sorted by `guard.admit`.
-
-    Parameters
-    ----------
-    example
-        A batch (N, 3, H, W) on the device where the variant shall run; its values do not matter.
+    `example` is a batch (N, 3, H, W) on the device to run on; its values do not matter. Call it
+    under `measuring_conditions(call, variant.conditions)`. Its attribute `static_batch` is the only
+    batch size it takes, None where any will do; a captured one returns its own buffer, which its
+    next call overwrites. What was built is freed with it.
     """
     chosen = {PARTS[part].kind: PARTS[part].apply for part in variant.parts}
     dtype = PARTS[variant.precision].apply
@@ -148,15 +125,14 @@ def build(variant: Variant, model: nn.Module, example: torch.Tensor) -> nn.Modul
     adapted = dtype != torch.float32 or layout != torch.preserve_format
     compiler, capture = chosen.get("compiler"), chosen.get("capture")
     with measuring_conditions(network, variant.conditions):
-        if compiler and capture:  # the graph's copy casts already: compile what comes after it
-            network = compiler(network, inside)
-        call = Adapted(network, dtype, layout) if adapted else network
-        if capture:
-            call = capture(call, example)
-        elif compiler:
-            call = compiler(call, example)
+        if capture:  # its copy casts already: compiled is what comes after it
+            call = capture(compiler(network, inside) if compiler else network, inside)
+        else:
+            call = rewritten.Adapted(network, dtype, layout) if adapted else network
+            call = compiler(call, example) if compiler else call
         for _ in range(WARMUP_CALLS):
             call(example)
     call = call.eval()
-    call.static_batch = example.shape[0] if variant.fixed_shape else None
+    fixed = compiler or capture or "cropped" in variant.parts
+    call.static_batch = example.shape[0] if fixed else None
     return call

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from helpers.annex.variants.network import Adapted
 from helpers.environment.compile import quiet
 
 WARMUP_CALLS = 3
@@ -35,8 +34,7 @@ class Compiled(nn.Module):
                 self._run(example)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """Run the compiled function, without nn.Module's hooks in between."""
-        return self._run(x)
+        return self._run(x)  # without nn.Module's hooks in between
 
 
 @contextmanager
@@ -56,8 +54,7 @@ def generated_code_released() -> Iterator[None]:
 def own_code(function: Callable) -> Callable:
     """Give `function` a code object that no other function has, not even its own copies.
 
-    torch keeps its compiled functions with the code object, and gives up, in silence, once one has
-    eight of them.
+    torch keeps compiled functions with the code object, and silently gives up after eight of them.
     """
     function.__code__ = function.__code__.replace(co_name="forward")
     return function
@@ -66,34 +63,26 @@ def own_code(function: Callable) -> Callable:
 class Captured(nn.Module):
     """A network captured once as a CUDA graph; a call copies its image in and replays it.
 
-    The copy into the graph's own input buffer also casts and changes the layout, in one kernel. The
-    logits returned are the graph's own buffer, which the next call overwrites.
-
-    Parameters
-    ----------
-    tuned
-        Let cuDNN time its algorithms (`torch.backends.cudnn.benchmark`) instead of guessing.
+    The copy into the graph's own input buffer, of `example`'s type and layout, also casts. With
+    `tuned` cuDNN times its algorithms instead of guessing. The logits returned are the graph's own
+    buffer, which the next call overwrites.
     """
 
     def __init__(self, network: nn.Module, example: torch.Tensor, *, tuned: bool = False):
         super().__init__()
         self.network = network  # the graph reads the weights where they are: they must live on
-        inner, dtype, layout = network, example.dtype, torch.preserve_format
-        if isinstance(network, Adapted):
-            inner, dtype, layout = network.network, network.dtype, network.layout
         with torch.inference_mode(False):  # else nobody could write to it outside inference mode
-            buffer = example.to(dtype=dtype, memory_format=layout, copy=True)
+            buffer = example.clone()
         # cuDNN's choices are remembered per thread: in a thread of its own a capture neither takes
         # over another variant's nor leaves its own behind. The thread lives as long as the graph,
         # for kernels that cuDNN generated belong to its remembered plans.
         thread = ThreadPoolExecutor(1, thread_name_prefix="capture")
         weakref.finalize(self, thread.shutdown).atexit = False
-        self._graph, self._logits = thread.submit(_capture, inner, buffer, tuned).result()
+        self._graph, self._logits = thread.submit(_capture, network, buffer, tuned).result()
         self._buffer, self._shape = buffer, example.shape
         self._copy, self._replay = buffer.copy_, self._graph.replay
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """Two launches: the copy into the buffer, and the graph."""
         if x.shape != self._shape:  # copy_ would broadcast
             raise ValueError(f"captured for batches {tuple(self._shape)}, not {tuple(x.shape)}")
         self._copy(x)

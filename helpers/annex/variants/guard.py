@@ -18,9 +18,8 @@ from helpers.clocks.profiling import ForwardProfile, contradicted, try_profile
 from helpers.environment.facts import first_line
 from helpers.stats import percentile
 
-# Relative rounding of one operand: half a unit in the last place of 10 (TF32, FP16) or 7 (BF16)
-# bits of mantissa. FP32 rounds at 2^-24, but also accumulates in FP32: over the up to K = 4,608
-# products of ResNet-18 the errors grow like sqrt(K) = 2^6.
+# Relative rounding of one operand, half a unit in the last place. FP32 rounds at 2^-24, but also
+# accumulates in FP32: over K = 4,608 products, ResNet-18's most, errors grow like sqrt(K) = 2^6.
 ROUNDING = {"fp32": 2.0**-18, "tf32": 2.0**-11, "fp16": 2.0**-11, "bf16": 2.0**-8}
 GUARD_IMAGES = 3
 CLOCK_SAMPLES = 30  # of the GPU clock's quick look; behind a gate a dozen forwards are one batch
@@ -54,10 +53,10 @@ class Admitted:
 def admit(
     variant: Variant, model: nn.Module, inputs: Sequence[torch.Tensor], device: torch.device
 ) -> Admitted:
-    """Build a variant for the shape of `inputs` and guard it; what failed is freed.
+    """Build a variant of `model` (on `device`) for the shape of `inputs` and guard it.
 
-    `model` is the reference, on `device`; it stays as it is. Raises VariantFailed where it cannot
-    be built, raises anything but the user's own interruption, or is refused by the guard.
+    Raises VariantFailed where it cannot be built, raises anything but the user's own interruption,
+    or is refused by the guard; what was built is then freed.
     """
     doing = "not_built"
     try:
@@ -131,10 +130,9 @@ def guard(
 def tolerance(precision: str, reference: nn.Module, scale: float) -> float:
     """Largest drift of a logit that a precision explains, in a network whose logits reach `scale`.
 
-    Each of the L layers with weights adds a relative error of about one rounding u of its operands,
-    with random signs: sqrt(L) u after L layers (the probabilistic bound of Higham and Mary, "A new
-    approach to probabilistic rounding error analysis", SIAM J. Sci. Comput. 41, 2019). Four times
-    that leaves room for the largest of all logits. A wrong layer is off by the scale itself.
+    After L layers with weights sqrt(L) roundings of an operand (the probabilistic bound of Higham
+    and Mary, "A new approach to probabilistic rounding error analysis", SIAM J. Sci. Comput. 41,
+    2019), four times for the largest of all logits. A wrong layer is off by the scale itself.
     """
     kinds = (nn.modules.conv._ConvNd, nn.Linear)
     layers = sum(isinstance(module, kinds) for module in modules_of(reference))
@@ -143,10 +141,7 @@ def tolerance(precision: str, reference: nn.Module, scale: float) -> float:
 
 @contextmanager
 def no_recompilation() -> Iterator[dict[str, int]]:
-    """Yield a dict of what torch.compile does inside, filled at the end; empty if it does nothing.
-
-    "compilations" counts graphs compiled anew, "graph_breaks" these, by torch's own counters.
-    """
+    """Yield a dict that gets, at the end, what torch.compile did inside; empty if nothing."""
     from torch._dynamo.utils import counters
 
     def read() -> tuple[int, int]:
@@ -162,7 +157,6 @@ def no_recompilation() -> Iterator[dict[str, int]]:
 
 
 def _check_outputs(outputs, again, expected, allowed: float) -> float:
-    """Compare a variant's logits with the reference's; returns the drift."""
     found, wanted = (f"{tuple(y.shape)} {y.dtype} {y.device}" for y in (outputs[0], expected[0]))
     if found != wanted:
         raise VariantFailed("wrong_form", found=found, expected=wanted)
@@ -183,7 +177,7 @@ def _check_outputs(outputs, again, expected, allowed: float) -> float:
 
 
 def _check_clock(call, inputs, device, conditions: str, profile: ForwardProfile) -> None:
-    """Refuse a variant where the GPU clock reads less than its kernels take, if it can read."""
+    """Refuse a variant where the GPU clock, if it can read, reads less than its kernels take."""
     try:
         with measuring_conditions(call, conditions):
             samples = GpuClock(device).measure(call, inputs, CLOCK_SAMPLES).samples_ms

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 PRODUCT = re.compile(
     r"gemm|gemv|nvjet|scudnn|fprop|convolve|winograd|conv2d|conv_depthwise|cutlass"
 )
-# Helpers of theirs, which only move data.
+# Helpers of theirs, which only move data, and Triton's, which are named without any type.
 HELPER = re.compile(
     r"nchwToNhwc|nhwcToNchw|convertTensor|[Pp]adding|splitKreduce|splitkreduce|compute\w*Offsets"
     r"|triton_"
@@ -22,17 +22,13 @@ TYPES = (
     ("tf32", re.compile(r"tf32|s1688")),
     ("fp32", re.compile(r"f32f32_f32f32|ffma|sgemm|scudnn|simt_s|[<, ]float\b")),
 )
-# Bits of mantissa (the hidden one too) and of exponent: a type with no fewer of either holds every
-# number of the other. So fp32 ⊇ tf32 ⊇ fp16 and tf32 ⊇ bf16, but neither of fp16 and bf16 holds
-# the other: FP16 overflows at 65,504, which BF16 was chosen to avoid.
+# Bits of mantissa (the hidden one too) and of exponent: neither of fp16 and bf16 holds the other,
+# for FP16 overflows at 65,504, which BF16 was chosen to avoid.
 BITS = {"fp32": (24, 8), "tf32": (11, 8), "fp16": (11, 5), "bf16": (8, 8)}
 
 
 def kernel_precision(name: str) -> str | None:
-    """Return the precision of the products in one kernel; None if it has none or hides it.
-
-    Triton names its kernels after PyTorch's operations, without any type.
-    """
+    """Return the precision of the products in one kernel; None if it has none or hides it."""
     if HELPER.search(name) or not PRODUCT.search(name):
         return None
     return next((precision for precision, pattern in TYPES if pattern.search(name)), None)
@@ -46,8 +42,7 @@ def products_in(names: Sequence[str]) -> dict[str, int]:
 def holds(precision: str, other: str) -> bool:
     """Is every number of `other` one of `precision` too?
 
-    What a variant's name announces is a floor. NVIDIA's libraries choose a more precise kernel
-    where it is faster, such as one convolution of an FP16 ResNet in TF32 (cuDNN 9.24): that passes.
-    Only a product of less precision, or of less range, refutes.
+    What a variant's name announces is a floor: NVIDIA's libraries choose a more precise kernel
+    where it is faster, and that passes. Only a product of less precision or range refutes.
     """
     return all(mine >= its for mine, its in zip(BITS[precision], BITS[other], strict=True))

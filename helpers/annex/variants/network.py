@@ -27,7 +27,7 @@ class Adapted(nn.Module):
         self.network, self.dtype, self.layout = network, dtype, layout
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Cast and change the layout in one kernel, run the network, cast the logits back."""
+        # Cast and layout change are one kernel.
         return self.network(x.to(dtype=self.dtype, memory_format=self.layout)).float()
 
 
@@ -41,9 +41,9 @@ def fold_batch_norm(network: nn.Module, example: torch.Tensor) -> nn.Module:
 def crop_to_image(network: nn.Module, example: torch.Tensor) -> nn.Module:
     """Cut the weights that only ever meet zero padding at the example's image size.
 
-    Where a 3x3 convolution sees 1x1 pixel, eight of its nine taps multiply zeros; 32x32 images
-    bring torchvision's ResNet-18 there in its last block, which holds three quarters of its
-    weights. The result is exact for images of this size and wrong for others.
+    Where a 3x3 convolution sees 1x1 pixel, eight of its nine taps multiply zeros: so in the last
+    block of torchvision's ResNet-18 on 32x32 images, three quarters of its weights. The result is
+    exact for images of this size and wrong for others.
     """
     sizes: dict[nn.Module, set] = {}
 
@@ -91,15 +91,12 @@ class Pool3d(nn.Module):
 
     def __init__(self, pool: nn.MaxPool2d):
         super().__init__()
-        kernel, stride, padding, dilation = map(
-            _pair, (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
-        )
-        flat = {"padding": (0, *padding), "dilation": (1, *dilation), "ceil_mode": pool.ceil_mode}
-        self.pool = nn.MaxPool3d((1, *kernel), (1, *stride), **flat)
+        sizes = (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
+        flat = [(depth, *_pair(size)) for depth, size in zip((1, 1, 0, 1), sizes, strict=True)]
+        self.pool = nn.MaxPool3d(*flat, ceil_mode=pool.ceil_mode)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """An image is a volume of depth 1."""
-        return self.pool(x.unsqueeze(2)).squeeze(2)
+        return self.pool(x.unsqueeze(2)).squeeze(2)  # an image is a volume of depth 1
 
 
 def suit_stem(network: nn.Module, example: torch.Tensor) -> nn.Module:
@@ -143,22 +140,19 @@ class ConvEpilogue(nn.Module):
         self.where = (conv.stride, conv.padding, conv.dilation, conv.groups)
 
     def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
-        """`residual` has the output's shape."""
-        if x.is_cuda and residual is None:
-            return torch.cudnn_convolution_relu(x, self.weight, self.bias, *self.where)
-        if x.is_cuda:
-            return torch.cudnn_convolution_add_relu(
-                x, self.weight, residual, 1.0, self.bias, *self.where
-            )
-        y = F.conv2d(x, self.weight, self.bias, *self.where)
-        return torch.relu(y if residual is None else y + residual)
+        weight, bias, where = self.weight, self.bias, self.where
+        if not x.is_cuda:
+            y = F.conv2d(x, weight, bias, *where)
+            return torch.relu(y if residual is None else y + residual)
+        if residual is None:
+            return torch.cudnn_convolution_relu(x, weight, bias, *where)
+        return torch.cudnn_convolution_add_relu(x, weight, residual, 1.0, bias, *where)
 
 
 def fuse_epilogues(network: nn.Module, example: torch.Tensor) -> nn.Module:
     """Fold batch-norms, then each bias, residual addition and ReLU into the convolution before it.
 
-    cuDNN's fused operations (ConvBiasAct) save a kernel's launch and a round trip through memory
-    for each; PyTorch offers them as `cudnn_convolution_relu` and `cudnn_convolution_add_relu`.
+    cuDNN's fused operations (ConvBiasAct) save a kernel's launch and a round trip through memory.
     """
     traced = fuse(network, inplace=True)
     modules = dict(traced.named_modules())
@@ -219,8 +213,6 @@ def lone_conv(node, modules: dict) -> nn.Conv2d | None:
 
 def is_call(node, functions: tuple, kinds, modules: dict) -> bool:
     """Is this value made by one of these functions or methods, or by a module of these kinds?"""
-    if not isinstance(node, fx.Node):
-        return False
-    if node.op == "call_module":
+    if isinstance(node, fx.Node) and node.op == "call_module":
         return isinstance(modules[node.target], kinds)
-    return node.op in ("call_function", "call_method") and node.target in functions
+    return isinstance(node, fx.Node) and node.op.startswith("call_") and node.target in functions

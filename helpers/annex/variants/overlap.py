@@ -9,34 +9,26 @@ from helpers.annex.variants.refusal import VariantFailed
 
 
 class Aside(nn.Module):
-    """A convolution on a CUDA stream of its own, beside what the caller's stream goes on with."""
+    """A convolution on a stream of its own: `aside(x)` begins it, `aside(x, begun)` waits for it.
+
+    `x`, which it reads, is an argument of the latter so that its memory is not given away before.
+    """
 
     def __init__(self, conv: nn.Conv2d):
         super().__init__()
         self.conv, self.stream = conv, None
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The result may only be used after `Joined`."""
+    def forward(self, x: torch.Tensor, begun: torch.Tensor | None = None) -> torch.Tensor:
         if not x.is_cuda:
-            return self.conv(x)
+            return self.conv(x) if begun is None else begun
+        callers = torch.cuda.current_stream(x.device)
+        if begun is not None:
+            callers.wait_stream(self.stream)
+            return begun
         self.stream = self.stream or torch.cuda.Stream(x.device)
-        self.stream.wait_stream(torch.cuda.current_stream(x.device))
+        self.stream.wait_stream(callers)
         with torch.cuda.stream(self.stream):
             return self.conv(x)
-
-
-class Joined(nn.Module):
-    """The caller's stream waits for an `Aside`."""
-
-    def __init__(self, aside: Aside):
-        super().__init__()
-        self.aside = aside
-
-    def forward(self, result: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """`x`, which `Aside` reads, is an argument so that its memory is not given away before."""
-        if result.is_cuda:
-            torch.cuda.current_stream(result.device).wait_stream(self.aside.stream)
-        return result
 
 
 def overlap_shortcuts(network: nn.Module, example: torch.Tensor) -> nn.Module:
@@ -55,7 +47,13 @@ def overlap_shortcuts(network: nn.Module, example: torch.Tensor) -> nn.Module:
     if not movable:
         raise VariantFailed("nothing_to_change", part="overlap")
     for node in movable:
-        _put_aside(traced, modules, node)
+        source, (user,), conv = node.args[0], node.users, modules[node.target]
+        name = add_module(traced, modules, f"{node.target}_aside", Aside(conv))
+        with traced.graph.inserting_after(source):
+            begun = traced.graph.call_module(name, (source,))
+        with traced.graph.inserting_before(user):
+            user.replace_input_with(node, traced.graph.call_module(name, (source, begun)))
+        traced.graph.erase_node(node)
     traced.delete_all_unused_submodules()
     traced.recompile()
     return traced
@@ -78,26 +76,12 @@ class _Unchanged(fx.Interpreter):
     """
 
     def by(self, example: torch.Tensor) -> set[fx.Node]:
-        """The nodes of these values."""
         self.versions: dict[fx.Node, int] = {}
         self.run(example.clone())  # a tensor of inference mode has no version
         return {node for node, seen in self.versions.items() if self.env[node]._version == seen}
 
     def run_node(self, node: fx.Node):
-        """Run one node and note its tensor's version."""
         result = super().run_node(node)
         if isinstance(result, torch.Tensor):
             self.versions[node] = result._version
         return result
-
-
-def _put_aside(traced: fx.GraphModule, modules: dict, node: fx.Node) -> None:
-    source, (user,), aside = node.args[0], node.users, Aside(modules[node.target])
-    begin = add_module(traced, modules, f"{node.target}_aside", aside)
-    join = add_module(traced, modules, f"{node.target}_joined", Joined(aside))
-    with traced.graph.inserting_after(source):
-        begun = traced.graph.call_module(begin, (source,))
-    with traced.graph.inserting_before(user):
-        joined = traced.graph.call_module(join, (begun, source))
-    user.replace_input_with(node, joined)
-    traced.graph.erase_node(node)

@@ -19,10 +19,9 @@ GROUPS = {"all": ALL, "all_slow": ALL_SLOW}
 
 
 def select(text: str, device: torch.device) -> tuple[list[Variant], dict[str, Refusal]]:
-    """Choose the variants of a session from comma-separated names and `GROUPS`.
+    """Choose a session's variants from comma-separated names and `GROUPS`; fp32 is the first.
 
-    Returns the variants, each once, "fp32" (the reference) always first; and, by name, why others
-    cannot run here. Raises VariantError as `parse` does.
+    Returns those that can run here and, by name, why others cannot. VariantError as `parse` does.
     """
     wanted = list(dict.fromkeys([parse("fp32"), *_parsed(text)]))
     skipped = {v.name: found for v in wanted if (found := _refusal(v, device))}
@@ -44,7 +43,6 @@ def _parsed(text: str) -> list[Variant]:
 
 
 def _refusal(variant: Variant, device: torch.device) -> Refusal | None:
-    """Why a variant cannot run here, None if it can as far as is known."""
     parts = (variant.precision, *variant.parts)
     if device.type != "cuda" and (missing := [p for p in parts if PARTS[p].needs == "cuda"]):
         return Refusal("needs_gpu", {"part": missing[0]})
@@ -55,6 +53,5 @@ def _refusal(variant: Variant, device: torch.device) -> Refusal | None:
             return Refusal("needs_capability", told)
     if any(PARTS[p].kind == "compiler" for p in parts):
         check = check_compile_once(device)
-        if not check.usable:
-            return Refusal("no_compiler", {"reason": check.reason})
+        return None if check.usable else Refusal("no_compiler", {"reason": check.reason})
     return None
