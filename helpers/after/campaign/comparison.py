@@ -1,4 +1,4 @@
-"""Do the GPUs of a campaign differ? Sessions are compared, not samples.
+"""Do the devices of a campaign differ? Sessions are compared, not samples.
 
 A session counts once, by the median of its runs' p95, and two devices by Welch's interval of the
 ratio of those: what one process reads, the next one does not.
@@ -17,7 +17,7 @@ from helpers.display.french import number, percent
 from helpers.display.words import CLOCK_NAMES
 
 MIN_SESSIONS = 3  # per device: with two, the interval is too wide to say anything
-CONFIDENCE = 0.95
+CONFIDENCE = 0.95  # of all comparisons of a protocol together (Bonferroni)
 # What must be the same to compare two devices; host latencies depend on torch's threads too.
 PROTOCOL = (
     *("set", "clock", "variant", "precision", "batch_size", "input_shape", "warmup_iters"),
@@ -30,40 +30,35 @@ def compare(rows: pd.DataFrame) -> pd.DataFrame:
     """All devices of a campaign's merged rows, protocol by protocol; one row per device.
 
     The first device of a protocol, by name, is the reference of the others: a choice that does not
-    depend on what was measured. Their intervals hold all at once (Bonferroni). Columns: `protocol`
-    (from 1), `place` in it (0: the reference), `settings` (what differs within the campaign),
-    `clock`, `name`, `p95_ms` (one per session), `shared` (sessions beside another one on the same
-    host), `ratio`, `low`, `high` to the reference, NaN where there are too few sessions.
+    depend on what was measured. Columns: `protocol` (from 1), `place` in it (0: the reference),
+    `settings` (what differs within the campaign), `clock`, `name`, `p95_ms` (one per session),
+    `shared` (sessions beside another one on the same host), `ratio`, `low`, `high` to the
+    reference, NaN where there are too few sessions.
     """
-    table = rows.assign(
-        threads=rows["torch_threads"].where(rows["clock"] == "host", 0),
-        settings=_settings(rows),
-        name=[_device_name(row) for row in rows.to_dict("records")],
-    )
-    found = []
-    for protocol, (_, group) in enumerate(table.groupby(list(PROTOCOL), dropna=False), start=1):
-        devices = {name: own.groupby("session") for name, own in group.groupby("name")}
-        p95_ms = {name: own["lat_p95"].median() for name, own in devices.items()}
-        reference = p95_ms[min(p95_ms)]
-        confidence = 1 - (1 - CONFIDENCE) / max(1, len(devices) - 1)
-        for place, (name, own) in enumerate(p95_ms.items()):
-            interval = (math.nan,) * 3
-            if place and min(len(own), len(reference)) >= MIN_SESSIONS:
-                interval = stats.welch_interval(reference, own, confidence)
-            shared = int(devices[name]["host_shared"].first().sum())
-            told = {"protocol": protocol, "place": place, "name": name, "shared": shared}
-            told |= {"p95_ms": own.to_numpy(), **group.iloc[0][["settings", "clock"]]}
-            found.append(told | dict(zip(("ratio", "low", "high"), interval, strict=True)))
-    return pd.DataFrame(found)
-
-
-def _settings(rows: pd.DataFrame) -> list[str]:
-    """Of each row's variant, schedule and parameters, those that differ within the campaign."""
     sets = pd.DataFrame(map(json.loads, rows["parameters"]), index=rows.index)
     sets = sets.drop(columns="variants", errors="ignore")  # what was asked for; the row has one
     sets = sets.assign(variant=rows["variant"], schedule=rows["schedule"]).astype(str)
     varying = sets.loc[:, (sets != sets.iloc[0]).any()].to_dict("records")
-    return [", ".join(f"{name} = {value}" for name, value in one.items()) for one in varying]
+    table = rows.assign(
+        threads=rows["torch_threads"].where(rows["clock"] == "host", 0),
+        settings=[", ".join(f"{name} = {value}" for name, value in v.items()) for v in varying],
+        name=[_device_name(row) for row in rows.to_dict("records")],
+    )
+    found = []
+    for protocol, (_, group) in enumerate(table.groupby(list(PROTOCOL), dropna=False), start=1):
+        devices = group.groupby("name")
+        confidence = 1 - (1 - CONFIDENCE) / max(1, len(devices) - 1)
+        for place, (name, device) in enumerate(devices):
+            sessions = device.groupby("session")
+            p95_ms, interval = sessions["lat_p95"].median().to_numpy(), (math.nan,) * 3
+            reference = found[-place]["p95_ms"] if place else p95_ms
+            if place and min(len(p95_ms), len(reference)) >= MIN_SESSIONS:
+                interval = stats.welch_interval(reference, p95_ms, confidence)
+            told = {"protocol": protocol, "place": place, "name": name, "p95_ms": p95_ms}
+            told |= {"shared": sessions["host_shared"].first().sum()}
+            told |= device.iloc[0][["settings", "clock"]].to_dict()
+            found.append(told | dict(zip(("ratio", "low", "high"), interval, strict=True)))
+    return pd.DataFrame(found)
 
 
 def _device_name(row: dict) -> str:
@@ -92,7 +87,7 @@ def comparison_table(devices: pd.DataFrame) -> pd.DataFrame:
 
 def _verdict(device) -> str:
     if np.isnan(device.ratio):
-        return {0: "référence"}.get(device.place, f"moins de {MIN_SESSIONS} sessions de chaque")
+        return f"moins de {MIN_SESSIONS} sessions de chaque" if device.place else "référence"
     told = "pas de différence montrée"
     if not device.low <= 1 <= device.high:
         told = f"{percent(abs(device.ratio - 1))} plus {'lent' if device.ratio > 1 else 'rapide'}"
@@ -106,8 +101,8 @@ def plot_campaign(devices: pd.DataFrame, table: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(9, 0.6 * len(drawn) + 1.2), layout="constrained")
     axis = figure.subplots()
     for row, device in enumerate(drawn.itertuples()):
-        (reference,) = devices.query("protocol == @device.protocol and place == 0")["p95_ms"]
-        ratios, told = device.p95_ms / np.median(reference), table.iloc[row]
+        told, reference = table.iloc[row], devices["p95_ms"][row - device.place]
+        ratios = device.p95_ms / np.median(reference)
         colour = f"C{device.protocol % 10}"
         axis.plot(ratios, [row] * len(ratios), "o", alpha=0.6, markeredgewidth=0, color=colour)
         names.append(f"{told['Réglages'][:50]}\n{device.name[:50]}, n = {len(ratios)}")

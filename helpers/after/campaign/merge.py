@@ -25,7 +25,7 @@ from helpers.results.table import csv_text
 TABLE, FAILURES = "campaign.csv", "failures.json"
 
 
-def land(campaign: Path, task: Task, files: Mapping[str, bytes]) -> Path:
+def land(campaign: Path, task: Task, files: Mapping[str, bytes]) -> None:
     """Bring a session's files in: all of them, checked, synced to the disk, or none.
 
     Raises SessionError where they are no complete session of this task, ResultsError where they
@@ -46,7 +46,6 @@ def land(campaign: Path, task: Task, files: Mapping[str, bytes]) -> Path:
         temporary.rename(final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return final
 
 
 def merged(campaign: Path, tasks: Iterable[Task]) -> tuple[pd.DataFrame, dict[str, str]]:
@@ -61,28 +60,19 @@ def merged(campaign: Path, tasks: Iterable[Task]) -> tuple[pd.DataFrame, dict[st
                 rows += read_finished(campaign / task.session, task)
         except SessionError as error:
             damaged[task.session] = str(error)
-    table = pd.DataFrame(rows, columns=None if rows else ["session", "machine", "started_s"])
-    return table.assign(host_shared=table["session"].isin(_sharing(table))), damaged
-
-
-def _sharing(table: pd.DataFrame) -> set[str]:
-    """The sessions that overlap in time with another one on the same machine."""
-    shared = set()
-    sessions = table.drop_duplicates("session").sort_values("started_s")
-    for _, own in sessions.groupby("machine"):
-        last, *others = own[["session", "started_s", "finished_s"]].itertuples(index=False)
-        for one in others:
-            if one.started_s < last.finished_s:
-                shared |= {one.session, last.session}
-            last = max(last, one, key=lambda session: session.finished_s)
-    return shared
+    names = None if rows else ["session", "machine", "started_s", "finished_s"]
+    table, shared = pd.DataFrame(rows, columns=names), set()
+    for _, own in table.drop_duplicates("session").groupby("machine"):
+        begins, ends = own["started_s"].to_numpy(), own["finished_s"].to_numpy()
+        overlaps = (begins < ends[:, None]) & (ends > begins[:, None])  # each with itself too
+        shared |= set(own["session"][overlaps.sum(axis=0) > 1])
+    return table.assign(host_shared=table["session"].isin(shared)), damaged
 
 
 def write_tables(campaign: Path, rows: pd.DataFrame, failures: Mapping[str, str]) -> pd.DataFrame:
-    """Write failures.json ([] if none), campaign.csv and the comparison of the devices.
+    """Write failures.json ([] if none), campaign.csv and the comparison, which is returned.
 
-    The figures of campaign.csv are those of the sessions' own CSV, digit for digit. Returns the
-    comparison as a table.
+    The figures of campaign.csv are those of the sessions' own CSV, digit for digit.
     """
     listed = [{"session": name, "error": error} for name, error in sorted(failures.items())]
     text = json.dumps(listed, indent=2, ensure_ascii=False)

@@ -13,6 +13,7 @@ import papermill
 import pynvml
 from papermill.exceptions import PapermillExecutionError
 
+from helpers.environment.facts import attempt
 from helpers.results import read_session
 from helpers.results.files import read_file
 
@@ -21,7 +22,6 @@ NOTEBOOK = "J1_benchmark.ipynb"
 START_TIMEOUT_S = 300  # of a kernel, on a machine where many start at once
 CELL_TIMEOUT_S = 7200  # a GPU that hangs must not hold its worker for ever
 FACTS = "campaign.json"  # who measured where and when, beside the session's own files
-MOST_FACTS = 1 << 20  # bytes; ours have a few hundred
 
 
 class SessionError(RuntimeError):
@@ -67,19 +67,14 @@ def visible_gpus() -> list[str]:
         pynvml.nvmlInit()
     except pynvml.NVMLError:  # no NVIDIA driver
         return []
-    try:
-        handles = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
-        return [pynvml.nvmlDeviceGetUUID(handle) for handle in handles]
-    finally:
-        pynvml.nvmlShutdown()
+    handles = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
+    return [pynvml.nvmlDeviceGetUUID(handle) for handle in handles]
 
 
 def machine() -> str:
     """What containers of one host have in common, whatever their host names: its boot."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf8").strip()
-    except OSError:
-        return platform.node()
+    boot = attempt(Path("/proc/sys/kernel/random/boot_id").read_text, "utf8")
+    return (boot or platform.node()).strip()
 
 
 def measure(task: Task, notebook: str, scratch: Path) -> dict[str, bytes]:
@@ -125,7 +120,7 @@ def read_finished(folder: Path, task: Task) -> list[dict[str, Any]]:
     Raises SessionError where the folder holds no complete session of this task.
     """
     try:
-        facts = json.loads(read_file(folder / FACTS, MOST_FACTS))
+        facts = json.loads(read_file(folder / FACTS))
         for name, asked in asdict(task).items():
             if facts[name] != asked:
                 raise ValueError(f"{name} is {facts[name]!r}, not {asked!r}")
@@ -133,18 +128,15 @@ def read_finished(folder: Path, task: Task) -> list[dict[str, Any]]:
         if {task.session} != set(session.rows["session"]):
             raise ValueError("results.csv holds runs of another session")
         found = session.environment
-        cpu, cuda, software = found["cpu"], found["cuda"], found["software"]
-        texts = {"host": facts["host"], "machine": facts["machine"], "driver": cuda["driver"]}
-        texts |= {"gpu_uuid": (found["gpu"] or {}).get("uuid"), "cpu": cpu["model"]}
-        texts |= {"python": software["python"], "torchvision": software["torchvision"]}
-        texts |= {"cudnn": cuda["cudnn"], "commit": found["git"]["commit"]}
+        texts = {name: facts[name] for name in ("host", "machine")}
+        texts |= {"gpu_uuid": (found["gpu"] or {}).get("uuid"), "driver": found["cuda"]["driver"]}
+        texts |= {"cpu": found["cpu"]["model"], "commit": found["git"]["commit"]}
         added = {
-            **{name: facts[name] for name in ("campaign", "set", "repetition")},
+            **{"campaign": task.campaign, "set": task.set, "repetition": task.repetition},
             **{name: str(text or "") for name, text in texts.items()},
-            "torch_threads": int(cpu["torch_threads"]),
+            "torch_threads": int(found["cpu"]["torch_threads"]),
             **{name: float(facts[name]) for name in ("started_s", "finished_s")},
-            "host_shared": False,  # see `merge.merged`
-            "accepted": session.accepted,
+            "accepted": session.outcome,
             "parameters": json.dumps(task.parameters, sort_keys=True),
         }
     except Exception as error:  # foreign files fail in dozens of ways; none may stop a campaign
