@@ -6,8 +6,8 @@ the p95 of their processes, and one whose runs share a process is not compared.
 
 import json
 import math
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 from scipy.stats import norm
@@ -18,7 +18,6 @@ from helpers.display.words import CLOCK_NAMES
 from helpers.results import ResultsError, StoredSession, read_session
 from helpers.results.files import read_file
 
-RESULTS = Path("results")  # where sessions are unless told otherwise
 REFERENCE = "fp32"
 CONFIDENCE = 0.95  # of all changes of a comparison together (Bonferroni)
 # Standard deviation of a session's log level over machines of one kind, which the processes of one
@@ -29,15 +28,13 @@ SAME_IN_BOTH = ("gpu_name", "torch_version", "cuda_version", "model")
 SAME_IN_BOTH += ("precision", "batch_size", "input_shape", "device_type")
 FASTER, SLOWER, SAME = "faster", "slower", "same"
 PROCESSES = "processes"
-SPOILT = (ValueError, TypeError, KeyError, RecursionError)  # what reading runs.json may raise
 
 
 class BaselineError(RuntimeError):
     """There is no session to compare with, or (strict) this one is slower or incomparable."""
 
 
-@dataclass(frozen=True)
-class Change:
+class Change(NamedTuple):
     """One figure of this session over the baseline's, with its simultaneous 95 % interval.
 
     The figure is a variant's p95 or, with `to_reference`, its ratio to fp32's in the same process.
@@ -61,8 +58,7 @@ class Change:
         return FASTER if self.high < 1 else SLOWER
 
 
-@dataclass(frozen=True)
-class Mismatch:
+class Mismatch(NamedTuple):
     """Why an entry (variant, schedule) is not compared: what each session has for a condition."""
 
     entry: tuple[str, str]
@@ -71,8 +67,7 @@ class Mismatch:
     before: str
 
 
-@dataclass(frozen=True)
-class BaselineComparison:
+class BaselineComparison(NamedTuple):
     """What changed, and what could not be compared."""
 
     session: str
@@ -87,23 +82,19 @@ def check_baseline(folder: str | Path) -> None:
 
     Every run's samples are read too, and must give the figures of their row.
     """
-    folder = Path(folder).expanduser()
     try:
-        if not folder.is_dir():
-            hint = f", did you mean '{RESULTS / folder}'?" if (RESULTS / folder).is_dir() else ""
-            raise ResultsError(f"there is no such folder{hint}")
         session = read_session(folder)
         _entries(session)
         for index in session.rows.index:
             session.samples(index)
-    except (ResultsError, *SPOILT) as error:
+    except (ResultsError, ValueError, TypeError, KeyError, RecursionError) as error:  # runs.json's
         raise BaselineError(f"baseline='{folder}': {error}; give a complete session") from None
 
 
 def compare_baseline(folder: str | Path, baseline: str | Path) -> BaselineComparison:
     """Compare two complete sessions; BaselineError as from `check_baseline`."""
     check_baseline(baseline)
-    now, before = read_session(folder), read_session(Path(baseline).expanduser())
+    now, before = read_session(folder), read_session(baseline)
     ours, theirs = _entries(now), _entries(before)
     found = {entry: _mismatches(entry, own, theirs.get(entry)) for entry, own in ours.items()}
     figures = [_figures({e: rows[e] for e in found if not found[e]}) for rows in (ours, theirs)]
@@ -181,44 +172,33 @@ def enforce_baseline(
     """With `strict`, raise BaselineError where nothing compares, or where a variant is slower by
     more than `max_regression` (0.05 allows 5 %).
     """
-    if not strict:
-        return
-    if not comparison.changes:
+    session, baseline, _, changes, mismatches = comparison
+    if strict and not changes:
+        raise BaselineError(f"nothing in {session} compares with {baseline}: {mismatches}")
+    slower = [c for c in changes if c.verdict == SLOWER and c.ratio > 1 + max_regression]
+    if strict and slower:
         raise BaselineError(
-            f"nothing in {comparison.session} can be compared with {comparison.baseline}: "
-            f"{comparison.mismatches or 'no runs'}. Measure under its conditions, or choose another"
-        )
-    slower = [
-        f"{c.variant} ({c.schedule}, {c.clock} clock{', ratio to fp32' if c.to_reference else ''}) "
-        f"{c.ratio - 1:+.1%}, 95 % interval {c.low - 1:+.1%} to {c.high - 1:+.1%}"
-        for c in comparison.changes
-        if c.verdict == SLOWER and c.ratio > 1 + max_regression
-    ]
-    if slower:
-        raise BaselineError(
-            f"slower than {comparison.baseline} by more than max_regression={max_regression:g}: "
-            f"{'; '.join(slower)}. The session's results are complete and stay; measure again, or "
-            "raise max_regression if the change is meant"
+            f"slower than {baseline} by more than max_regression={max_regression:g}: {slower}. "
+            "The results are complete and stay; raise max_regression if the change is meant"
         )
 
 
 def baseline_sentences(comparison: BaselineComparison) -> list[str]:
     """What is said of the comparison, in French; the only French of this module."""
-    schedules = {"consecutive": "runs consécutifs", "randomised": "à tour de rôle"}
     verdicts = {FASTER: "plus rapide que", SLOWER: "plus lent que"}
     verdicts[SAME] = "pas de différence détectée avec"
 
     def named(variant: str, schedule: str) -> str:
-        return f"{variant} ({schedules.get(schedule, schedule)})"
+        told = {"consecutive": "runs consécutifs", "randomised": "à tour de rôle"}
+        return f"{variant} ({told.get(schedule, schedule)})"
 
     told = []
     for c in comparison.changes:
         figure = f"rapport à {REFERENCE}, " if c.to_reference else ""
         told.append(
-            f"{named(c.variant, c.schedule)}, {figure}"
-            f"{CLOCK_NAMES[c.clock]} : {verdicts[c.verdict]} `{comparison.baseline}`, "
-            f"× {number(c.ratio)} ({number(c.low)} – {number(c.high)}), "
-            f"{c.processes[0]} processus contre {c.processes[1]}."
+            f"{named(c.variant, c.schedule)}, {figure}{CLOCK_NAMES[c.clock]} : "
+            f"{verdicts[c.verdict]} `{comparison.baseline}`, × {number(c.ratio)} ({number(c.low)} "
+            f"– {number(c.high)}), {c.processes[0]} processus contre {c.processes[1]}."
         )
     for m in comparison.mismatches:
         now, before = m.now or "aucun", m.before or "aucun"

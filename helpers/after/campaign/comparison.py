@@ -23,6 +23,8 @@ PROTOCOL = (
     *("set", "clock", "variant", "precision", "batch_size", "input_shape", "warmup_iters"),
     *("measure_iters", "schedule", "dataset", "torch_version", "cuda_version", "threads"),
 )
+SHOWN = ("Réglages", "Appareil", "Horloge", "Sessions", "dont à hôte partagé", "p95 médian (ms)")
+SHOWN += ("p95, étendue (ms)", "Verdict")
 MOST_ROWS = 40  # of the figure; a campaign may have many more, and the title says so
 
 
@@ -30,9 +32,8 @@ def compare(rows: pd.DataFrame) -> pd.DataFrame:
     """All devices of a campaign's merged rows, protocol by protocol; one row per device.
 
     The first device of a protocol, by name, is the reference of the others: a choice that does not
-    depend on what was measured. Columns: `protocol` (from 1), `place` in it (0: the reference),
-    `settings` (what differs within the campaign), `clock`, `name`, `p95_ms` (one per session),
-    `shared` (sessions beside another one on the same host), `ratio`, `low`, `high` to the
+    depend on what was measured. Beside the columns SHOWN, in French: `protocol` (from 1), `place`
+    in it (0: the reference), `p95_ms` (one per session), and `ratio`, `low` and `high` to the
     reference, NaN where there are too few sessions.
     """
     sets = pd.DataFrame(map(json.loads, rows["parameters"]), index=rows.index)
@@ -49,15 +50,20 @@ def compare(rows: pd.DataFrame) -> pd.DataFrame:
         devices = group.groupby("name")
         confidence = 1 - (1 - CONFIDENCE) / max(1, len(devices) - 1)
         for place, (name, device) in enumerate(devices):
-            sessions = device.groupby("session")
+            sessions, first = device.groupby("session"), device.iloc[0]
             p95_ms, interval = sessions["lat_p95"].median().to_numpy(), (math.nan,) * 3
             reference = found[-place]["p95_ms"] if place else p95_ms
             if place and min(len(p95_ms), len(reference)) >= MIN_SESSIONS:
                 interval = stats.welch_interval(reference, p95_ms, confidence)
-            told = {"protocol": protocol, "place": place, "name": name, "p95_ms": p95_ms}
-            told |= {"shared": sessions["host_shared"].first().sum()}
-            told |= device.iloc[0][["settings", "clock"]].to_dict()
-            found.append(told | dict(zip(("ratio", "low", "high"), interval, strict=True)))
+            told = (
+                *(first["settings"] or "les mêmes partout", name, CLOCK_NAMES[first["clock"]]),
+                *(str(len(p95_ms)), str(sessions["host_shared"].first().sum())),
+                *(number(np.median(p95_ms)), f"{number(min(p95_ms))} – {number(max(p95_ms))}"),
+                _verdict(place, *interval),
+            )
+            numbers = {"protocol": protocol, "place": place, "p95_ms": p95_ms}
+            numbers |= zip(("ratio", "low", "high"), interval, strict=True)
+            found.append(numbers | dict(zip(SHOWN, told, strict=True)))
     return pd.DataFrame(found)
 
 
@@ -68,45 +74,27 @@ def _device_name(row: dict) -> str:
     return f"{row['gpu_name'] or row['cpu'] or 'CPU'} ({row['host']})"
 
 
-def comparison_table(devices: pd.DataFrame) -> pd.DataFrame:
-    """The comparison in French, one row per device."""
-    return pd.DataFrame(
-        {
-            "Réglages": device.settings or "les mêmes partout",
-            "Appareil": device.name,
-            "Horloge": CLOCK_NAMES[device.clock],
-            "Sessions": str(len(device.p95_ms)),
-            "dont à hôte partagé": str(device.shared),
-            "p95 médian (ms)": number(np.median(device.p95_ms)),
-            "p95, étendue (ms)": f"{number(min(device.p95_ms))} – {number(max(device.p95_ms))}",
-            "Verdict": _verdict(device),
-        }
-        for device in devices.itertuples()
-    )
-
-
-def _verdict(device) -> str:
-    if np.isnan(device.ratio):
-        return f"moins de {MIN_SESSIONS} sessions de chaque" if device.place else "référence"
+def _verdict(place: int, ratio: float, low: float, high: float) -> str:
+    if math.isnan(ratio):
+        return f"moins de {MIN_SESSIONS} sessions de chaque" if place else "référence"
     told = "pas de différence montrée"
-    if not device.low <= 1 <= device.high:
-        told = f"{percent(abs(device.ratio - 1))} plus {'lent' if device.ratio > 1 else 'rapide'}"
-    return f"{told} : × {number(device.ratio)} ({number(device.low)} – {number(device.high)})"
+    if not low <= 1 <= high:
+        told = f"{percent(abs(ratio - 1))} plus {'lent' if ratio > 1 else 'rapide'}"
+    return f"{told} : × {number(ratio)} ({number(low)} – {number(high)})"
 
 
 @matplotlib.style.context("default")  # whatever the user's own settings are
-def plot_campaign(devices: pd.DataFrame, table: pd.DataFrame) -> Figure:
+def plot_campaign(devices: pd.DataFrame) -> Figure:
     """A row per device: a dot per session, its p95 over the median of the protocol's reference."""
     drawn, names = devices.head(MOST_ROWS), []
     figure = Figure(figsize=(9, 0.6 * len(drawn) + 1.2), layout="constrained")
     axis = figure.subplots()
-    for row, device in enumerate(drawn.itertuples()):
-        told, reference = table.iloc[row], devices["p95_ms"][row - device.place]
-        ratios = device.p95_ms / np.median(reference)
-        colour = f"C{device.protocol % 10}"
+    for row, device in drawn.iterrows():
+        ratios = device["p95_ms"] / np.median(devices["p95_ms"][row - device["place"]])
+        colour = f"C{device['protocol'] % 10}"
         axis.plot(ratios, [row] * len(ratios), "o", alpha=0.6, markeredgewidth=0, color=colour)
-        names.append(f"{told['Réglages'][:50]}\n{device.name[:50]}, n = {len(ratios)}")
-        note = f"{told['p95 médian (ms)']} ms, {told['Verdict']}"
+        names.append(f"{device['Réglages'][:50]}\n{device['Appareil'][:50]}, n = {len(ratios)}")
+        note = f"{device['p95 médian (ms)']} ms, {device['Verdict']}"
         axis.text(1.01, row, note, transform=axis.get_yaxis_transform(), va="center", fontsize=8)
     axis.set_yticks(range(len(names)), names, fontsize=8, parse_math=False)
     axis.set_ylim(len(names) - 0.5, -0.5)

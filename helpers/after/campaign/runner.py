@@ -34,7 +34,7 @@ from helpers.environment.facts import first_line
 from helpers.results import ResultsError
 
 RETRIES = 1  # of a session that failed; those of a worker that died are Dask's allowed-failures
-ONE_GPU = {"GPU": 1}  # what a worker offers and a session takes: a GPU never measures two at once
+ONE_GPU = {"GPU": 1}  # which a worker has and a session takes: a GPU never measures two at once
 SETTINGS = {
     "distributed.nanny.pre-spawn-environ": {},  # a session must see what one alone would see
     # Dask counts a worker's death against all that it was given, begun or not.
@@ -84,11 +84,12 @@ def run_campaign(
         missing = [task for task in tasks if task.session not in there]
         print(f"Campagne {plan.id} : {len(tasks)} sessions, dont {len(there)} déjà finies.")
         work = partial(run, notebook=notebook, exclusive_host=plan.exclusive_host)
+        wanted = ONE_GPU | plan.resources
         try:
             if missing:
-                with connected(scheduler, tls or {}) as client:
+                with connected(scheduler, tls or {}, wanted) as client:
                     print(f"Tableau de bord de Dask : {client.dashboard_link}")
-                    _measure(client, work, missing, folder, failures)
+                    _measure(client, work, wanted, missing, folder, failures)
         finally:  # also of a campaign that is stopped: what is there can be read
             rows, damaged = merged(folder, tasks)
             failures = damaged | failures
@@ -96,9 +97,9 @@ def run_campaign(
     return Outcome(folder, len(tasks), rows["session"].nunique(), rows, failures, table)
 
 
-def _measure(client: Client, work: Callable, missing: list[Task], folder: Path, failures: dict):
+def _measure(client: Client, work: Callable, wanted: dict, missing, folder: Path, failures: dict):
     """Have each missing session measured; land those that succeed, list those that fail."""
-    options, tasks = {"resources": ONE_GPU, "retries": RETRIES, "pure": False}, {}
+    options, tasks = {"resources": wanted, "retries": RETRIES, "pure": False}, {}
     for task in missing:
         tasks[client.submit(work, task, key=f"{task.campaign}-{task.session}", **options)] = task
     done = distributed.as_completed(list(tasks))
@@ -137,14 +138,17 @@ def run(task: Task, notebook: str, exclusive_host: bool) -> dict[str, bytes]:
 
 
 @contextmanager
-def connected(scheduler: str | None, tls: Mapping[str, Path]) -> Iterator[Client]:
+def connected(
+    scheduler: str | None, tls: Mapping[str, Path], wanted: Mapping[str, float]
+) -> Iterator[Client]:
     """A client of an existing cluster, or of one on this machine for as long as it is used.
 
-    Raises CampaignError where no scheduler answers.
+    The workers of this machine offer what is `wanted`. Raises CampaignError where no scheduler
+    answers.
     """
     if scheduler is None:
-        with dask.config.set(SETTINGS), _local_cluster() as cluster, Client(cluster) as client:
-            yield client
+        with dask.config.set(SETTINGS), _local_cluster(wanted) as cluster, Client(cluster) as own:
+            yield own
         return
     files = {TLS[name]: str(path) for name, path in tls.items()}
     try:
@@ -156,12 +160,15 @@ def connected(scheduler: str | None, tls: Mapping[str, Path]) -> Iterator[Client
         ) from None
     with client:
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
-        if not any(worker["resources"].get("GPU", 0) >= 1 for worker in workers):
-            print("Aucun worker n'offre encore GPU=1 (dask worker --resources GPU=1) : attente.")
+        if not any(
+            all(worker["resources"].get(name, 0) >= n for name, n in wanted.items())
+            for worker in workers
+        ):
+            print(f"Aucun worker n'offre encore {wanted} (dask worker --resources) : attente.")
         yield client
 
 
-def _local_cluster() -> distributed.SpecCluster:
+def _local_cluster(offered: Mapping[str, float]) -> distributed.SpecCluster:
     """One worker per GPU of this machine, pinned to it, or one worker where there is none.
 
     Encrypted and authenticated with keys that exist in memory only: whoever reaches a Dask
@@ -169,7 +176,7 @@ def _local_cluster() -> distributed.SpecCluster:
     """
     quiet = {"silence_logs": logging.CRITICAL}  # what fails is listed at the end, once
     common = {"host": "127.0.0.1", "protocol": "tls://", "security": Security.temporary()}
-    options = {"nthreads": 1, "memory_limit": 0, "resources": ONE_GPU, **quiet, **common}
+    options = {"nthreads": 1, "memory_limit": 0, "resources": offered, **quiet, **common}
     pinned = [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in visible_gpus()] or [{}]
     workers = {
         index: {"cls": distributed.Nanny, "options": options | {"env": environment}}

@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import papermill
-import pynvml
 from papermill.exceptions import PapermillExecutionError
 
-from helpers.environment.facts import attempt
+from helpers.environment.facts import attempt, first_line
+from helpers.environment.gpu import collect_cuda
 from helpers.results import read_session
 from helpers.results.files import read_file
 
 ROOT = Path(__file__).resolve().parents[3]
 NOTEBOOK = "J1_benchmark.ipynb"
-START_TIMEOUT_S = 300  # of a kernel, on a machine where many start at once
-CELL_TIMEOUT_S = 7200  # a GPU that hangs must not hold its worker for ever
+# Many kernels may start at once; a GPU that hangs must not hold its worker for ever (seconds).
+PAPERMILL = {"start_timeout": 300, "execution_timeout": 7200, "progress_bar": False, "cwd": ROOT}
 FACTS = "campaign.json"  # who measured where and when, beside the session's own files
 
 
@@ -61,14 +61,9 @@ def visible_gpus() -> list[str]:
     UUIDs where nothing is set: CUDA and NVML may number the same GPUs differently.
     """
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return [name.strip() for name in named.split(",") if name.strip() not in ("", "-1")]
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:  # no NVIDIA driver
-        return []
-    handles = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
-    return [pynvml.nvmlDeviceGetUUID(handle) for handle in handles]
+    if named is None:
+        return [gpu["uuid"] for gpu in collect_cuda()["gpus"]]
+    return [name.strip() for name in named.split(",") if name.strip() not in ("", "-1")]
 
 
 def machine() -> str:
@@ -84,23 +79,17 @@ def measure(task: Task, notebook: str, scratch: Path) -> dict[str, bytes]:
     GPUs, and where the notebook failed or left no complete session.
     """
     gpus, folder, name = visible_gpus(), scratch / task.session, Path(notebook).name
+    given = task.parameters | {"session": task.session, "results_dir": str(scratch)}
     try:
         if code_hash(notebook) != task.code:
             raise ValueError(f"the project in {ROOT} is not the plan's: bring both to one commit")
-        if len(gpus) > 1 and task.parameters.get("device") != "cpu":
+        if len(gpus) > 1 and given.get("device") != "cpu":
             raise ValueError(f"{len(gpus)} GPUs are visible: give each a worker of its own")
         folder.mkdir()
         facts = {"host": platform.node(), "machine": machine(), "visible_gpus": gpus}
         facts["started_s"] = time.time()
-        papermill.execute_notebook(
-            ROOT / notebook,
-            folder / f".{name}",  # papermill rewrites it after each cell
-            {**task.parameters, "session": task.session, "results_dir": str(scratch)},
-            cwd=ROOT,
-            progress_bar=False,
-            start_timeout=START_TIMEOUT_S,
-            execution_timeout=CELL_TIMEOUT_S,
-        )
+        # papermill rewrites the hidden file after each cell
+        papermill.execute_notebook(ROOT / notebook, folder / f".{name}", given, **PAPERMILL)
         facts["finished_s"] = time.time()
         (folder / f".{name}").rename(folder / name)
         (folder / FACTS).write_text(json.dumps(asdict(task) | facts, indent=2), encoding="utf8")
@@ -109,7 +98,7 @@ def measure(task: Task, notebook: str, scratch: Path) -> dict[str, bytes]:
         told = f"{type(error).__name__}: {error}"
         if isinstance(error, PapermillExecutionError):
             told = f"cell [{error.exec_count}]: {error.ename}: {error.evalue}"
-        raise SessionError(f"on {platform.node()}: {first_lines(told)}") from None
+        raise SessionError(f"on {platform.node()}: {told}") from None
     files = (path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
@@ -120,11 +109,10 @@ def read_finished(folder: Path, task: Task) -> list[dict[str, Any]]:
     Raises SessionError where the folder holds no complete session of this task.
     """
     try:
-        facts = json.loads(read_file(folder / FACTS))
+        facts, session = json.loads(read_file(folder / FACTS)), read_session(folder)
         for name, asked in asdict(task).items():
             if facts[name] != asked:
                 raise ValueError(f"{name} is {facts[name]!r}, not {asked!r}")
-        session = read_session(folder)
         if {task.session} != set(session.rows["session"]):
             raise ValueError("results.csv holds runs of another session")
         found = session.environment
@@ -134,18 +122,12 @@ def read_finished(folder: Path, task: Task) -> list[dict[str, Any]]:
         added = {
             **{"campaign": task.campaign, "set": task.set, "repetition": task.repetition},
             **{name: str(text or "") for name, text in texts.items()},
-            "torch_threads": int(found["cpu"]["torch_threads"]),
             **{name: float(facts[name]) for name in ("started_s", "finished_s")},
+            "torch_threads": int(found["cpu"]["torch_threads"]),
             "accepted": session.outcome,
             "parameters": json.dumps(task.parameters, sort_keys=True),
         }
     except Exception as error:  # foreign files fail in dozens of ways; none may stop a campaign
-        told = first_lines(f"{type(error).__name__}: {error}")
-        raise SessionError(f"{folder.name} is no finished session of this plan: {told}") from None
+        told = f"is no finished session of this plan: {first_line(error)}"
+        raise SessionError(f"{folder.name} {told}") from None
     return [added | row for row in session.rows.to_dict("records")]
-
-
-def first_lines(text: str) -> str:
-    """The first three lines of an error that say something, on one line."""
-    lines = [line.strip() for line in text.splitlines() if line.strip(" -")]
-    return " | ".join(lines[:3])[:500]
