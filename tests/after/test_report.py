@@ -10,9 +10,7 @@ from pathlib import Path
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from helpers.after.report import session_text, write_report
-from helpers.after.report.html import session_html
-from helpers.after.report.markdown import session_markdown
+from helpers.after.report import session_html, session_markdown, session_text, write_report
 from helpers.results import ResultsError, read_session
 from tests.disk_session import MACHINE, row_of, write_session
 
