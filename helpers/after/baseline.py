@@ -27,7 +27,7 @@ OTHER_MACHINE_SD = 0.025
 SAME_IN_BOTH = ("gpu_name", "torch_version", "cuda_version", "model")
 SAME_IN_BOTH += ("precision", "batch_size", "input_shape", "device_type")
 FASTER, SLOWER, SAME = "faster", "slower", "same"
-PROCESSES = "processes"
+SCHEDULES = {"consecutive": "runs consécutifs", "randomised": "à tour de rôle"}
 
 
 class BaselineError(RuntimeError):
@@ -58,23 +58,14 @@ class Change(NamedTuple):
         return FASTER if self.high < 1 else SLOWER
 
 
-class Mismatch(NamedTuple):
-    """Why an entry (variant, schedule) is not compared: what each session has for a condition."""
-
-    entry: tuple[str, str]
-    what: str
-    now: str
-    before: str
-
-
 class BaselineComparison(NamedTuple):
-    """What changed, and what could not be compared."""
+    """What changed, and in French sentences what could not be compared."""
 
     session: str
     baseline: str
     same_gpu: bool
     changes: tuple[Change, ...]
-    mismatches: tuple[Mismatch, ...]
+    mismatches: tuple[str, ...]
 
 
 def check_baseline(folder: str | Path) -> None:
@@ -152,61 +143,46 @@ def _figures(entries: dict) -> dict[tuple[str, str, str, bool], pd.Series]:
     return {key: own for key, own in figures.items() if len(own) > 1}
 
 
-def _mismatches(entry, now: pd.DataFrame, before: pd.DataFrame | None) -> list[Mismatch]:
+def _mismatches(entry, now: pd.DataFrame, before: pd.DataFrame | None) -> list[str]:
     """The conditions that do not have one and the same value in both sessions."""
     counts = [0 if rows is None else rows["process"].nunique() for rows in (now, before)]
-    if min(counts) < 2:
-        return [Mismatch(entry, PROCESSES, *map(str, counts))]
-    found = []
-    for name in SAME_IN_BOTH:
+    found = {"processes (il en faut deux)": map(str, counts)} if min(counts) < 2 else {}
+    for name in SAME_IN_BOTH if not found else ():
         sides = [" / ".join(map(str, rows[name].unique())) for rows in (now, before)]
         unknown = name == "model" and "" in sides  # older sessions did not write it down
         if not unknown and (sides[0] != sides[1] or " / " in sides[0]):
-            found.append(Mismatch(entry, name, *sides))
-    return found
+            found[name] = (side or "aucun" for side in sides)
+    told = f"Non comparable : {entry[0]} ({SCHEDULES[entry[1]]}) : "
+    return [told + "{} = {} ici, {} là-bas.".format(name, *sides) for name, sides in found.items()]
 
 
-def enforce_baseline(
-    comparison: BaselineComparison, max_regression: float, strict: bool = True
-) -> None:
+def enforce_baseline(compared: BaselineComparison, most: float, strict: bool = True) -> None:
     """With `strict`, raise BaselineError where nothing compares, or where a variant is slower by
-    more than `max_regression` (0.05 allows 5 %).
+    more than `most` (0.05 allows 5 %).
     """
-    session, baseline, _, changes, mismatches = comparison
-    if strict and not changes:
-        raise BaselineError(f"nothing in {session} compares with {baseline}: {mismatches}")
-    slower = [c for c in changes if c.verdict == SLOWER and c.ratio > 1 + max_regression]
+    slower = [c for c in compared.changes if c.verdict == SLOWER and c.ratio > 1 + most]
+    if strict and not compared.changes:
+        raise BaselineError(f"nothing here compares with {compared.baseline}")
     if strict and slower:
+        told = "; ".join(f"{c.variant} ({c.schedule}, {c.clock}) × {c.ratio:.3f}" for c in slower)
         raise BaselineError(
-            f"slower than {baseline} by more than max_regression={max_regression:g}: {slower}. "
-            "The results are complete and stay; raise max_regression if the change is meant"
+            f"slower than {compared.baseline} by more than max_regression={most:g}: {told}. The "
+            "results are complete and stay; raise max_regression if the change is meant"
         )
 
 
 def baseline_sentences(comparison: BaselineComparison) -> list[str]:
-    """What is said of the comparison, in French; the only French of this module."""
+    """What is said of the comparison, in French."""
     verdicts = {FASTER: "plus rapide que", SLOWER: "plus lent que"}
     verdicts[SAME] = "pas de différence détectée avec"
-
-    def named(variant: str, schedule: str) -> str:
-        told = {"consecutive": "runs consécutifs", "randomised": "à tour de rôle"}
-        return f"{variant} ({told.get(schedule, schedule)})"
-
-    told = []
-    for c in comparison.changes:
-        figure = f"rapport à {REFERENCE}, " if c.to_reference else ""
-        told.append(
-            f"{named(c.variant, c.schedule)}, {figure}{CLOCK_NAMES[c.clock]} : "
-            f"{verdicts[c.verdict]} `{comparison.baseline}`, × {number(c.ratio)} ({number(c.low)} "
-            f"– {number(c.high)}), {c.processes[0]} processus contre {c.processes[1]}."
-        )
-    for m in comparison.mismatches:
-        now, before = m.now or "aucun", m.before or "aucun"
-        told.append(f"Non comparable : {named(*m.entry)} : {m.what} = {now} ici, {before} là-bas.")
-    if any(m.what == PROCESSES for m in comparison.mismatches):
-        told.append(
-            "Un seul processus ne dit rien de ce que liraient les autres : il en faut deux."
-        )
+    told = [
+        f"{c.variant} ({SCHEDULES[c.schedule]}), "
+        f"{f'rapport à {REFERENCE}, ' if c.to_reference else ''}{CLOCK_NAMES[c.clock]} : "
+        f"{verdicts[c.verdict]} `{comparison.baseline}`, × {number(c.ratio)} ({number(c.low)} "
+        f"– {number(c.high)}), {c.processes[0]} processus contre {c.processes[1]}."
+        for c in comparison.changes
+    ]
+    told += comparison.mismatches
     if comparison.changes and not comparison.same_gpu:
         told.append(
             "Un autre GPU, ou un GPU inconnu : les intervalles des latences comptent un écart type "

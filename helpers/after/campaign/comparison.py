@@ -23,18 +23,16 @@ PROTOCOL = (
     *("set", "clock", "variant", "precision", "batch_size", "input_shape", "warmup_iters"),
     *("measure_iters", "schedule", "dataset", "torch_version", "cuda_version", "threads"),
 )
-SHOWN = ("Réglages", "Appareil", "Horloge", "Sessions", "dont à hôte partagé", "p95 médian (ms)")
-SHOWN += ("p95, étendue (ms)", "Verdict")
 MOST_ROWS = 40  # of the figure; a campaign may have many more, and the title says so
 
 
 def compare(rows: pd.DataFrame) -> pd.DataFrame:
     """All devices of a campaign's merged rows, protocol by protocol; one row per device.
 
-    The first device of a protocol, by name, is the reference of the others: a choice that does not
-    depend on what was measured. Beside the columns SHOWN, in French: `protocol` (from 1), `place`
-    in it (0: the reference), `p95_ms` (one per session), and `ratio`, `low` and `high` to the
-    reference, NaN where there are too few sessions.
+    The first device of a protocol, by name, is the reference: a choice that does not depend on what
+    was measured. Columns: `protocol` (from 1), `place` in it (0: the reference),
+    `p95_ms` (one per session), and `ratio`, `low` and `high` to the reference, NaN where there are
+    too few sessions; then, in French, those that are shown.
     """
     sets = pd.DataFrame(map(json.loads, rows["parameters"]), index=rows.index)
     sets = sets.drop(columns="variants", errors="ignore")  # what was asked for; the row has one
@@ -55,23 +53,25 @@ def compare(rows: pd.DataFrame) -> pd.DataFrame:
             reference = found[-place]["p95_ms"] if place else p95_ms
             if place and min(len(p95_ms), len(reference)) >= MIN_SESSIONS:
                 interval = stats.welch_interval(reference, p95_ms, confidence)
-            told = (
-                *(first["settings"] or "les mêmes partout", name, CLOCK_NAMES[first["clock"]]),
-                *(str(len(p95_ms)), str(sessions["host_shared"].first().sum())),
-                *(number(np.median(p95_ms)), f"{number(min(p95_ms))} – {number(max(p95_ms))}"),
-                _verdict(place, *interval),
-            )
             numbers = {"protocol": protocol, "place": place, "p95_ms": p95_ms}
             numbers |= zip(("ratio", "low", "high"), interval, strict=True)
-            found.append(numbers | dict(zip(SHOWN, told, strict=True)))
+            shown = {
+                "Réglages": first["settings"] or "les mêmes partout",
+                "Appareil": name,
+                "Horloge": CLOCK_NAMES[first["clock"]],
+                "Sessions": str(len(p95_ms)),
+                "dont à hôte partagé": str(sessions["host_shared"].first().sum()),
+                "p95 médian (ms)": number(np.median(p95_ms)),
+                "p95, étendue (ms)": f"{number(min(p95_ms))} – {number(max(p95_ms))}",
+                "Verdict": _verdict(place, *interval),
+            }
+            found.append(numbers | shown)
     return pd.DataFrame(found)
 
 
 def _device_name(row: dict) -> str:
     """A GPU by its UUID's first part, a processor by its host."""
-    if row["gpu_uuid"]:
-        return f"{row['gpu_name']} ({row['gpu_uuid'][:12]})"
-    return f"{row['gpu_name'] or row['cpu'] or 'CPU'} ({row['host']})"
+    return f"{row['gpu_name'] or row['cpu'] or 'CPU'} ({row['gpu_uuid'][:12] or row['host']})"
 
 
 def _verdict(place: int, ratio: float, low: float, high: float) -> str:
@@ -91,14 +91,12 @@ def plot_campaign(devices: pd.DataFrame) -> Figure:
     axis = figure.subplots()
     for row, device in drawn.iterrows():
         ratios = device["p95_ms"] / np.median(devices["p95_ms"][row - device["place"]])
-        colour = f"C{device['protocol'] % 10}"
-        axis.plot(ratios, [row] * len(ratios), "o", alpha=0.6, markeredgewidth=0, color=colour)
+        axis.plot(ratios, [row] * len(ratios), "o", alpha=0.6, color=f"C{device['protocol'] % 10}")
         names.append(f"{device['Réglages'][:50]}\n{device['Appareil'][:50]}, n = {len(ratios)}")
         note = f"{device['p95 médian (ms)']} ms, {device['Verdict']}"
         axis.text(1.01, row, note, transform=axis.get_yaxis_transform(), va="center", fontsize=8)
     axis.set_yticks(range(len(names)), names, fontsize=8, parse_math=False)
     axis.set_ylim(len(names) - 0.5, -0.5)
     axis.set_xlabel("p95 de chaque session, rapporté à la médiane de la référence")
-    sessions = sum(map(len, devices["p95_ms"]))
-    axis.set_title(f"{len(drawn)} lignes sur {len(devices)}, {sessions} sessions", fontsize=10)
+    axis.set_title(f"{len(drawn)} lignes sur {len(devices)}", fontsize=10)
     return figure

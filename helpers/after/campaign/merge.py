@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from helpers.after.campaign.comparison import SHOWN, compare, plot_campaign
-from helpers.after.campaign.session import SessionError, Task, read_finished
-from helpers.results.files import write_file
+from helpers.after.campaign.comparison import compare, plot_campaign
+from helpers.after.campaign.session import Task, read_finished
+from helpers.results.files import ResultsError, write_file
 from helpers.results.table import csv_text
 
 TABLE, FAILURES = "campaign.csv", "failures.json"
@@ -28,8 +28,7 @@ TABLE, FAILURES = "campaign.csv", "failures.json"
 def land(campaign: Path, task: Task, files: Mapping[str, bytes]) -> None:
     """Bring a session's files in: all of them, checked, synced to the disk, or none.
 
-    Raises SessionError where they are no complete session of this task, ResultsError where they
-    cannot be written.
+    ResultsError: they cannot be written, or are no complete session of this task.
     """
     final = campaign / task.session
     temporary = campaign / f".{task.session}.{secrets.token_hex(4)}.tmp"
@@ -55,7 +54,7 @@ def merged(campaign: Path, tasks: Iterable[Task]) -> tuple[pd.DataFrame, dict[st
         try:
             if (campaign / task.session).exists():
                 rows += read_finished(campaign / task.session, task)
-        except SessionError as error:
+        except ResultsError as error:
             damaged[task.session] = str(error)
     names = None if rows else ["session", "machine", "started_s", "finished_s"]
     table, shared = pd.DataFrame(rows, columns=names), set()
@@ -67,17 +66,14 @@ def merged(campaign: Path, tasks: Iterable[Task]) -> tuple[pd.DataFrame, dict[st
 
 
 def write_tables(campaign: Path, rows: pd.DataFrame, failures: Mapping[str, str]) -> pd.DataFrame:
-    """Write failures.json ([] if none), campaign.csv and the comparison, which is returned.
-
-    The figures of campaign.csv are those of the sessions' own CSV, digit for digit.
-    """
+    """Write failures.json ([] if none), campaign.csv and the comparison, which is returned."""
     listed = [{"session": name, "error": error} for name, error in sorted(failures.items())]
     text = json.dumps(listed, indent=2, ensure_ascii=False)
     write_file(campaign / FAILURES, f"{text}\n".encode("utf8", "replace"))
     if rows.empty:
         return rows
     devices, png = compare(rows), io.BytesIO()
-    table = devices[list(SHOWN)]
+    table = devices.loc[:, "Réglages":]  # in French
     for name, frame in ((TABLE, rows), ("comparaison.csv", table)):
         write_file(campaign / name, csv_text(frame.to_dict("records"), list(frame)).encode())
     plot_campaign(devices).savefig(png, format="png")

@@ -30,10 +30,6 @@ OURS = {"session", "results_dir", "strict"}  # of the notebook's parameters: a c
 MOST_SESSIONS, MOST_BYTES = 10_000, 100_000
 
 
-class PlanError(ValueError):
-    """The plan cannot be carried out; the message names the entry."""
-
-
 def _check_count(sessions: int) -> None:
     if not 1 <= sessions <= MOST_SESSIONS:
         raise ValueError(f"{sessions} sessions are planned, 1 to {MOST_SESSIONS} are possible")
@@ -85,24 +81,24 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node, index: Any) -> yaml.Node:
         if self.check_event(yaml.AliasEvent):
-            raise PlanError(f"an alias (*name) {self.peek_event().start_mark}")
+            raise ValueError(f"an alias (*name) {self.peek_event().start_mark}")
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict:
         for key, times in Counter(str(key.value) for key, _ in node.value).items():
             if times > 1:
-                raise PlanError(f"{key!r} is there twice {node.start_mark}")
+                raise ValueError(f"{key!r} is there twice {node.start_mark}")
         return super().construct_mapping(node, deep)
 
 
 def read_plan(path: str | Path, notebook: str = NOTEBOOK) -> Plan:
-    """Read and check a plan; PlanError where the file cannot be read, or an entry is wrong."""
+    """Read and check a plan; ValueError where the file cannot be read, or an entry is wrong."""
     path = Path(path)
     try:
         if not path.is_file() or path.stat().st_size > MOST_BYTES:
-            raise PlanError(f"no file of at most {MOST_BYTES:,} bytes")
+            raise ValueError(f"no file of at most {MOST_BYTES:,} bytes")
         plan = Plan.model_validate(yaml.load(path.read_text(encoding="utf8"), _Loader))
         _check_count(len(plan.parameters) * plan.repetitions)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise PlanError(f"{path}: {error}") from None
+        raise ValueError(f"{path}: {error}") from None
     return plan.model_copy(update={"code": code_hash(notebook)})

@@ -14,7 +14,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from helpers.environment.facts import attempt, first_line
 from helpers.environment.gpu import collect_cuda
-from helpers.results import read_session
+from helpers.results import ResultsError, read_session
 from helpers.results.files import read_file
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -22,10 +22,6 @@ NOTEBOOK = "J1_benchmark.ipynb"
 # Many kernels may start at once; a GPU that hangs must not hold its worker for ever (seconds).
 PAPERMILL = {"start_timeout": 300, "execution_timeout": 7200, "progress_bar": False, "cwd": ROOT}
 FACTS = "campaign.json"  # who measured where and when, beside the session's own files
-
-
-class SessionError(RuntimeError):
-    """A session could not be measured, or is not what was asked; short enough to be listed."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +43,10 @@ def code_hash(notebook: str = NOTEBOOK) -> str:
     """
     cells = json.loads((ROOT / notebook).read_text(encoding="utf8"))["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    digest = hashlib.sha256(json.dumps(code).encode())
     for module in sorted((ROOT / "helpers").rglob("*.py")):
-        name = module.relative_to(ROOT).as_posix()
-        if not name.startswith("helpers/after/campaign/"):
-            digest.update(b"\0%b\0%b" % (name.encode(), module.read_bytes()))
-    return digest.hexdigest()
+        if module.parent != ROOT / "helpers/after/campaign":
+            code += [module.relative_to(ROOT).as_posix(), module.read_text(encoding="utf8")]
+    return hashlib.sha256(json.dumps(code).encode()).hexdigest()
 
 
 def visible_gpus() -> list[str]:
@@ -75,8 +69,7 @@ def machine() -> str:
 def measure(task: Task, notebook: str, scratch: Path) -> dict[str, bytes]:
     """Execute the notebook in `scratch` and return the session's folder, file by file.
 
-    Raises SessionError where this machine has another project than the plan's or shows several
-    GPUs, and where the notebook failed or left no complete session.
+    RuntimeError: another project than the plan's, several GPUs, a notebook that failed.
     """
     gpus, folder, name = visible_gpus(), scratch / task.session, Path(notebook).name
     given = task.parameters | {"session": task.session, "results_dir": str(scratch)}
@@ -98,15 +91,15 @@ def measure(task: Task, notebook: str, scratch: Path) -> dict[str, bytes]:
         told = f"{type(error).__name__}: {error}"
         if isinstance(error, PapermillExecutionError):
             told = f"cell [{error.exec_count}]: {error.ename}: {error.evalue}"
-        raise SessionError(f"on {platform.node()}: {told}") from None
+        raise RuntimeError(f"on {platform.node()}: {told}") from None
     files = (path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def read_finished(folder: Path, task: Task) -> list[dict[str, Any]]:
-    """The rows of a session, each with who measured it, where and with what before its own columns.
+    """A session's rows, each with where and with what it was measured before its own columns.
 
-    Raises SessionError where the folder holds no complete session of this task.
+    Raises ResultsError where the folder holds no complete session of this task.
     """
     try:
         facts, session = json.loads(read_file(folder / FACTS)), read_session(folder)
@@ -129,5 +122,5 @@ def read_finished(folder: Path, task: Task) -> list[dict[str, Any]]:
         }
     except Exception as error:  # foreign files fail in dozens of ways; none may stop a campaign
         told = f"is no finished session of this plan: {first_line(error)}"
-        raise SessionError(f"{folder.name} {told}") from None
+        raise ResultsError(f"{folder.name} {told}") from None
     return [added | row for row in session.rows.to_dict("records")]
