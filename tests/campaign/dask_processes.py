@@ -51,7 +51,7 @@ class Cluster:
             process = subprocess.Popen(command, cwd=ROOT, env=self.environment, **outputs)
         self.processes.append(process)
 
-    def kill_worker(self, chance: random.Random) -> bool:
+    def kill_worker(self) -> bool:
         """kill -9 a worker's process that has a kernel, mid-session, if there is one right now.
 
         Its nanny starts another. One killed while it starts would take its nanny and the others
@@ -60,8 +60,8 @@ class Cluster:
         children = psutil.Process(self.processes[1].pid).children(recursive=True)
         measuring = [child.ppid() for child in children if _is_kernel(child)]
         if measuring:
-            psutil.Process(chance.choice(measuring)).kill()
-            self.killed += 1
+            psutil.Process(random.choice(measuring)).kill()
+        self.killed += bool(measuring)
         return bool(measuring)
 
     def kill_all(self) -> None:

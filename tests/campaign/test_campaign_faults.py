@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import subprocess
 import sys
 import time
@@ -20,12 +19,6 @@ from tests.campaign.dask_processes import cluster
 from tests.campaign.stand_in import FAILING_SEED, write_notebook
 
 pytest.importorskip("distributed", reason="needs Dask: run by `make test-campaign`")
-
-SMALL = {
-    **{"device": "cpu", "dataset": "synthetic", "runs": 2, "warmup_iters": 1},
-    **{"measure_iters": 20, "eval_images": 50},
-}
-
 
 COMMAND = """
 import sys
@@ -52,26 +45,25 @@ def landed(results: Path) -> dict[str, float]:
     return {folder.name: (folder / "session.json").stat().st_mtime_ns for folder in folders}
 
 
-def kill_until(campaign, results, running, chance, *, count, every_s, stop_at) -> None:
+def kill_until(campaign, results, running, *, count, every_s, stop_at) -> None:
     """Kill `count` workers, one after another, until so many sessions are there."""
     killed, next_kill = 0, time.monotonic() + every_s
-    while campaign.poll() is None and len(list(results.glob("campaign_*/s*"))) < stop_at:
+    while campaign.poll() is None and len(landed(results)) < stop_at:
         time.sleep(0.3)
         if killed < count and time.monotonic() > next_kill and landed(results):
-            killed += running.kill_worker(chance)
-            next_kill = time.monotonic() + chance.uniform(0.5, 1.5) * every_s
+            killed += running.kill_worker()
+            next_kill = time.monotonic() + every_s
 
 
 def survive(tmp_path, plan, notebook, failing: int, *, kills: int, every_s: float, **environment):
     """A campaign whose workers are killed, whose scheduler dies half-way, and that goes on."""
     file, results = tmp_path / "plan.yml", tmp_path / "results"
     file.write_text(yaml.safe_dump(plan))
-    chance = random.Random(8)
-    planned = len(list(read_plan(file, notebook).tasks()))
+    planned = len(read_plan(file, notebook).tasks())
     with cluster(tmp_path / "dask", 4, **environment) as running:
         first = start_campaign(file, notebook, running.address, results)
         half = {"count": kills // 2, "every_s": every_s, "stop_at": planned // 2}
-        kill_until(first, results, running, chance, **half)
+        kill_until(first, results, running, **half)
         running.kill_all()  # the scheduler first
         said = first.communicate(timeout=300)
         assert first.returncode == 1, said
@@ -81,7 +73,7 @@ def survive(tmp_path, plan, notebook, failing: int, *, kills: int, every_s: floa
         running.start()
         second = start_campaign(file, notebook, running.address, results)
         rest = {"count": kills - kills // 2, "every_s": every_s, "stop_at": planned + 1}
-        kill_until(second, results, running, chance, **rest)
+        kill_until(second, results, running, **rest)
         said = second.communicate(timeout=300)
         assert second.returncode == int(failing > 0), said
         killed = running.killed
@@ -92,10 +84,8 @@ def survive(tmp_path, plan, notebook, failing: int, *, kills: int, every_s: floa
     (folder,) = results.glob("campaign_*")
     failures = json.loads((folder / FAILURES).read_text())
     assert (len(after), len(failures)) == (planned - failing, failing)
-    assert not set(after) & {failure["session"] for failure in failures}
     table = pd.read_csv(folder / TABLE)
     assert Counter(table["session"]) == dict.fromkeys(after, int(table["run"].max()))
-    assert not list(folder.glob(".*.tmp"))
     return failures
 
 
@@ -113,7 +103,8 @@ def test_killed_workers_and_a_killed_scheduler_with_a_stand_in(tmp_path):
 
 @pytest.mark.slow
 def test_killed_workers_and_a_killed_scheduler_with_the_notebook_itself(tmp_path):
-    sets = [{**SMALL, "seed": list(range(10))}, {**SMALL, "device": "cuda:7"}]
-    plan = {"parameters": sets, "repetitions": 4}
-    failures = survive(tmp_path, plan, NOTEBOOK, 4, kills=10, every_s=40, OMP_THREAD_LIMIT="1")
+    small = {"device": ["cpu", "cuda:7"], "dataset": "synthetic", "runs": 2, "warmup_iters": 1}
+    small |= {"measure_iters": 20, "eval_images": 50, "isolation": "none"}
+    plan = {"parameters": small, "repetitions": 20}
+    failures = survive(tmp_path, plan, NOTEBOOK, 20, kills=10, every_s=40, OMP_THREAD_LIMIT="1")
     assert all("DeviceError: device='cuda:7' cannot be had" in one["error"] for one in failures)
