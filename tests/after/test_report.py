@@ -20,6 +20,7 @@ PIXEL = (
 )
 SAMPLES = {"host_ms": [1.0, 1.1, 1.2] * 7}
 GIVEN = {"model": "/home/somebody/secret/run.pt", "train_epochs": 2}
+RESERVED = "ACCEPTÉ SOUS RÉSERVE — horloge GPU ; mesures perturbées : CPU occupé"
 SCRIPT = "<img src=x onerror=document.title='owned'><script>document.title='owned'</script>"
 HOSTILE = (
     f"{SCRIPT} [click](javascript:alert(1)) `{SCRIPT}` | **bold** ![x](http://h.invalid/x.png)"
@@ -45,7 +46,7 @@ def session(tmp_path):
         new_markdown_cell("## 1. L'étape & la mesure"),
         new_code_cell("secret_code()", outputs=[figure, table], execution_count=1),
     ]
-    sentences = ["ACCEPTÉ — tout va bien", "Perturbations :\n  - aucune"]
+    sentences = [RESERVED, "Perturbations :\n  - aucune"]
     texts = "| Variante |\n| --- |\n| fp16 |\n"
     return written(tmp_path / "results", "mine", texts, new_notebook(cells=cells), sentences)
 
@@ -92,7 +93,7 @@ class Tags(HTMLParser):
 
 def test_runs_verdict_and_files_are_printed(session):
     text = session_text(session)
-    assert text.splitlines()[0] == session.sentences[0]
+    assert text.splitlines()[0] == RESERVED  # `make benchmark` prints it, in the verdict's words
     assert "gpu_p95" in text.splitlines()[-1 - len(session.rows)]  # the table comes last
     for expected in ("synthetic", "lat_p95", "run_1.npz", str(session.folder)):
         assert expected in text
@@ -100,10 +101,10 @@ def test_runs_verdict_and_files_are_printed(session):
 
 def test_the_markdown_summary_has_all_that_matters_and_no_path(session):
     text = session_markdown(session)
-    assert text.startswith("# J1, session mine\n\n**ACCEPTÉ — tout va bien**\n")
+    assert text.startswith(f"# J1, session mine\n\n**{RESERVED}**\n")
     for expected in (
-        *("synthétique", "non estimable", "A CPU", "2.11.0+cu130", "1×3×32×32", "1,100"),
-        *("10,00", "| fp16 |", "run_2.npz", "| run.pt, entraîné 2 époques |"),
+        *("synthétique", "non estimable", "2.11.0+cu130", "1×3×32×32", "1,100", "| fp16 |"),
+        *("10,00\N{NO-BREAK SPACE}%", "run_2.npz", "| run.pt, 2 époques |"),
     ):
         assert expected in text
     assert "somebody" not in text
@@ -119,9 +120,7 @@ def test_the_page_is_one_file_that_loads_nothing_and_shows_no_code(session):
     assert "README_PROTOCOLE.md" not in page  # it does not travel along
     assert "<td>1,31</td>" in page
     assert [image["alt"] for image in tags.named("img")] == ["p95 < 2 ms"]
-    assert page.index("ACCEPTÉ — tout va bien") < page.index("Carnet")
-    assert tags.named("html")[0]["lang"] == "fr"
-    assert "<title>J1, session mine</title>" in page
+    assert page.index(RESERVED) < page.index("Carnet")
     (link,) = (a["href"] for a in tags.named("a") if "href" in a)
     assert link.removeprefix("#") in {attributes.get("id") for _, attributes in tags.found}
 
@@ -148,7 +147,7 @@ def test_the_command_line(session, form):
     if form in (["html"], ["markdown"]):
         assert Path(done.stdout.decode().strip()).parent == session.folder
     else:
-        assert b"ACCEPT\xc9 ? tout va bien" in done.stdout
+        assert b"ACCEPT\xc9 SOUS R\xc9SERVE ? horloge" in done.stdout
 
 
 def test_a_closed_pipe_ends_nothing(session):

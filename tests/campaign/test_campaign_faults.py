@@ -62,14 +62,15 @@ def survive(tmp_path, plan, notebook, failing: int, *, kills: int, every_s: floa
     planned = len(read_plan(file, notebook).tasks())
     with cluster(tmp_path / "dask", 4, **environment) as running:
         first = start_campaign(file, notebook, running.address, results)
-        half = {"count": kills // 2, "every_s": every_s, "stop_at": planned // 2}
-        kill_until(first, results, running, **half)
+        half = (planned - failing) // 2
+        first_half = {"count": kills // 2, "every_s": every_s, "stop_at": half}
+        kill_until(first, results, running, **first_half)
         running.kill_all()  # the scheduler first
         said = first.communicate(timeout=300)
         assert first.returncode == 1, said
         assert "the Dask scheduler was lost" in said[1], said
         before = landed(results)
-        assert planned // 2 <= len(before) < planned - failing
+        assert half <= len(before) < planned - failing
         running.start()
         second = start_campaign(file, notebook, running.address, results)
         rest = {"count": kills - kills // 2, "every_s": every_s, "stop_at": planned + 1}

@@ -52,6 +52,8 @@ class Project:
             stderr=subprocess.PIPE,
             encoding="utf-8",
             start_new_session=True,
+            # ignored where the tests themselves run in the background of a shell
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def made(self, *arguments: str, fails: bool = False, **environment: str) -> list[str]:
