@@ -163,8 +163,7 @@ def main() -> None:
     """Print, or write, the report of the session named on the command line."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # what a locale cannot write ends no command
-    formats = {"formatter_class": argparse.RawDescriptionHelpFormatter}
-    parser = argparse.ArgumentParser(description=__doc__, **formats)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("form", nargs="?", choices=("text", "html", "markdown"), default="text")
     parser.add_argument("folder", type=Path)
     given = parser.parse_args()

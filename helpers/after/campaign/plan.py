@@ -1,14 +1,4 @@
-"""The plan of a campaign: a small YAML file, checked as a whole before anything runs.
-
-    parameters:              # the notebook's; a list means each of its values, lists are crossed
-      seed: [0, 1, 2]
-      model: [resnet18, resnet50]
-    repetitions: 5           # of each crossing; 1 if left out
-    resources: {GPU: 1}      # what a worker must offer for one session; this if left out
-    exclusive_host: false    # true: one session at a time on each host
-
-`examples/campaign.yml` is one.
-"""
+"""The plan of a campaign: a small YAML file, checked whole; `examples/campaign.yml` explains it."""
 
 import hashlib
 import itertools

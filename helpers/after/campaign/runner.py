@@ -39,7 +39,6 @@ SETTINGS = {
     "distributed.nanny.pre-spawn-environ": {},  # a session must see what one alone would see
     # Dask counts a worker's death against all that it was given, begun or not.
     "distributed.scheduler.allowed-failures": 100,
-    "distributed.scheduler.worker-ttl": "2 minutes",
 }
 TLS = {"ca_file": "tls_ca_file", "cert": "tls_client_cert", "key": "tls_client_key"}
 
@@ -124,9 +123,8 @@ def run(task: Task, notebook: str, exclusive_host: bool) -> dict[str, bytes]:
         for name in dask.config.get("distributed.nanny.pre-spawn-environ"):
             os.environ.pop(name, None)
             os.environ.update({name: before[name]} if name in before else {})
-    alone = nullcontext()
-    if exclusive_host:
-        alone = distributed.Semaphore(1, f"{task.campaign} on {machine()}")
+    host = f"{task.campaign} on {machine()}"
+    alone = distributed.Semaphore(1, host) if exclusive_host else nullcontext()
     with alone, tempfile.TemporaryDirectory(dir=worker.local_directory) as scratch:
         return measure(task, notebook, Path(scratch))
 
@@ -135,7 +133,7 @@ def run(task: Task, notebook: str, exclusive_host: bool) -> dict[str, bytes]:
 def connected(scheduler: str | None, tls: dict[str, Path], wanted: dict) -> Iterator[Client]:
     """A client of an existing cluster, or of one on this machine for as long as it is used.
 
-    The workers of this machine offer what is `wanted`. ConnectionError: no scheduler answers.
+    This machine's workers, one per GPU, offer what is `wanted`. ConnectionError: nobody answers.
     """
     if scheduler is None:
         with dask.config.set(SETTINGS), _local_cluster(wanted) as cluster, Client(cluster) as own:
@@ -154,28 +152,26 @@ def connected(scheduler: str | None, tls: dict[str, Path], wanted: dict) -> Iter
 
 
 def _local_cluster(offered: dict) -> distributed.SpecCluster:
-    """One worker per GPU of this machine, pinned to it, or one worker where there is none.
+    """A worker per GPU, pinned to it, or one where there is none; only its owner can connect.
 
-    Encrypted and authenticated with keys that exist in memory only: whoever reaches a Dask
-    scheduler can have it run anything, as its owner.
+    Whoever reaches a Dask scheduler can have it run anything: TLS keys exist in memory only.
     """
     quiet = {"silence_logs": logging.CRITICAL}  # what fails is listed at the end, once
     common = {"host": "127.0.0.1", "protocol": "tls://", "security": Security.temporary()}
     options = {"nthreads": 1, "memory_limit": 0, "resources": offered, **quiet, **common}
-    pinned = [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in visible_gpus()] or [{}]
-    workers = {
-        index: {"cls": distributed.Nanny, "options": options | {"env": environment}}
-        for index, environment in enumerate(pinned)
-    }
-    address = {"dashboard_address": "127.0.0.1:8787"}
-    scheduler = {"cls": distributed.Scheduler, "options": common | address}
-    return distributed.SpecCluster(workers, scheduler, security=common["security"], **quiet)
+    workers = [
+        {"cls": distributed.Nanny, "options": options | {"env": environment}}
+        for environment in [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in visible_gpus()] or [{}]
+    ]
+    scheduler = common | {"dashboard_address": "127.0.0.1:8787"}
+    scheduler = {"cls": distributed.Scheduler, "options": scheduler}
+    settings = {"security": common["security"], **quiet}
+    return distributed.SpecCluster(dict(enumerate(workers)), scheduler, **settings)
 
 
 def main() -> None:
     """Run the campaign named on the command line; exit code 1 unless every session is there."""
-    formats = {"formatter_class": argparse.RawDescriptionHelpFormatter}
-    parser = argparse.ArgumentParser(description=__doc__, **formats)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("plan", type=Path)
     parser.add_argument("--scheduler", metavar="ADDRESS", help="such as tls://host:8786")
     for name in TLS:
