@@ -20,21 +20,17 @@ from tests.campaign.stand_in import FAILING_SEED, write_notebook
 
 pytest.importorskip("distributed", reason="needs Dask: run by `make test-campaign`")
 
-COMMAND = """
-import sys
-from functools import partial
-from helpers.after.campaign import runner
-runner.run_campaign = partial(runner.run_campaign, notebook=sys.argv.pop(1))
-runner.main()
-"""
+COMMAND = """import sys
+from helpers.after.campaign.runner import run_campaign
+plan, notebook, *where = sys.argv[1:]
+sys.exit(bool(run_campaign(plan, *where, notebook=notebook).failures))"""
 
 
-def start_campaign(plan: Path, notebook: str, address: str, results: Path) -> subprocess.Popen:
-    """`python -m helpers.after.campaign`, with this notebook."""
-    options = (str(plan), "--scheduler", address, "--results-dir", str(results))
+def start_campaign(*arguments) -> subprocess.Popen:
+    """A campaign in a process of its own, as `python -m helpers.after.campaign` is."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    command = [sys.executable, "-c", COMMAND, notebook, *options]
+    command = [sys.executable, "-c", COMMAND, *map(str, arguments)]
     return subprocess.Popen(command, cwd=ROOT, env=environment, **pipes)
 
 
