@@ -31,37 +31,30 @@ SCHEDULES = {"consecutive": "runs consécutifs", "randomised": "à tour de rôle
 
 
 class BaselineError(RuntimeError):
-    """There is no session to compare with, or (strict) this one is slower or incomparable."""
+    """No session to compare with, or (strict) this one is slower or incomparable."""
 
 
 class Change(NamedTuple):
-    """One figure of this session over the baseline's, with its simultaneous 95 % interval.
-
-    The figure is a variant's p95 or, with `to_reference`, its ratio to fp32's in the same process.
-    `processes`: of this session and of the baseline.
-    """
+    """One figure of this session over the baseline's, with its simultaneous 95 % interval."""
 
     variant: str
     schedule: str
     clock: str
-    to_reference: bool
+    to_reference: bool  # the figure is the p95's ratio to fp32's in the same process, or the p95
     ratio: float
     low: float
     high: float
-    processes: tuple[int, int]
+    processes: tuple[int, int]  # of this session and of the baseline
 
     @property
     def verdict(self) -> str:
-        """FASTER, SLOWER or SAME: on which side of 1 the whole interval lies, if on any."""
-        if self.low <= 1 <= self.high:
-            return SAME
-        return FASTER if self.high < 1 else SLOWER
+        """On which side of 1 the whole interval lies, if on any."""
+        return FASTER if self.high < 1 else SLOWER if self.low > 1 else SAME
 
 
 class BaselineComparison(NamedTuple):
     """What changed, and in French sentences what could not be compared."""
 
-    session: str
     baseline: str
     same_gpu: bool
     changes: tuple[Change, ...]
@@ -91,8 +84,8 @@ def compare_baseline(folder: str | Path, baseline: str | Path) -> BaselineCompar
     figures = [_figures({e: rows[e] for e in found if not found[e]}) for rows in (ours, theirs)]
     uuids = [(session.environment["gpu"] or {}).get("uuid") for session in (now, before)]
     same_gpu = uuids[0] is not None and uuids[0] == uuids[1]
-    told = (now.name, before.name, same_gpu, changes_of(*figures, same_gpu))
-    return BaselineComparison(*told, tuple(one for own in found.values() for one in own))
+    told = tuple(sentence for own in found.values() for sentence in own)
+    return BaselineComparison(before.name, same_gpu, changes_of(*figures, same_gpu), told)
 
 
 def changes_of(now: dict, before: dict, same_gpu: bool) -> tuple[Change, ...]:
@@ -157,9 +150,7 @@ def _mismatches(entry, now: pd.DataFrame, before: pd.DataFrame | None) -> list[s
 
 
 def enforce_baseline(compared: BaselineComparison, most: float, strict: bool = True) -> None:
-    """With `strict`, raise BaselineError where nothing compares, or where a variant is slower by
-    more than `most` (0.05 allows 5 %).
-    """
+    """With `strict`, nothing that compares, or one slower by over `most`, is a BaselineError."""
     slower = [c for c in compared.changes if c.verdict == SLOWER and c.ratio > 1 + most]
     if strict and not compared.changes:
         raise BaselineError(f"nothing here compares with {compared.baseline}")

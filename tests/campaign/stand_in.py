@@ -21,7 +21,7 @@ def session(results_dir, name: str, levels=(1.31, 1.32), machine=ON_A_CPU, **cha
 
 
 def measure(results_dir: str, name: str, seed: int) -> None:
-    """What the stand-in's cell does: fail for one seed, else take a moment, and say so in a log.
+    """What the stand-in's cell does: fail for one seed, else take a moment.
 
     `torch_threads` carries OMP_NUM_THREADS as the kernel sees it, 0 where it is not set.
     """
@@ -32,9 +32,6 @@ def measure(results_dir: str, name: str, seed: int) -> None:
     machine = {"cpu": {"model": "a processor", "torch_threads": int(threads or 0)}}
     machine["gpu"] = {"name": "GPU", "uuid": pinned} if pinned else None
     session(results_dir, name, machine=ON_A_CPU | machine)
-    if log := os.environ.get("STAND_IN_LOG"):
-        with open(log, "a", encoding="utf-8") as file:
-            file.write(f"{name}\n")
 
 
 def write_notebook(path: Path) -> Path:

@@ -26,10 +26,7 @@ TABLE, FAILURES = "campaign.csv", "failures.json"
 
 
 def land(campaign: Path, task: Task, files: Mapping[str, bytes]) -> None:
-    """Bring a session's files in: all of them, checked, synced to the disk, or none.
-
-    ResultsError: they cannot be written, or are no complete session of this task.
-    """
+    """Bring a session's files in: all of them, checked, synced, or none and a ResultsError."""
     final = campaign / task.session
     temporary = campaign / f".{task.session}.{secrets.token_hex(4)}.tmp"
     try:

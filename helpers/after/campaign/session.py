@@ -37,10 +37,7 @@ class Task:
 
 
 def code_hash(notebook: str = NOTEBOOK) -> str:
-    """Fingerprint of what measures: the notebook's code cells and helpers/, campaigns' own apart.
-
-    Stored outputs and prose do not count: they change no figure.
-    """
+    """Fingerprint of what measures: the notebook's code cells and helpers/, without campaign/."""
     cells = json.loads((ROOT / notebook).read_text(encoding="utf8"))["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     for module in sorted((ROOT / "helpers").rglob("*.py")):
@@ -67,10 +64,7 @@ def machine() -> str:
 
 
 def measure(task: Task, notebook: str, scratch: Path) -> dict[str, bytes]:
-    """Execute the notebook in `scratch` and return the session's folder, file by file.
-
-    RuntimeError: another project than the plan's, several GPUs, a notebook that failed.
-    """
+    """Execute the notebook in `scratch`; the session's folder, file by file, or a RuntimeError."""
     gpus, folder, name = visible_gpus(), scratch / task.session, Path(notebook).name
     given = task.parameters | {"session": task.session, "results_dir": str(scratch)}
     try:
@@ -97,10 +91,7 @@ def measure(task: Task, notebook: str, scratch: Path) -> dict[str, bytes]:
 
 
 def read_finished(folder: Path, task: Task) -> list[dict[str, Any]]:
-    """A session's rows, each with where and with what it was measured before its own columns.
-
-    Raises ResultsError where the folder holds no complete session of this task.
-    """
+    """A session's rows, where and with what it was measured before them; ResultsError if none."""
     try:
         facts, session = json.loads(read_file(folder / FACTS)), read_session(folder)
         for name, asked in asdict(task).items():
