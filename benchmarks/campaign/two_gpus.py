@@ -34,7 +34,7 @@ def campaign(folder: Path, name: str, gpus: list[str], sessions: int) -> tuple[p
     wall_s = time.perf_counter() - start
     if outcome.failures:
         sys.exit(f"error: {name}: {outcome.failures}")
-    print(f"{name}: {outcome.finished} sessions, {wall_s:.1f} s", flush=True)
+    print(f"{name}: {outcome.rows['session'].nunique()} sessions, {wall_s:.1f} s", flush=True)
     return outcome.rows, wall_s
 
 

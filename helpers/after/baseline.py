@@ -6,8 +6,8 @@ the p95 of their processes, and one whose runs share a process is not compared.
 
 import json
 import math
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 from scipy.stats import norm
@@ -18,7 +18,6 @@ from helpers.display.words import CLOCK_NAMES
 from helpers.results import ResultsError, StoredSession, read_session
 from helpers.results.files import read_file
 
-RESULTS = Path("results")  # where sessions are unless told otherwise
 REFERENCE = "fp32"
 CONFIDENCE = 0.95  # of all changes of a comparison together (Bonferroni)
 # Standard deviation of a session's log level over machines of one kind, which the processes of one
@@ -28,58 +27,38 @@ OTHER_MACHINE_SD = 0.025
 SAME_IN_BOTH = ("gpu_name", "torch_version", "cuda_version", "model")
 SAME_IN_BOTH += ("precision", "batch_size", "input_shape", "device_type")
 FASTER, SLOWER, SAME = "faster", "slower", "same"
-PROCESSES = "processes"
-SPOILT = (ValueError, TypeError, KeyError, RecursionError)  # what reading runs.json may raise
+SCHEDULES = {"consecutive": "runs consécutifs", "randomised": "à tour de rôle"}
 
 
 class BaselineError(RuntimeError):
-    """There is no session to compare with, or (strict) this one is slower or incomparable."""
+    """No session to compare with, or (strict) this one is slower or incomparable."""
 
 
-@dataclass(frozen=True)
-class Change:
-    """One figure of this session over the baseline's, with its simultaneous 95 % interval.
-
-    The figure is a variant's p95 or, with `to_reference`, its ratio to fp32's in the same process.
-    `processes`: of this session and of the baseline.
-    """
+class Change(NamedTuple):
+    """One figure of this session over the baseline's, with its simultaneous 95 % interval."""
 
     variant: str
     schedule: str
     clock: str
-    to_reference: bool
+    to_reference: bool  # the figure is the p95's ratio to fp32's in the same process, or the p95
     ratio: float
     low: float
     high: float
-    processes: tuple[int, int]
+    processes: tuple[int, int]  # of this session and of the baseline
 
     @property
     def verdict(self) -> str:
-        """FASTER, SLOWER or SAME: on which side of 1 the whole interval lies, if on any."""
-        if self.low <= 1 <= self.high:
-            return SAME
-        return FASTER if self.high < 1 else SLOWER
+        """On which side of 1 the whole interval lies, if on any."""
+        return FASTER if self.high < 1 else SLOWER if self.low > 1 else SAME
 
 
-@dataclass(frozen=True)
-class Mismatch:
-    """Why an entry (variant, schedule) is not compared: what each session has for a condition."""
+class BaselineComparison(NamedTuple):
+    """What changed, and in French sentences what could not be compared."""
 
-    entry: tuple[str, str]
-    what: str
-    now: str
-    before: str
-
-
-@dataclass(frozen=True)
-class BaselineComparison:
-    """What changed, and what could not be compared."""
-
-    session: str
     baseline: str
     same_gpu: bool
     changes: tuple[Change, ...]
-    mismatches: tuple[Mismatch, ...]
+    mismatches: tuple[str, ...]
 
 
 def check_baseline(folder: str | Path) -> None:
@@ -87,30 +66,26 @@ def check_baseline(folder: str | Path) -> None:
 
     Every run's samples are read too, and must give the figures of their row.
     """
-    folder = Path(folder).expanduser()
     try:
-        if not folder.is_dir():
-            hint = f", did you mean '{RESULTS / folder}'?" if (RESULTS / folder).is_dir() else ""
-            raise ResultsError(f"there is no such folder{hint}")
         session = read_session(folder)
         _entries(session)
         for index in session.rows.index:
             session.samples(index)
-    except (ResultsError, *SPOILT) as error:
+    except (ResultsError, ValueError, TypeError, KeyError, RecursionError) as error:  # runs.json's
         raise BaselineError(f"baseline='{folder}': {error}; give a complete session") from None
 
 
 def compare_baseline(folder: str | Path, baseline: str | Path) -> BaselineComparison:
     """Compare two complete sessions; BaselineError as from `check_baseline`."""
     check_baseline(baseline)
-    now, before = read_session(folder), read_session(Path(baseline).expanduser())
+    now, before = read_session(folder), read_session(baseline)
     ours, theirs = _entries(now), _entries(before)
     found = {entry: _mismatches(entry, own, theirs.get(entry)) for entry, own in ours.items()}
     figures = [_figures({e: rows[e] for e in found if not found[e]}) for rows in (ours, theirs)]
     uuids = [(session.environment["gpu"] or {}).get("uuid") for session in (now, before)]
     same_gpu = uuids[0] is not None and uuids[0] == uuids[1]
-    told = (now.name, before.name, same_gpu, changes_of(*figures, same_gpu))
-    return BaselineComparison(*told, tuple(one for own in found.values() for one in own))
+    told = tuple(sentence for own in found.values() for sentence in own)
+    return BaselineComparison(before.name, same_gpu, changes_of(*figures, same_gpu), told)
 
 
 def changes_of(now: dict, before: dict, same_gpu: bool) -> tuple[Change, ...]:
@@ -161,72 +136,44 @@ def _figures(entries: dict) -> dict[tuple[str, str, str, bool], pd.Series]:
     return {key: own for key, own in figures.items() if len(own) > 1}
 
 
-def _mismatches(entry, now: pd.DataFrame, before: pd.DataFrame | None) -> list[Mismatch]:
+def _mismatches(entry, now: pd.DataFrame, before: pd.DataFrame | None) -> list[str]:
     """The conditions that do not have one and the same value in both sessions."""
     counts = [0 if rows is None else rows["process"].nunique() for rows in (now, before)]
-    if min(counts) < 2:
-        return [Mismatch(entry, PROCESSES, *map(str, counts))]
-    found = []
-    for name in SAME_IN_BOTH:
+    found = {"processes (il en faut deux)": map(str, counts)} if min(counts) < 2 else {}
+    for name in SAME_IN_BOTH if not found else ():
         sides = [" / ".join(map(str, rows[name].unique())) for rows in (now, before)]
         unknown = name == "model" and "" in sides  # older sessions did not write it down
         if not unknown and (sides[0] != sides[1] or " / " in sides[0]):
-            found.append(Mismatch(entry, name, *sides))
-    return found
+            found[name] = (side or "aucun" for side in sides)
+    told = f"Non comparable : {entry[0]} ({SCHEDULES[entry[1]]}) : "
+    return [told + "{} = {} ici, {} là-bas.".format(name, *sides) for name, sides in found.items()]
 
 
-def enforce_baseline(
-    comparison: BaselineComparison, max_regression: float, strict: bool = True
-) -> None:
-    """With `strict`, raise BaselineError where nothing compares, or where a variant is slower by
-    more than `max_regression` (0.05 allows 5 %).
-    """
-    if not strict:
-        return
-    if not comparison.changes:
+def enforce_baseline(compared: BaselineComparison, most: float, strict: bool = True) -> None:
+    """With `strict`, nothing that compares, or one slower by over `most`, is a BaselineError."""
+    slower = [c for c in compared.changes if c.verdict == SLOWER and c.ratio > 1 + most]
+    if strict and not compared.changes:
+        raise BaselineError(f"nothing here compares with {compared.baseline}")
+    if strict and slower:
+        told = "; ".join(f"{c.variant} ({c.schedule}, {c.clock}) × {c.ratio:.3f}" for c in slower)
         raise BaselineError(
-            f"nothing in {comparison.session} can be compared with {comparison.baseline}: "
-            f"{comparison.mismatches or 'no runs'}. Measure under its conditions, or choose another"
-        )
-    slower = [
-        f"{c.variant} ({c.schedule}, {c.clock} clock{', ratio to fp32' if c.to_reference else ''}) "
-        f"{c.ratio - 1:+.1%}, 95 % interval {c.low - 1:+.1%} to {c.high - 1:+.1%}"
-        for c in comparison.changes
-        if c.verdict == SLOWER and c.ratio > 1 + max_regression
-    ]
-    if slower:
-        raise BaselineError(
-            f"slower than {comparison.baseline} by more than max_regression={max_regression:g}: "
-            f"{'; '.join(slower)}. The session's results are complete and stay; measure again, or "
-            "raise max_regression if the change is meant"
+            f"slower than {compared.baseline} by more than max_regression={most:g}: {told}. The "
+            "results are complete and stay; raise max_regression if the change is meant"
         )
 
 
 def baseline_sentences(comparison: BaselineComparison) -> list[str]:
-    """What is said of the comparison, in French; the only French of this module."""
-    schedules = {"consecutive": "runs consécutifs", "randomised": "à tour de rôle"}
+    """What is said of the comparison, in French."""
     verdicts = {FASTER: "plus rapide que", SLOWER: "plus lent que"}
     verdicts[SAME] = "pas de différence détectée avec"
-
-    def named(variant: str, schedule: str) -> str:
-        return f"{variant} ({schedules.get(schedule, schedule)})"
-
-    told = []
-    for c in comparison.changes:
-        figure = f"rapport à {REFERENCE}, " if c.to_reference else ""
-        told.append(
-            f"{named(c.variant, c.schedule)}, {figure}"
-            f"{CLOCK_NAMES[c.clock]} : {verdicts[c.verdict]} `{comparison.baseline}`, "
-            f"× {number(c.ratio)} ({number(c.low)} – {number(c.high)}), "
-            f"{c.processes[0]} processus contre {c.processes[1]}."
-        )
-    for m in comparison.mismatches:
-        now, before = m.now or "aucun", m.before or "aucun"
-        told.append(f"Non comparable : {named(*m.entry)} : {m.what} = {now} ici, {before} là-bas.")
-    if any(m.what == PROCESSES for m in comparison.mismatches):
-        told.append(
-            "Un seul processus ne dit rien de ce que liraient les autres : il en faut deux."
-        )
+    told = [
+        f"{c.variant} ({SCHEDULES[c.schedule]}), "
+        f"{f'rapport à {REFERENCE}, ' if c.to_reference else ''}{CLOCK_NAMES[c.clock]} : "
+        f"{verdicts[c.verdict]} `{comparison.baseline}`, × {number(c.ratio)} ({number(c.low)} "
+        f"– {number(c.high)}), {c.processes[0]} processus contre {c.processes[1]}."
+        for c in comparison.changes
+    ]
+    told += comparison.mismatches
     if comparison.changes and not comparison.same_gpu:
         told.append(
             "Un autre GPU, ou un GPU inconnu : les intervalles des latences comptent un écart type "

@@ -4,15 +4,13 @@ import re
 import shutil
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from helpers.after.report import session_text, write_report
-from helpers.after.report.html import session_html
-from helpers.after.report.markdown import session_markdown
+from helpers.after.report import session_html, session_markdown, session_text, write_report
 from helpers.results import ResultsError, read_session
 from tests.disk_session import MACHINE, row_of, write_session
 
@@ -22,6 +20,7 @@ PIXEL = (
 )
 SAMPLES = {"host_ms": [1.0, 1.1, 1.2] * 7}
 GIVEN = {"model": "/home/somebody/secret/run.pt", "train_epochs": 2}
+RESERVED = "ACCEPTÉ SOUS RÉSERVE — horloge GPU ; mesures perturbées : CPU occupé"
 SCRIPT = "<img src=x onerror=document.title='owned'><script>document.title='owned'</script>"
 HOSTILE = (
     f"{SCRIPT} [click](javascript:alert(1)) `{SCRIPT}` | **bold** ![x](http://h.invalid/x.png)"
@@ -47,7 +46,7 @@ def session(tmp_path):
         new_markdown_cell("## 1. L'étape & la mesure"),
         new_code_cell("secret_code()", outputs=[figure, table], execution_count=1),
     ]
-    sentences = ["ACCEPTÉ — tout va bien", "Perturbations :\n  - aucune"]
+    sentences = [RESERVED, "Perturbations :\n  - aucune"]
     texts = "| Variante |\n| --- |\n| fp16 |\n"
     return written(tmp_path / "results", "mine", texts, new_notebook(cells=cells), sentences)
 
@@ -77,24 +76,9 @@ def hostile(tmp_path):
     return read_session(made.folder)
 
 
-class Tags(HTMLParser):
-    """Every tag of a page with its attributes."""
-
-    def __init__(self, page):
-        super().__init__()
-        self.found = []
-        self.feed(page)
-
-    def handle_starttag(self, tag, attributes):
-        self.found.append((tag, dict(attributes)))
-
-    def named(self, name):
-        return [attributes for tag, attributes in self.found if tag == name]
-
-
 def test_runs_verdict_and_files_are_printed(session):
     text = session_text(session)
-    assert text.splitlines()[0] == session.sentences[0]
+    assert text.splitlines()[0] == RESERVED  # `make benchmark` prints it, in the verdict's words
     assert "gpu_p95" in text.splitlines()[-1 - len(session.rows)]  # the table comes last
     for expected in ("synthetic", "lat_p95", "run_1.npz", str(session.folder)):
         assert expected in text
@@ -102,10 +86,10 @@ def test_runs_verdict_and_files_are_printed(session):
 
 def test_the_markdown_summary_has_all_that_matters_and_no_path(session):
     text = session_markdown(session)
-    assert text.startswith("# J1, session mine\n\n**ACCEPTÉ — tout va bien**\n")
+    assert text.startswith(f"# J1, session mine\n\n**{RESERVED}**\n")
     for expected in (
-        *("synthétique", "non estimable", "A CPU", "2.11.0+cu130", "1×3×32×32", "1,100"),
-        *("10,00", "| fp16 |", "run_2.npz", "| run.pt, entraîné 2 époques |"),
+        *("synthétique", "non estimable", "2.11.0+cu130", "1×3×32×32", "1,100", "| fp16 |"),
+        *("10,00\N{NO-BREAK SPACE}%", "run_2.npz", "| run.pt, 2 époques |"),
     ):
         assert expected in text
     assert "somebody" not in text
@@ -114,27 +98,23 @@ def test_the_markdown_summary_has_all_that_matters_and_no_path(session):
 
 def test_the_page_is_one_file_that_loads_nothing_and_shows_no_code(session):
     page = session_html(session)
-    tags = Tags(page)
-    assert not any(tags.named(name) for name in ("script", "link", "iframe"))
-    assert not re.search(r"@import|url\(", page)
-    assert "secret_code" not in page
-    assert "README_PROTOCOLE.md" not in page  # it does not travel along
+    tags = BeautifulSoup(page, "html.parser")
+    assert not tags.find_all(["script", "link", "iframe"])
+    assert not re.search(r"@import|url\(|secret_code|README_PROTOCOLE", page)
     assert "<td>1,31</td>" in page
-    assert [image["alt"] for image in tags.named("img")] == ["p95 < 2 ms"]
-    assert page.index("ACCEPTÉ — tout va bien") < page.index("Carnet")
-    assert tags.named("html")[0]["lang"] == "fr"
-    assert "<title>J1, session mine</title>" in page
-    (link,) = (a["href"] for a in tags.named("a") if "href" in a)
-    assert link.removeprefix("#") in {attributes.get("id") for _, attributes in tags.found}
+    assert [image["alt"] for image in tags.find_all("img")] == ["p95 < 2 ms"]
+    assert page.index(RESERVED) < page.index("Carnet")
+    (link,) = tags.find_all("a", href=True)
+    assert tags.find(id=link["href"].removeprefix("#")).text == link.text
 
 
-def test_a_folder_without_one_readable_notebook_is_named(session):
+@pytest.mark.parametrize(
+    ("content", "told"), [("{", "no notebook"), (None, "0 executed notebooks")]
+)
+def test_a_folder_without_one_readable_notebook_is_named(session, content, told):
     notebook = session.folder / "J1_benchmark.ipynb"
-    notebook.write_text("{")
-    with pytest.raises(ResultsError, match="is no notebook"):
-        session_html(session)
-    notebook.unlink()
-    with pytest.raises(ResultsError, match=r"0 executed notebooks.*make benchmark"):
+    notebook.write_text(content) if content else notebook.unlink()
+    with pytest.raises(ResultsError, match=told):
         session_html(session)
 
 
@@ -150,7 +130,7 @@ def test_the_command_line(session, form):
     if form in (["html"], ["markdown"]):
         assert Path(done.stdout.decode().strip()).parent == session.folder
     else:
-        assert b"ACCEPT\xc9 ? tout va bien" in done.stdout
+        assert b"ACCEPT\xc9 SOUS R\xc9SERVE ? horloge" in done.stdout
 
 
 def test_a_closed_pipe_ends_nothing(session):
@@ -165,13 +145,13 @@ def test_a_closed_pipe_ends_nothing(session):
 
 def test_a_hostile_sessions_page_has_no_live_markup(hostile):
     """Attack A3: nothing of the session becomes an element, a handler or an address."""
-    tags = Tags(session_html(hostile))
-    assert "default-src 'none'" in tags.named("meta")[-1]["content"]
-    assert not tags.named("script")
-    for _, attributes in tags.found:
-        assert not [name for name in attributes if name.startswith("on")], attributes
+    tags = BeautifulSoup(session_html(hostile), "html.parser")
+    assert "default-src 'none'" in tags.find_all("meta")[-1]["content"]
+    assert not tags.find_all("script")
+    for tag in tags.find_all(True):
+        assert not [name for name in tag.attrs if name.startswith("on")], tag
         for name in ("href", "src"):
-            assert (attributes.get(name) or "#").startswith(("#", "data:image/png;base64,"))
+            assert tag.get(name, "#").startswith(("#", "data:image/png;base64,"))
 
 
 def test_a_hostile_sessions_markdown_is_text(hostile):
@@ -190,4 +170,4 @@ def test_a_hostile_session_in_chromium(hostile, tmp_path):
     page = write_report(hostile, "html")
     shown = subprocess.run([*command, page.as_uri()], check=True, capture_output=True, timeout=120)
     assert "<title>J1, session hostile</title>" in shown.stdout.decode()
-    assert not Tags(shown.stdout.decode()).named("script")
+    assert b"<script" not in shown.stdout

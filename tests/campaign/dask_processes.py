@@ -14,8 +14,6 @@ import psutil
 
 from helpers.after.campaign.session import ROOT
 
-NO_PAGES = ("--dashboard-address", "127.0.0.1:0")
-
 
 def free_port() -> int:
     with socket.socket() as found:
@@ -28,7 +26,8 @@ class Cluster:
 
     def __init__(self, folder: Path, workers: int, tls: dict, environment: dict[str, str]):
         self.folder, self.workers, self.killed, self.processes = folder, workers, 0, []
-        self.host, self.port = f"{'tls' if tls else 'tcp'}://127.0.0.1", free_port()
+        self.host = f"{'tls' if tls else 'tcp'}://127.0.0.1"
+        self.port = free_port()
         self.address = f"{self.host}:{self.port}"
         files = {f"--tls-{name.replace('_', '-')}": path for name, path in tls.items()}
         self.tls = [part for option in files.items() for part in option]
@@ -36,22 +35,22 @@ class Cluster:
         settings = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "100"}
         settings["PYTHONPATH"] = os.pathsep.join(sys.path)
         self.environment = os.environ | settings | environment
+        folder.mkdir()
 
     def start(self) -> None:
+        options = f"--nworkers {self.workers} --nthreads 1 --resources GPU=1 --memory-limit 0"
         self._spawn("scheduler", "--port", self.port)
-        memory = ("--memory-limit", 0, "--local-directory", self.folder)
-        threads = ("--nworkers", self.workers, "--nthreads", 1, "--resources", "GPU=1")
-        self._spawn("worker", self.address, *threads, *memory)
+        self._spawn("worker", self.address, *options.split(), "--local-directory", self.folder)
 
     def _spawn(self, *arguments) -> None:
-        parts = (*arguments, "--host", self.host, *NO_PAGES, *self.tls)
+        parts = (*arguments, "--host", self.host, "--dashboard-address", "127.0.0.1:0", *self.tls)
         command = [sys.executable, "-m", "dask", *map(str, parts)]
         with open(self.folder / f"{arguments[0]}.log", "a", encoding="utf-8") as log:
             outputs = {"stdout": log, "stderr": log, "start_new_session": True}
             process = subprocess.Popen(command, cwd=ROOT, env=self.environment, **outputs)
         self.processes.append(process)
 
-    def kill_worker(self, chance: random.Random) -> bool:
+    def kill_worker(self) -> bool:
         """kill -9 a worker's process that has a kernel, mid-session, if there is one right now.
 
         Its nanny starts another. One killed while it starts would take its nanny and the others
@@ -60,8 +59,8 @@ class Cluster:
         children = psutil.Process(self.processes[1].pid).children(recursive=True)
         measuring = [child.ppid() for child in children if _is_kernel(child)]
         if measuring:
-            psutil.Process(chance.choice(measuring)).kill()
-            self.killed += 1
+            psutil.Process(random.choice(measuring)).kill()
+        self.killed += bool(measuring)
         return bool(measuring)
 
     def kill_all(self) -> None:
@@ -83,10 +82,9 @@ def _is_kernel(process: psutil.Process) -> bool:
 @contextmanager
 def cluster(folder: Path, workers: int, tls: dict | None = None, **environment):
     """A running cluster; whatever is left of it is killed at the end."""
-    folder.mkdir()
     started = Cluster(folder, workers, tls or {}, environment)
+    started.start()
     try:
-        started.start()
         yield started
     finally:
         started.kill_all()

@@ -16,29 +16,22 @@ ON_A_CPU = MACHINE | {"gpu": None, "cuda": {"driver": None, "cudnn": None, "torc
 def session(results_dir, name: str, levels=(1.31, 1.32), machine=ON_A_CPU, **changes) -> Path:
     """A complete session, one run per level (ms) of its samples."""
     samples = [[level * (1 + 0.001 * place) for place in range(30)] for level in levels]
-    runs = [
-        (row_of(host_ms, run=run, **changes), {"host_ms": host_ms})
-        for run, host_ms in enumerate(samples, start=1)
-    ]
+    runs = [(row_of(s, run=n, **changes), {"host_ms": s}) for n, s in enumerate(samples, 1)]
     return write_session(results_dir, name, runs, machine)
 
 
 def measure(results_dir: str, name: str, seed: int) -> None:
-    """What the stand-in's cell does: fail for one seed, else take a moment, and say so in a log.
+    """What the stand-in's cell does: fail for one seed, else take a moment.
 
     `torch_threads` carries OMP_NUM_THREADS as the kernel sees it, 0 where it is not set.
     """
     if seed == FAILING_SEED:
         raise RuntimeError(f"no GPU likes seed {seed}")
     time.sleep(float(os.environ.get("STAND_IN_S", "0")))
-    pinned = os.environ.get("CUDA_VISIBLE_DEVICES")
-    threads = int(os.environ.get("OMP_NUM_THREADS", "0"))
-    cpu = {"model": "a processor", "torch_threads": threads}
-    gpu = {"name": "GPU", "uuid": pinned} if pinned else None
-    session(results_dir, name, machine=ON_A_CPU | {"gpu": gpu, "cpu": cpu})
-    if log := os.environ.get("STAND_IN_LOG"):
-        with open(log, "a", encoding="utf-8") as file:
-            file.write(f"{name}\n")
+    pinned, threads = (os.environ.get(n) for n in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"))
+    machine = {"cpu": {"model": "a processor", "torch_threads": int(threads or 0)}}
+    machine["gpu"] = {"name": "GPU", "uuid": pinned} if pinned else None
+    session(results_dir, name, machine=ON_A_CPU | machine)
 
 
 def write_notebook(path: Path) -> Path:

@@ -13,40 +13,32 @@ import json
 import secrets
 import shutil
 from collections.abc import Iterable, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pandas as pd
 
-from helpers.after.campaign.comparison import compare, comparison_table, plot_campaign
-from helpers.after.campaign.session import SessionError, Task, read_finished
-from helpers.results.files import write_file
+from helpers.after.campaign.comparison import compare, plot_campaign
+from helpers.after.campaign.session import Task, read_finished
+from helpers.results.files import ResultsError, write_file
 from helpers.results.table import csv_text
 
 TABLE, FAILURES = "campaign.csv", "failures.json"
 
 
-def land(campaign: Path, task: Task, files: Mapping[str, bytes]) -> Path:
-    """Bring a session's files in: all of them, checked, synced to the disk, or none.
-
-    Raises SessionError where they are no complete session of this task, ResultsError where they
-    cannot be written.
-    """
+def land(campaign: Path, task: Task, files: Mapping[str, bytes]) -> None:
+    """Bring a session's files in: all of them, checked, synced, or none and a ResultsError."""
     final = campaign / task.session
     temporary = campaign / f".{task.session}.{secrets.token_hex(4)}.tmp"
     try:
         for name, content in files.items():
-            inside = PurePosixPath(name)
-            if inside.is_absolute() or ".." in inside.parts or not inside.parts:
-                raise SessionError(f"a session's file is called {name!r}: outside its folder")
-            (temporary / inside).parent.mkdir(parents=True, exist_ok=True)
-            write_file(temporary / inside, content)
+            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+            write_file(temporary / name, content)
         read_finished(temporary, task)
         if final.exists():  # not finished, or it would not have been measured again
             final.rename(temporary.with_suffix(".unfinished"))
         temporary.rename(final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return final
 
 
 def merged(campaign: Path, tasks: Iterable[Task]) -> tuple[pd.DataFrame, dict[str, str]]:
@@ -59,40 +51,28 @@ def merged(campaign: Path, tasks: Iterable[Task]) -> tuple[pd.DataFrame, dict[st
         try:
             if (campaign / task.session).exists():
                 rows += read_finished(campaign / task.session, task)
-        except SessionError as error:
+        except ResultsError as error:
             damaged[task.session] = str(error)
-    table = pd.DataFrame(rows, columns=None if rows else ["session", "machine", "started_s"])
-    return table.assign(host_shared=table["session"].isin(_sharing(table))), damaged
-
-
-def _sharing(table: pd.DataFrame) -> set[str]:
-    """The sessions that overlap in time with another one on the same machine."""
-    shared = set()
-    sessions = table.drop_duplicates("session").sort_values("started_s")
-    for _, own in sessions.groupby("machine"):
-        last, *others = own[["session", "started_s", "finished_s"]].itertuples(index=False)
-        for one in others:
-            if one.started_s < last.finished_s:
-                shared |= {one.session, last.session}
-            last = max(last, one, key=lambda session: session.finished_s)
-    return shared
+    names = None if rows else ["session", "machine", "started_s", "finished_s"]
+    table, shared = pd.DataFrame(rows, columns=names), set()
+    for _, own in table.drop_duplicates("session").groupby("machine"):
+        begins, ends = own["started_s"].to_numpy(), own["finished_s"].to_numpy()
+        overlaps = (begins < ends[:, None]) & (ends > begins[:, None])  # each with itself too
+        shared |= set(own["session"][overlaps.sum(axis=0) > 1])
+    return table.assign(host_shared=table["session"].isin(shared)), damaged
 
 
 def write_tables(campaign: Path, rows: pd.DataFrame, failures: Mapping[str, str]) -> pd.DataFrame:
-    """Write failures.json ([] if none), campaign.csv and the comparison of the devices.
-
-    The figures of campaign.csv are those of the sessions' own CSV, digit for digit. Returns the
-    comparison as a table.
-    """
+    """Write failures.json ([] if none), campaign.csv and the comparison, which is returned."""
     listed = [{"session": name, "error": error} for name, error in sorted(failures.items())]
     text = json.dumps(listed, indent=2, ensure_ascii=False)
     write_file(campaign / FAILURES, f"{text}\n".encode("utf8", "replace"))
     if rows.empty:
         return rows
     devices, png = compare(rows), io.BytesIO()
-    table = comparison_table(devices)
+    table = devices.loc[:, "Réglages":]  # in French
     for name, frame in ((TABLE, rows), ("comparaison.csv", table)):
         write_file(campaign / name, csv_text(frame.to_dict("records"), list(frame)).encode())
-    plot_campaign(devices, table).savefig(png, format="png")
+    plot_campaign(devices).savefig(png, format="png")
     write_file(campaign / "comparaison.png", png.getvalue())
     return table

@@ -8,114 +8,170 @@ others are measured. See `campaign.plan` for the plan, `campaign.merge` for what
 """
 
 import argparse
+import logging
+import os
 import shutil
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
+import dask
+import distributed
 import filelock
 import pandas as pd
-from distributed import Client, as_completed
+import psutil
+from distributed import Client, Security
 from tqdm import tqdm
 
-from helpers.after.campaign.cluster import TLS, CampaignError, connected, run
 from helpers.after.campaign.merge import land, merged, write_tables
-from helpers.after.campaign.plan import Plan, PlanError, read_plan
-from helpers.after.campaign.session import NOTEBOOK, first_lines
+from helpers.after.campaign.plan import read_plan
+from helpers.after.campaign.session import NOTEBOOK, Task, machine, measure, visible_gpus
+from helpers.environment.facts import first_line
 from helpers.results import ResultsError
 
 RETRIES = 1  # of a session that failed; those of a worker that died are Dask's allowed-failures
+ONE_GPU = {"GPU": 1}  # which a worker has and a session takes: a GPU never measures two at once
+SETTINGS = {
+    "distributed.nanny.pre-spawn-environ": {},  # a session must see what one alone would see
+    # Dask counts a worker's death against all that it was given, begun or not.
+    "distributed.scheduler.allowed-failures": 100,
+}
+TLS = {"ca_file": "tls_ca_file", "cert": "tls_client_cert", "key": "tls_client_key"}
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What a campaign left in its folder."""
 
     folder: Path
-    planned: int
     rows: pd.DataFrame  # one per run, as in campaign.csv
-    failures: dict[str, str]  # session: the first lines of its error
+    failures: dict[str, str]  # session: the line of its error that says most
     table: pd.DataFrame  # the comparison of its devices
-
-    @property
-    def finished(self) -> int:
-        return self.rows["session"].nunique()
 
 
 def run_campaign(
     plan_file: str | Path,
     scheduler: str | None = None,
     results_dir: str | Path = "results",
-    tls: Mapping[str, Path] | None = None,
+    tls: dict[str, Path] | None = None,
     notebook: str = NOTEBOOK,
 ) -> Outcome:
     """Measure what the plan asks for and is not there yet.
 
-    On the cluster of `scheduler` ("tls://host:8786", with the `tls` paths "ca_file", "cert" and
-    "key"), by default on one of this machine: a worker per GPU, or one where there is none.
-
-    Raises
-    ------
-    PlanError
-        The plan is wrong; nothing was started.
-    CampaignError
-        The scheduler cannot be reached, or was lost.
-    ResultsError, filelock.Timeout
-        The results cannot be written, or another process runs the same campaign.
+    On the cluster of `scheduler` (a tls:// one needs the `tls` paths "ca_file", "cert" and "key"),
+    by default on one of this machine: a worker per GPU, or one where there is none. Raises
+    ValueError before anything is started, ConnectionError where the scheduler cannot be reached or
+    was lost, ResultsError, and filelock.Timeout where another process runs the same campaign.
     """
-    plan = read_plan(plan_file, notebook)
-    folder, tasks = Path(results_dir) / f"campaign_{plan.id}", list(plan.tasks())
-    failures: dict[str, str] = {}
+    plan, failures = read_plan(plan_file, notebook), {}
+    folder, tasks = Path(results_dir) / f"campaign_{plan.id}", plan.tasks()
     folder.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(folder / ".campaign.lock", timeout=0):
         for left in folder.glob(".*.tmp"):  # by a campaign that was killed
             shutil.rmtree(left) if left.is_dir() else left.unlink()
-        there = set(merged(folder, [task for task, _ in tasks])[0]["session"])
-        missing = [one for one in tasks if one[0].session not in there]
+        there = set(merged(folder, tasks)[0]["session"])
+        missing = [task for task in tasks if task.session not in there]
         print(f"Campagne {plan.id} : {len(tasks)} sessions, dont {len(there)} déjà finies.")
+        work = partial(run, notebook=notebook, exclusive_host=plan.exclusive_host)
+        wanted = ONE_GPU | plan.resources
         try:
             if missing:
-                with connected(scheduler, plan, tls or {}) as client:
-                    _measure(client, plan, notebook, folder, missing, failures)
+                with connected(scheduler, tls or {}, wanted) as client:
+                    print(f"Tableau de bord de Dask : {client.dashboard_link}")
+                    print(f"Une session attend un worker qui offre {wanted} (--resources).")
+                    _measure(client, work, wanted, missing, folder, failures)
         finally:  # also of a campaign that is stopped: what is there can be read
-            rows, damaged = merged(folder, [task for task, _ in tasks])
+            rows, damaged = merged(folder, tasks)
             failures = damaged | failures
             table = write_tables(folder, rows, failures)
-    return Outcome(folder, len(tasks), rows, failures, table)
+    return Outcome(folder, rows, failures, table)
 
 
-def _measure(
-    client: Client, plan: Plan, notebook: str, folder: Path, missing: list, failures: dict
-) -> None:
+def _measure(client: Client, work: Callable, wanted: dict, missing, folder: Path, failures: dict):
     """Have each missing session measured; land those that succeed, list those that fail."""
-    tasks = {}
-    for task, kind in missing:
-        key = f"{task.campaign}-{task.session}"
-        options = {"key": key, "resources": kind, "retries": RETRIES, "pure": False}
-        tasks[client.submit(run, task, notebook, plan.exclusive_host, **options)] = task
-    done = as_completed(list(tasks))
+    options, tasks = {"resources": wanted, "retries": RETRIES, "pure": False}, {}
+    for task in missing:
+        tasks[client.submit(work, task, key=f"{task.campaign}-{task.session}", **options)] = task
+    done = distributed.as_completed(list(tasks))
     for future in tqdm(done, desc="sessions", total=len(tasks), disable=None):  # at a terminal
         task = tasks.pop(future)
         try:
             files = future.result()
         except Exception as error:  # the session's, or KilledWorker: workers died again
             if future.cancelled():
-                raise CampaignError(
+                raise ConnectionError(
                     "the Dask scheduler was lost: start it and its workers again, then run the "
                     "same command; finished sessions are kept"
                 ) from error
-            failures[task.session] = first_lines(f"{type(error).__name__}: {error}")
+            failures[task.session] = first_line(error)
         else:
             land(folder, task, files)
         future.release()
 
 
+def run(task: Task, notebook: str, exclusive_host: bool) -> dict[str, bytes]:
+    """Measure a session on this worker; with `exclusive_host`, while no other one is on this host.
+
+    A worker that dies gives its turn back, and Dask clears its scratch folder.
+    """
+    worker = distributed.get_worker()
+    if worker.nanny:  # which sets one thread for numerical libraries, and another malloc
+        before = psutil.Process(os.getppid()).environ()  # as of its start, whatever it set since
+        for name in dask.config.get("distributed.nanny.pre-spawn-environ"):
+            os.environ.pop(name, None)
+            os.environ.update({name: before[name]} if name in before else {})
+    host = f"{task.campaign} on {machine()}"
+    alone = distributed.Semaphore(1, host) if exclusive_host else nullcontext()
+    with alone, tempfile.TemporaryDirectory(dir=worker.local_directory) as scratch:
+        return measure(task, notebook, Path(scratch))
+
+
+@contextmanager
+def connected(scheduler: str | None, tls: dict[str, Path], wanted: dict) -> Iterator[Client]:
+    """A client of an existing cluster, or of one on this machine for as long as it is used.
+
+    This machine's workers, one per GPU, offer what is `wanted`. ConnectionError: nobody answers.
+    """
+    if scheduler is None:
+        with dask.config.set(SETTINGS), _local_cluster(wanted) as cluster, Client(cluster) as own:
+            yield own
+        return
+    files = {TLS[name]: str(path) for name, path in tls.items()}
+    try:
+        client = Client(scheduler, security=Security(require_encryption=bool(tls), **files))
+    except (OSError, ValueError, TypeError, RuntimeError) as error:  # of TLS, Dask raises them all
+        raise ConnectionError(
+            f"no Dask scheduler answers at {scheduler!r} (a tls:// one needs --tls-ca-file, "
+            f"--tls-cert and --tls-key): {error}"
+        ) from None
+    with client:
+        yield client
+
+
+def _local_cluster(offered: dict) -> distributed.SpecCluster:
+    """A worker per GPU, pinned to it, or one where there is none; only its owner can connect.
+
+    Whoever reaches a Dask scheduler can have it run anything: TLS keys exist in memory only.
+    """
+    quiet = {"silence_logs": logging.CRITICAL}  # what fails is listed at the end, once
+    common = {"host": "127.0.0.1", "protocol": "tls://", "security": Security.temporary()}
+    options = {"nthreads": 1, "memory_limit": 0, "resources": offered, **quiet, **common}
+    workers = [
+        {"cls": distributed.Nanny, "options": options | {"env": environment}}
+        for environment in [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in visible_gpus()] or [{}]
+    ]
+    scheduler = common | {"dashboard_address": "127.0.0.1:8787"}
+    scheduler = {"cls": distributed.Scheduler, "options": scheduler}
+    settings = {"security": common["security"], **quiet}
+    return distributed.SpecCluster(dict(enumerate(workers)), scheduler, **settings)
+
+
 def main() -> None:
     """Run the campaign named on the command line; exit code 1 unless every session is there."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("plan", type=Path)
     parser.add_argument("--scheduler", metavar="ADDRESS", help="such as tls://host:8786")
     for name in TLS:
@@ -125,10 +181,11 @@ def main() -> None:
     tls = {name: path for name in TLS if (path := getattr(given, f"tls_{name}"))}
     try:
         outcome = run_campaign(given.plan, given.scheduler, given.results_dir, tls)
-    except (PlanError, CampaignError, ResultsError, OSError) as error:  # a lock held is an OSError
+    except (ValueError, ResultsError, OSError) as error:  # OSError: also a lock that is held
         sys.exit(f"error: {error}")
     print(outcome.table.to_string())
-    for session, error in sorted(outcome.failures.items()):
-        print(f"échec : {session} : {error}")
-    print(f"{outcome.finished} sessions sur {outcome.planned} dans {outcome.folder}")
-    sys.exit(int(outcome.finished < outcome.planned))
+    for name, error in sorted(outcome.failures.items()):
+        print(f"échec : {name} : {error}")
+    finished = outcome.rows["session"].nunique()
+    print(f"{finished} sessions, {len(outcome.failures)} échecs : {outcome.folder}")
+    sys.exit(int(bool(outcome.failures)))

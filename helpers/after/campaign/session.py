@@ -10,22 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import papermill
-import pynvml
 from papermill.exceptions import PapermillExecutionError
 
-from helpers.results import read_session
+from helpers.environment.facts import attempt, first_line
+from helpers.environment.gpu import collect_cuda
+from helpers.results import ResultsError, read_session
 from helpers.results.files import read_file
 
 ROOT = Path(__file__).resolve().parents[3]
 NOTEBOOK = "J1_benchmark.ipynb"
-START_TIMEOUT_S = 300  # of a kernel, on a machine where many start at once
-CELL_TIMEOUT_S = 7200  # a GPU that hangs must not hold its worker for ever
+# Many kernels may start at once; a GPU that hangs must not hold its worker for ever (seconds).
+PAPERMILL = {"start_timeout": 300, "execution_timeout": 7200, "progress_bar": False, "cwd": ROOT}
 FACTS = "campaign.json"  # who measured where and when, beside the session's own files
-MOST_FACTS = 1 << 20  # bytes; ours have a few hundred
-
-
-class SessionError(RuntimeError):
-    """A session could not be measured, or is not what was asked; short enough to be listed."""
 
 
 @dataclass(frozen=True)
@@ -41,18 +37,13 @@ class Task:
 
 
 def code_hash(notebook: str = NOTEBOOK) -> str:
-    """Fingerprint of what measures: the notebook's code cells and helpers/, campaigns' own apart.
-
-    Stored outputs and prose do not count: they change no figure.
-    """
+    """Fingerprint of what measures: the notebook's code cells and helpers/, without campaign/."""
     cells = json.loads((ROOT / notebook).read_text(encoding="utf8"))["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    digest = hashlib.sha256(json.dumps(code).encode())
     for module in sorted((ROOT / "helpers").rglob("*.py")):
-        name = module.relative_to(ROOT).as_posix()
-        if not name.startswith("helpers/after/campaign/"):
-            digest.update(b"\0%b\0%b" % (name.encode(), module.read_bytes()))
-    return digest.hexdigest()
+        if module.parent != ROOT / "helpers/after/campaign":
+            code += [module.relative_to(ROOT).as_posix(), module.read_text(encoding="utf8")]
+    return hashlib.sha256(json.dumps(code).encode()).hexdigest()
 
 
 def visible_gpus() -> list[str]:
@@ -61,51 +52,31 @@ def visible_gpus() -> list[str]:
     UUIDs where nothing is set: CUDA and NVML may number the same GPUs differently.
     """
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return [name.strip() for name in named.split(",") if name.strip() not in ("", "-1")]
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:  # no NVIDIA driver
-        return []
-    try:
-        handles = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
-        return [pynvml.nvmlDeviceGetUUID(handle) for handle in handles]
-    finally:
-        pynvml.nvmlShutdown()
+    if named is None:
+        return [gpu["uuid"] for gpu in collect_cuda()["gpus"]]
+    return [name.strip() for name in named.split(",") if name.strip() not in ("", "-1")]
 
 
 def machine() -> str:
     """What containers of one host have in common, whatever their host names: its boot."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf8").strip()
-    except OSError:
-        return platform.node()
+    boot = attempt(Path("/proc/sys/kernel/random/boot_id").read_text, "utf8")
+    return (boot or platform.node()).strip()
 
 
 def measure(task: Task, notebook: str, scratch: Path) -> dict[str, bytes]:
-    """Execute the notebook in `scratch` and return the session's folder, file by file.
-
-    Raises SessionError where this machine has another project than the plan's or shows several
-    GPUs, and where the notebook failed or left no complete session.
-    """
+    """Execute the notebook in `scratch`; the session's folder, file by file, or a RuntimeError."""
     gpus, folder, name = visible_gpus(), scratch / task.session, Path(notebook).name
+    given = task.parameters | {"session": task.session, "results_dir": str(scratch)}
     try:
         if code_hash(notebook) != task.code:
             raise ValueError(f"the project in {ROOT} is not the plan's: bring both to one commit")
-        if len(gpus) > 1 and task.parameters.get("device") != "cpu":
+        if len(gpus) > 1 and given.get("device") != "cpu":
             raise ValueError(f"{len(gpus)} GPUs are visible: give each a worker of its own")
         folder.mkdir()
         facts = {"host": platform.node(), "machine": machine(), "visible_gpus": gpus}
         facts["started_s"] = time.time()
-        papermill.execute_notebook(
-            ROOT / notebook,
-            folder / f".{name}",  # papermill rewrites it after each cell
-            {**task.parameters, "session": task.session, "results_dir": str(scratch)},
-            cwd=ROOT,
-            progress_bar=False,
-            start_timeout=START_TIMEOUT_S,
-            execution_timeout=CELL_TIMEOUT_S,
-        )
+        # papermill rewrites the hidden file after each cell
+        papermill.execute_notebook(ROOT / notebook, folder / f".{name}", given, **PAPERMILL)
         facts["finished_s"] = time.time()
         (folder / f".{name}").rename(folder / name)
         (folder / FACTS).write_text(json.dumps(asdict(task) | facts, indent=2), encoding="utf8")
@@ -114,47 +85,34 @@ def measure(task: Task, notebook: str, scratch: Path) -> dict[str, bytes]:
         told = f"{type(error).__name__}: {error}"
         if isinstance(error, PapermillExecutionError):
             told = f"cell [{error.exec_count}]: {error.ename}: {error.evalue}"
-        raise SessionError(f"on {platform.node()}: {first_lines(told)}") from None
+        raise RuntimeError(f"on {platform.node()}: {told}") from None
     files = (path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def read_finished(folder: Path, task: Task) -> list[dict[str, Any]]:
-    """The rows of a session, each with who measured it, where and with what before its own columns.
-
-    Raises SessionError where the folder holds no complete session of this task.
-    """
+    """A session's rows, where and with what it was measured before them; ResultsError if none."""
     try:
-        facts = json.loads(read_file(folder / FACTS, MOST_FACTS))
+        facts, session = json.loads(read_file(folder / FACTS)), read_session(folder)
         for name, asked in asdict(task).items():
             if facts[name] != asked:
                 raise ValueError(f"{name} is {facts[name]!r}, not {asked!r}")
-        session = read_session(folder)
         if {task.session} != set(session.rows["session"]):
             raise ValueError("results.csv holds runs of another session")
         found = session.environment
-        cpu, cuda, software = found["cpu"], found["cuda"], found["software"]
-        texts = {"host": facts["host"], "machine": facts["machine"], "driver": cuda["driver"]}
-        texts |= {"gpu_uuid": (found["gpu"] or {}).get("uuid"), "cpu": cpu["model"]}
-        texts |= {"python": software["python"], "torchvision": software["torchvision"]}
-        texts |= {"cudnn": cuda["cudnn"], "commit": found["git"]["commit"]}
+        texts = {name: facts[name] for name in ("host", "machine")}
+        texts |= {"gpu_uuid": (found["gpu"] or {}).get("uuid"), "driver": found["cuda"]["driver"]}
+        texts |= {"cpu": found["cpu"]["model"], "commit": found["git"]["commit"]}
         added = {
-            **{name: facts[name] for name in ("campaign", "set", "repetition")},
+            **{"campaign": task.campaign, "set": task.set, "repetition": task.repetition},
             **{name: str(text or "") for name, text in texts.items()},
-            "torch_threads": int(cpu["torch_threads"]),
             **{name: float(facts[name]) for name in ("started_s", "finished_s")},
-            "host_shared": False,  # see `merge.merged`
-            "accepted": session.accepted,
+            "torch_threads": int(found["cpu"]["torch_threads"]),
+            "accepted": session.outcome,
             "parameters": json.dumps(task.parameters, sort_keys=True),
         }
     except Exception as error:  # foreign files fail in dozens of ways; none may stop a campaign
-        told = first_lines(f"{type(error).__name__}: {error}")
-        raise SessionError(f"{folder.name} is no finished session of this plan: {told}") from None
+        told = f"is no finished session of this plan: {first_line(error)}"
+        raise ResultsError(f"{folder.name} {told}") from None
     rows = session.rows.drop(columns="accepted", errors="ignore").to_dict("records")
     return [added | row for row in rows]
-
-
-def first_lines(text: str) -> str:
-    """The first three lines of an error that say something, on one line."""
-    lines = [line.strip() for line in text.splitlines() if line.strip(" -")]
-    return " | ".join(lines[:3])[:500]

@@ -1,4 +1,0 @@
-from helpers.after.report import main
-
-if __name__ == "__main__":
-    main()
