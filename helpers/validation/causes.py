@@ -66,7 +66,9 @@ def _level_shift(summary: LatencySummary) -> dict[str, Any] | None:
     except ValueError:  # too few samples to say anything
         return None
     if shift.p_value < SHIFT_P and abs(shift.relative) >= SHIFT_SIZE:
-        return {"relative": shift.relative, "iteration": shift.index}
+        parts = np.split(summary.samples_ms, [shift.index])
+        before, after = (float(np.median(part)) for part in parts)
+        return {"before_ms": before, "after_ms": after, "iteration": shift.index}
     return None
 
 
