@@ -92,7 +92,7 @@ def test_the_worst_of_each_disturbance_is_said_with_its_blocks_and_what_is_hidde
     assert "90\N{NO-BREAK SPACE}% des 16 cœurs logiques (run 2, bloc 1, 3 sur 5)" in text
     assert "(run 3, bloc 1 à 7 (7 en tout) sur 7)" in text
     assert "sans calcul : 2 (run 2)" in text
-    assert text.count("limite de puissance du GPU atteinte en permanence") == 1
+    assert text.count("limite de puissance du GPU") == 1
     assert "Non observable ici : CPU volé." in text
     assert told.disturbances([tagged()], "les runs").endswith("aucune constatée")
 
