@@ -3,7 +3,7 @@
 Host and GPU clock have each their colour in every figure. A figure's label is its alternative text.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from matplotlib import rc_context, rcParamsDefault
@@ -57,12 +57,25 @@ def new_figure(height: float) -> Figure:
     return _Figure(figsize=(WIDTH, height), layout="constrained")
 
 
-def finish(figure: Figure, title: str, alt: str, dataset: str | None = None) -> Figure:
-    """Give a figure its title and its alt text; both say where its data set is a synthetic one."""
-    origin = {None: "", "cifar10": "", "synthetic": " — données synthétiques"}[dataset]
-    figure.suptitle(f"{title}{origin}", x=0.01, ha="left", fontsize=TITLE_SIZE)
-    figure.set_label(f"{alt}{origin}")
-    return figure
+def clock_axes(
+    clocks: Iterable[str], which: str, label: str, height: float, columns: int | None = None
+) -> tuple[Figure, dict[str, Axes]]:
+    """A figure with an axis per clock: latencies along `which`, few ticks, decimal commas."""
+    figure, names = new_figure(height), list(clocks)
+    columns = columns or len(names)
+    axes = figure.subplots(len(names) // columns, columns, squeeze=False, sharex=columns == 1)
+    axes = dict(zip(names, axes.ravel(), strict=True))
+    for clock, axis in axes.items():
+        axis.set_title(f"Horloge {NAMES[clock]}", fontweight="bold", color=COLOURS[clock])
+        axis.set(**{f"{which}label": label})
+        getattr(axis, f"{which}axis").set_major_locator(MaxNLocator(5))
+        getattr(axis, f"{which}axis").set_major_formatter(DecimalComma(useOffset=False))
+    return figure, axes
+
+
+def note(axis: Axes, text: str) -> None:
+    """A small remark above an axis, to the right."""
+    axis.set_title(text, loc="right", fontsize=NOTE_SIZE, color=GREY)
 
 
 def handle(colour: str, label: str, **style) -> Line2D:
@@ -70,19 +83,23 @@ def handle(colour: str, label: str, **style) -> Line2D:
     return Line2D([], [], color=colour, label=label, **style)
 
 
-def clock_axis(axis: Axes, clock: str, which: str, label: str, note: str = "") -> None:
-    """Title an axis by its clock; few ticks with a decimal comma on its latencies ("x" or "y")."""
-    axis.set_title(f"Horloge {NAMES[clock]}", fontweight="bold", color=COLOURS[clock])
-    axis.set_title(note, loc="right", fontsize=NOTE_SIZE, color=GREY)
-    axis.set(**{f"{which}label": label})
-    getattr(axis, f"{which}axis").set_major_locator(MaxNLocator(5))
-    getattr(axis, f"{which}axis").set_major_formatter(DecimalComma(useOffset=False))
+def legend(figure: Figure, *handles: Line2D) -> None:
+    """One legend for all axes, under them."""
+    figure.legend(handles=handles, loc="outside lower right", ncols=len(handles))
+
+
+def finish(figure: Figure, title: str, alt: str, dataset: str) -> Figure:
+    """Give a figure its title and its alt text; both say where its data set is a synthetic one."""
+    origin = {"cifar10": "", "synthetic": " — données synthétiques"}[dataset]
+    figure.suptitle(f"{title}{origin}", x=0.01, ha="left", fontsize=TITLE_SIZE)
+    figure.set_label(f"{alt}{origin}")
+    return figure
 
 
 def frame_of(series: Sequence[np.ndarray]) -> tuple[float, float]:
-    """Limits of an axis that outliers do not stretch: the 1 % to 99 % range, as much on each side,
-    and not beyond the extremes."""
-    ends = [(*np.quantile(values, (0.01, 0.99)), values.min(), values.max()) for values in series]
+    """Limits of an axis that outliers do not stretch: the 3 % to 97 % range, so the p95 as well, as
+    much again on each side, and not beyond the extremes."""
+    ends = [(*np.quantile(values, (0.03, 0.97)), values.min(), values.max()) for values in series]
     low = min(max(least, 2 * first - last) for first, last, least, _ in ends)
     high = max(min(most, 2 * last - first) for first, last, _, most in ends)
     margin = 0.06 * (high - low) or 0.05 * high or 1.0
@@ -93,6 +110,6 @@ def outside(series: Sequence[np.ndarray], frame: tuple[float, float]) -> str:
     """« 2 hors cadre, max 30,20 ms »: how many values lie outside the frame, and how far."""
     values = np.concatenate(series)
     above, below = int((values > frame[1]).sum()), int((values < frame[0]).sum())
-    notes = [f"{above} hors cadre, max {number(values.max())} ms"] if above else []
-    notes += [f"{below} hors cadre, min {number(values.min())} ms"] if below else []
+    notes = [f"{above} hors cadre, max {number(values.max())} ms"] * bool(above)
+    notes += [f"{below} hors cadre, min {number(values.min())} ms"] * bool(below)
     return " · ".join(notes)
