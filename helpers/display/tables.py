@@ -69,7 +69,9 @@ def checks_table(checks: Iterable[Check]) -> pd.DataFrame:
     rows = []
     for check in checks:
         label, *told = (CHECKS | MACHINE_CHECKS)[check.code]
-        rows.append([label, "✓" if check.ok else "✗", fill(told[not check.ok], check.values)])
+        rows.append(
+            [label, "✓" if check.ok else "✗", fill(told[0 if check.ok else -1], check.values)]
+        )
     return pd.DataFrame(rows, columns=["Vérification", "", "Constat"]).set_index("Vérification")
 
 
@@ -77,10 +79,11 @@ def latency_table(runs: Sequence[Run]) -> pd.DataFrame:
     """Every run on every clock, in ms; the interval is that of the run's own samples."""
     columns = ["Horloge", "Run", *FIGURES, "p95, intervalle à 95 %", "n"]
     rows = []
-    for clock, run, found in summaries_of(runs):
-        figures = (number(getattr(found, name)) for name in FIGURES.values())
-        bounds = _between(interval(found), "non estimable")
-        rows.append([CLOCK_NAMES[clock], run, *figures, bounds, str(found.n)])
+    for clock, summaries in summaries_of(runs).items():
+        for run, found in summaries.items():
+            figures = (number(getattr(found, name)) for name in FIGURES.values())
+            bounds = _between(interval(found), "non estimable")
+            rows.append([CLOCK_NAMES[clock], run, *figures, bounds, str(found.n)])
     return pd.DataFrame(rows, columns=columns).set_index(["Horloge", "Run"])
 
 
@@ -122,19 +125,22 @@ def untagged_table(runs: Sequence[Run], seen: Sequence[RunTags]) -> pd.DataFrame
     columns = ["Horloge", "Run", "p95, tous", "n", "p95, sans bloc signalé"]
     columns += ["n sans bloc signalé", "Signalements"]
     rows = []
-    for clock, run, found in summaries_of(runs):
-        kept = found.samples_ms[untagged(runs[run - 1], seen[run - 1], clock)]
-        p95 = number(percentile(kept, 0.95)) if kept.size else "–"
-        codes = ", ".join(TAG_LABELS.get(code, code) for code in seen[run - 1].codes) or "aucun"
-        all_of_them = [CLOCK_NAMES[clock], run, number(found.p95), str(found.n)]
-        rows.append([*all_of_them, p95, str(kept.size), codes])
+    for clock, summaries in summaries_of(runs).items():
+        for run, found in summaries.items():
+            tags, samples = seen[run - 1], found.samples_ms
+            kept = samples[untagged(runs[run - 1], tags, clock)]
+            codes = ", ".join(TAG_LABELS.get(code, code) for code in tags.codes) or "aucun"
+            p95 = [number(percentile(one, 0.95)) if one.size else "–" for one in (samples, kept)]
+            row = [p95[0], str(samples.size), p95[1], str(kept.size), codes]
+            rows.append([CLOCK_NAMES[clock], run, *row])
     return pd.DataFrame(rows, columns=columns).set_index(["Horloge", "Run"])
 
 
-def summaries_of(runs: Sequence[Run]) -> list[tuple[str, int, LatencySummary]]:
-    """(clock, run from 1, its summary) where a run has that clock, the GPU's first."""
-    found = [(clock, n, getattr(r, clock)) for clock in CLOCK_NAMES for n, r in enumerate(runs, 1)]
-    return [row for row in found if row[2] is not None]
+def summaries_of(runs: Sequence[Run]) -> dict[str, dict[int, LatencySummary]]:
+    """{clock: {run from 1: its summary}}, the GPU's first; a run may lack a clock."""
+    found = {c: {n: getattr(r, c) for n, r in enumerate(runs, 1)} for c in CLOCK_NAMES}
+    found = {c: {n: s for n, s in of.items() if s is not None} for c, of in found.items()}
+    return {clock: of for clock, of in found.items() if of}
 
 
 def _between(bounds: tuple[float, float] | None, unknown: str) -> str:

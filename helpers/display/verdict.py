@@ -1,7 +1,6 @@
 """The verdict in French sentences: what was met, on which clock, and if not, why."""
 
 import html
-import os
 import re
 from collections.abc import Sequence
 
@@ -144,24 +143,19 @@ def bound_sentence(runs: Sequence[Run], profile: ForwardProfile | None) -> str:
 def launch_cost(runs: Sequence[Run]) -> str:
     """GPU time that a captured graph saves, per launch, over the processes; "" where not asked."""
     graphs = [(run.gpu.p50, run.graph) for run in runs if run.gpu and run.graph]
-    seen = [
-        (eager_ms, np.median(graph.samples_ms), graph.launches)
-        for eager_ms, graph in graphs
-        if graph.launches and graph.samples_ms is not None
-    ]
-    if not seen:
+    read = [(ms, g) for ms, g in graphs if g.launches and g.samples_ms is not None]
+    if not read:
         return fill(words.NO_LAUNCH_COST, {"why": graphs[0][1].why}) if graphs else ""
-    costs_us = [1e3 * (eager - graph) / launches for eager, graph, launches in seen]
+    seen = np.array([(ms, np.median(graph.samples_ms), graph.launches) for ms, graph in read])
+    costs_us = 1e3 * (seen[:, 0] - seen[:, 1]) / seen[:, 2]
     values = dict(zip(("gpu_ms", "graph_ms", "launches"), np.median(seen, axis=0), strict=True))
-    return fill(words.LAUNCH_COST, values | {"low": min(costs_us), "high": max(costs_us)})
+    return fill(words.LAUNCH_COST, values | {"low": costs_us.min(), "high": costs_us.max()})
 
 
 def _conditions(run: Run) -> str:
     """What was in force during a run whose precision requires something else, "" if all was."""
     found = conditions_table(run.conditions).iloc[:, 0].items()
     told = ", ".join(f"{name} : {value}" for name, value in found)
-    if forced := os.environ.get("NVIDIA_TF32_OVERRIDE"):
-        told += f" ; NVIDIA_TF32_OVERRIDE={forced} l'impose"
     told = f"ATTENTION, conditions de précision non tenues ({run.precision}) : {told}."
     return "" if run.conditions.required_for(run.precision) else told
 

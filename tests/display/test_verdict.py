@@ -42,7 +42,7 @@ def test_one_form_whatever_the_outcome(runs, settings, outcome, says):
 def test_where_a_further_session_would_land_or_why_nobody_knows():
     low, high = (f"{ms:.3f}".replace(".", ",") for ms in judge(RUNS).clocks["gpu"].further)
     assert f"refaite, la session donnerait {low} – {high} ms" in text_of(RUNS).splitlines()[0]
-    for runs, why in ((RUNS[:2], "Moins de trois runs"), (ONE_PROCESS, "ignorent les autres")):
+    for runs, why in ((RUNS[:2], "Moins de trois runs"), (ONE_PROCESS, "Un seul processus")):
         assert "refaite, la session" not in text_of(runs)
         assert why in text_of(runs)
 
@@ -69,17 +69,15 @@ def test_copies_are_shouted_and_what_was_not_seen_is_not_called_none(profile, un
     assert says in text_of(RUNS, profile=profile, unseen=unseen)
 
 
-def test_what_is_wrong_with_clocks_and_conditions_is_said(monkeypatch):
+def test_what_is_wrong_with_clocks_and_conditions_is_said():
     runs = [run(n, gpu=None, no_gpu_clock=clocks.WAITS_INSIDE) for n in range(2)]
     text = text_of(runs, CalibrationReceipt((), None, "no {compiler}"), None)
     assert text.count("Pas d'horloge GPU : le modèle attend le GPU pendant") == 1
     assert "pas d'étalonnage possible sur cette plateforme (no {compiler})" in text
-    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
     forced = replace(AS_REQUIRED, tf32_matmul=True)
     text = text_of([run(seed, gpu=0.003, conditions=forced) for seed in range(3)])
     assert "CONTREDITE par les noyaux : elle lit 0,003" in text
     assert "TF32 dans les produits matriciels : oui" in text
-    assert "NVIDIA_TF32_OVERRIDE=1" in text
     assert "conditions de précision" not in text_of(RUNS)
 
 

@@ -9,13 +9,14 @@ from displayed import CPU_LOAD, THROTTLE
 
 from helpers import bench_latency, clocks
 from helpers.display import words
+from helpers.display.french import NOUNS
 from helpers.validation import causes, interference
 
 
 def test_every_tag_and_every_reason_for_no_gpu_clock_has_its_french():
     rules = interference.GPU_RULES | interference.HOST_RULES
     assert words.TAG_LABELS.keys() == words.TAGS.keys() == rules.keys()
-    assert set(interference.HARMFUL_REASONS.values()) < words.NOUNS.keys()
+    assert set(interference.HARMFUL_REASONS.values()) < NOUNS.keys()
     reasons = {bench_latency.NO_GPU, bench_latency.NOT_ASKED, bench_latency.NO_KERNELS}
     reasons |= {clocks.LAUNCHES_BLOCK, clocks.QUEUE_TOO_SHORT}
     assert words.NO_GPU_CLOCK.keys() == reasons | {clocks.WAITS_INSIDE, clocks.HOST_TOO_SLOW}
@@ -34,7 +35,7 @@ def test_codes_and_fields_are_those_that_validation_gives(table):
 
 def test_codes_among_the_values_become_nouns_and_hidden_ones_have_a_sentence():
     assert "limite de puissance)" in words.said(words.TAGS, "throttle", THROTTLE.values)
-    for pids, told in ([41, 42], "étranger 41, 42"), ([], "PID masqués"):
+    for pids, told in ([41, 42], "PID 41, 42"), ([], "PID non visible"):
         values = {"share": 0.3, "pids": pids}
         assert told in words.said(words.TAGS, "foreign_gpu_process", values)
     assert words.said(words.TAGS, "unknown", CPU_LOAD.values) == "unknown"

@@ -19,7 +19,6 @@ from helpers.display.plots.style import COLOURS, GREY, NAMES, STYLE, handle
 from helpers.display.tables import summaries_of
 from helpers.display.verdict import against_limit
 from helpers.display.words import NOTHING_MEASURED, TAG_LABELS
-from helpers.stats import LatencySummary
 from helpers.validation import ClockVerdict, Verdict
 from helpers.validation.causes import interval
 from helpers.validation.interference import RunTags, untagged
@@ -48,7 +47,7 @@ def plot_images(data: Cifar10, count: int = 20) -> Figure:
 @rc_context(STYLE)
 def plot_over_time(runs: Sequence[Run], dataset: str, seen: Sequence[RunTags] = ()) -> Figure | str:
     """Latencies (ms) run after run, one row per clock; blocks tagged for that clock are shaded."""
-    clocks = _by_clock(runs)
+    clocks = summaries_of(runs)
     if not clocks:
         return NOTHING_MEASURED
     figure, axes = style.clock_axes(clocks, "y", "Latence (ms)", 2.0 * len(clocks) + 1.1, 1)
@@ -59,10 +58,10 @@ def plot_over_time(runs: Sequence[Run], dataset: str, seen: Sequence[RunTags] = 
     last.set_xticks(named * STEP + 0.5, [f"Run {run + 1}" for run in named])
     last.set_xlim(-WARMUP - 0.02, len(runs) * STEP - WARMUP)
     last.set_xlabel("Itérations de chaque run, dans l'ordre de la mesure")
-    p95, early = handle("black", "p95", linewidth=2.2), handle(GREY, "échauffement")
-    outside = handle(GREY, "hors cadre", linestyle="", marker="^")
-    marked = handle(style.MARKED, "bloc signalé", linewidth=6, alpha=0.25)
-    style.legend(figure, p95, early, outside, marked)
+    handles = [handle("black", "p95", linewidth=2.2), handle(GREY, "échauffement")]
+    handles += [handle(GREY, "hors cadre", linestyle="", marker="^")]
+    handles += [handle(style.MARKED, "bloc signalé", linewidth=6, alpha=0.25)]
+    figure.legend(handles=handles, **style.BELOW, ncols=4)
     alt = f"Latence en ms, {len(runs)} runs l'un après l'autre : {_p95(clocks)} ; "
     title = f"Latence au fil des itérations : {_p95(clocks)}"
     return style.finish(figure, title, f"{alt}{' ; '.join(told)}.", dataset)
@@ -88,7 +87,7 @@ def _draw_over_time(axis: Axes, clock: str, summaries: dict, runs: Sequence[Run]
         axis.fill_between(x, 0, 1, where=np.concatenate(tagged), **look)
     for start, summary in zip(starts, summaries.values(), strict=True):
         axis.plot([start + 0.94, start + 1.04], [summary.p95] * 2, color="black", linewidth=2.2)
-    style.note(axis, note)
+    axis.set_title(note, **style.NOTE)
     return f"horloge {NAMES[clock]} : {note or 'toutes les valeurs dans le cadre'}"
 
 
@@ -109,7 +108,7 @@ def _draw_series(axis: Axes, starts, series, width: float, colour: str) -> np.nd
 @rc_context(STYLE)
 def plot_distribution(runs: Sequence[Run], dataset: str) -> Figure | str:
     """Empirical distribution of each run's latencies (ms), its mean and p95 named, per clock."""
-    clocks = _by_clock(runs)
+    clocks = summaries_of(runs)
     if not clocks:
         return NOTHING_MEASURED
     figure, axes = style.clock_axes(clocks, "x", "Latence (ms)", 4.6)
@@ -122,7 +121,7 @@ def plot_distribution(runs: Sequence[Run], dataset: str) -> Figure | str:
             look = {"color": COLOURS[clock], "linestyle": ("-", "--", ":")[(run - 1) % 3]}
             axis.plot(x, np.linspace(0, 100, x.size), drawstyle="steps-post", label=label, **look)
         axis.axhline(95, color=GREY, linestyle=":", linewidth=0.8)
-        style.note(axis, style.outside(samples, axis.get_xlim()))
+        axis.set_title(style.outside(samples, axis.get_xlim()), **style.NOTE)
         if len(runs) <= MOST_NAMED:
             axis.legend(loc="upper left", bbox_to_anchor=(0, -0.15))  # below: it hides no curve
     figure.axes[0].set_ylabel("Part des itérations\nau plus à cette latence (%)")
@@ -140,54 +139,45 @@ def plot_p95_runs(verdict: Verdict, dataset: str) -> Figure:
     figure, axes = style.clock_axes(verdict.clocks, "y", "p95 (ms)", 3.6)
     findings = []
     for name, axis in axes.items():
-        clock, bounds = verdict.clocks[name], [interval(getattr(run, name)) for run in verdict.runs]
+        clock = verdict.clocks[name]
+        told = f"écart {against_limit(clock, verdict)}"
+        findings.append(f"horloge {NAMES[name]} {', '.join(map(number, clock.p95_ms))} ms, {told}")
+        axis.set_title(told, **style.NOTE)
+        bounds = [interval(getattr(run, name)) for run in verdict.runs]
         _draw_p95(axis, clock, verdict.max_p95_spread, bounds)
-        style.note(axis, told := f"écart {against_limit(clock, verdict)}")
-        values = ", ".join(map(number, clock.p95_ms))
-        findings.append(f"horloge {NAMES[name]} {values} ms, {told}")
     window = f"fenêtre permise : {percent(verdict.max_p95_spread)} de la moyenne"
-    window = handle(style.BAND, window, alpha=0.3, linewidth=8)
-    run = handle(GREY, "intervalle à 95 % : échantillons du run", marker="|", markersize=8)
-    further = handle(GREY, "intervalle à 95 % : session refaite", linewidth=6, alpha=0.35)
-    style.legend(figure, window, run, further)
+    handles = [handle(style.BAND, window, alpha=0.3, linewidth=8)]
+    handles += [handle(GREY, "intervalle à 95 % du run", marker="|", markersize=8)]
+    handles += [handle(GREY, "non estimable", marker="D", fillstyle="none", linestyle="")]
+    handles += [handle(GREY, "intervalle à 95 %, session refaite", linewidth=6, alpha=0.35)]
+    figure.legend(handles=handles, **style.BELOW, ncols=4)
     title = "Le p95 de chaque run tient-il dans la fenêtre permise ?"
     return style.finish(figure, title, f"p95 de chaque run : {' ; '.join(findings)}.", dataset)
 
 
 def _draw_p95(axis: Axes, clock: ClockVerdict, limit: float, bounds: Sequence) -> None:
-    p95, colour = np.array(clock.p95_ms), COLOURS[clock.clock]
+    p95, look = np.array(clock.p95_ms), {"color": COLOURS[clock.clock], "markersize": 9}
     middle, half = (p95.max() + p95.min()) / 2, limit * p95.mean() / 2
     axis.axhspan(middle - half, middle + half, color=style.BAND, alpha=0.15, linewidth=0)
-    small = {"textcoords": "offset points", "fontsize": style.NOTE_SIZE, "color": GREY}
     for run, (value, ends) in enumerate(zip(p95, bounds, strict=True), start=1):
-        axis.plot(run, value, "D", color=colour, markersize=5)
+        fill = "full" if ends else "none"
+        axis.plot(run, value, "D", **look | {"markersize": 5}, fillstyle=fill)
         if ends:
-            axis.plot([run, run], ends, "_-", color=colour, markersize=9)
+            axis.plot([run, run], ends, "_-", **look)
         if p95.size <= MOST_NAMED:
             axis.annotate(number(value), (run, value), (8, 4), textcoords="offset points")
-            if not ends:
-                axis.annotate("intervalle\nnon estimable", (run, value), (8, -18), **small)
     after = 1.15 * p95.size + 1  # room for its label
     if clock.further:
-        look = {"color": colour, "alpha": 0.35, "markersize": 9}
-        axis.plot([after, after], clock.further, "_-", linewidth=6, **look)
+        axis.plot([after, after], clock.further, "_-", linewidth=6, alpha=0.35, **look)
     else:
-        axis.annotate("session refaite :\ninconnu", (after, middle), (0, 0), ha="center", **small)
+        axis.annotate("inconnu", (after, middle), ha="center", color=GREY)
     named = np.arange(1, p95.size + 1, -(-p95.size // SHOWN_RUNS))
     axis.set_xticks([*named, after], [*map(str, named), "session\nrefaite"])
     axis.set(xlim=(0.5, after + 0.6), xlabel="Run")
     axis.margins(y=0.25)
 
 
-def _by_clock(runs: Sequence[Run]) -> dict[str, dict[int, LatencySummary]]:
-    """{clock: {run from 1: its summary}}, the GPU's first; a run may lack a clock."""
-    clocks: dict[str, dict[int, LatencySummary]] = {}
-    for clock, run, summary in summaries_of(runs):
-        clocks.setdefault(clock, {})[run] = summary
-    return clocks
-
-
-def _p95(clocks: dict[str, dict[int, LatencySummary]]) -> str:
+def _p95(clocks: dict[str, dict]) -> str:
     """« p95 GPU 1,303 à 1,310 ms, hôte 1,947 ms »."""
     p95 = {clock: sorted(s.p95 for s in found.values()) for clock, found in clocks.items()}
     ends = {clock: dict.fromkeys(map(number, (p[0], p[-1]))) for clock, p in p95.items()}

@@ -20,21 +20,14 @@ NAMES = {"gpu": "GPU", "host": "hôte"}
 GREY, SHADE, BAND, MARKED = "#555555", "#F0F0F0", "#009E73", "#882E72"
 # matplotlib's defaults, then ours: a user's matplotlibrc (LaTeX, 600 dpi) changes no figure.
 _NOT_STYLE = {"backend", "backend_fallback", "interactive", "toolbar"}
-STYLE = {key: rcParamsDefault[key] for key in rcParamsDefault.keys() - _NOT_STYLE} | {
-    "figure.dpi": 110,
-    "font.size": 9.0,
-    "axes.titlesize": 9.0,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#DDDDDD",
-    "legend.frameon": False,
-    "legend.fontsize": 8.0,
-    "lines.linewidth": 1.0,
-}
+STYLE = {key: rcParamsDefault[key] for key in rcParamsDefault.keys() - _NOT_STYLE}
+STYLE |= {"figure.dpi": 110, "font.size": 9.0, "legend.fontsize": 8.0, "lines.linewidth": 1.0}
+STYLE |= {"axes.titlesize": 9.0, "axes.titlelocation": "left", "legend.frameon": False}
+STYLE |= {"axes.spines.top": False, "axes.spines.right": False, "grid.color": "#DDDDDD"}
+STYLE |= {"axes.grid": True, "axes.axisbelow": True}
 TITLE_SIZE, NOTE_SIZE = 11.0, 7.5
+NOTE = {"loc": "right", "fontsize": NOTE_SIZE, "color": GREY}  # a remark above an axis
+BELOW = {"loc": "outside lower right"}  # one legend for all axes
 
 
 class DecimalComma(ScalarFormatter):
@@ -73,19 +66,9 @@ def clock_axes(
     return figure, axes
 
 
-def note(axis: Axes, text: str) -> None:
-    """A small remark above an axis, to the right."""
-    axis.set_title(text, loc="right", fontsize=NOTE_SIZE, color=GREY)
-
-
 def handle(colour: str, label: str, **style) -> Line2D:
     """A legend's entry."""
     return Line2D([], [], color=colour, label=label, **style)
-
-
-def legend(figure: Figure, *handles: Line2D) -> None:
-    """One legend for all axes, under them."""
-    figure.legend(handles=handles, loc="outside lower right", ncols=len(handles))
 
 
 def finish(figure: Figure, title: str, alt: str, dataset: str) -> Figure:
