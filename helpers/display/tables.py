@@ -20,18 +20,15 @@ from helpers.validation import Verdict
 from helpers.validation.causes import interval
 from helpers.validation.interference import RunTags, untagged
 
-FIGURES = {"moyenne": "mean", "p50": "p50", "p95": "p95"}
-FIGURES |= {"écart type": "std", "min": "min", "max": "max"}
+FIGURES = {"moyenne": "mean", "p50": "p50", "p95": "p95", "écart type": "std"}
+FIGURES |= {"min": "min", "max": "max"}
 FAILED, ALARM = ("✗", "non tenu", "dépassée"), "color: #D55E00; font-weight: bold"
 _BREAKS = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029]+")
 _MARKUP = re.compile(r"[\\`*\[\]|~$#!@]|(?<![^\W_])_|_(?![^\W_])|:(?=//)")
 
 
 def styled(frame: pd.DataFrame, caption: str = "") -> HTML:
-    """Lay a table out for the notebook: nothing cut, texts to the left, only what failed coloured.
-
-    The id comes from the contents: the same table gives the same HTML each time.
-    """
+    """A table for the notebook: nothing cut, only what failed coloured, the same HTML each time."""
     left = {"text-align": "left", "white-space": "normal"}
     style = _one_header(frame).style.hide(axis="index").set_properties(**left)
     style.set_table_styles([{"selector": "th, caption", "props": list(left.items())}])
@@ -59,9 +56,9 @@ def markdown_table(frame: pd.DataFrame) -> str:
 
 def _one_header(frame: pd.DataFrame) -> pd.DataFrame:
     """The index as ordinary columns: pandas would give its names a second header row."""
-    if isinstance(frame.index, pd.RangeIndex):
-        return frame
-    return frame.rename_axis([name or "" for name in frame.index.names]).reset_index()
+    names = [name or "" for name in frame.index.names]
+    numbered = isinstance(frame.index, pd.RangeIndex)
+    return frame if numbered else frame.rename_axis(names).reset_index()
 
 
 def checks_table(checks: Iterable[Check]) -> pd.DataFrame:
@@ -69,9 +66,8 @@ def checks_table(checks: Iterable[Check]) -> pd.DataFrame:
     rows = []
     for check in checks:
         label, *told = (CHECKS | MACHINE_CHECKS)[check.code]
-        rows.append(
-            [label, "✓" if check.ok else "✗", fill(told[0 if check.ok else -1], check.values)]
-        )
+        mark, sentence = ("✓", told[0]) if check.ok else ("✗", told[-1])
+        rows.append([label, mark, fill(sentence, check.values)])
     return pd.DataFrame(rows, columns=["Vérification", "", "Constat"]).set_index("Vérification")
 
 

@@ -116,7 +116,10 @@ def verdict_sentences(
         if run.gpu is None:
             why = said(words.NO_GPU_CLOCK, run.no_gpu_clock, {"why": run.no_gpu_clock_why})
             sentences.append(f"Pas d'horloge GPU : {why}.")
-    sentences += map(_conditions, runs)
+        if not run.conditions.required_for(run.precision):
+            rows = conditions_table(run.conditions).iloc[:, 0].items()
+            found = ", ".join(f"{name} : {value}" for name, value in rows)
+            sentences.append(fill(words.NOT_MET, {"precision": run.precision, "found": found}))
     reason = f" ({receipt.reason})" if receipt.reason else ""
     sentences.append(f"Étalonnage : {words.RECEIPTS[receipt.status]}{reason}.")
     sentences += [_copies(profile, unseen), launch_cost(runs)]
@@ -150,14 +153,6 @@ def launch_cost(runs: Sequence[Run]) -> str:
     costs_us = 1e3 * (seen[:, 0] - seen[:, 1]) / seen[:, 2]
     values = dict(zip(("gpu_ms", "graph_ms", "launches"), np.median(seen, axis=0), strict=True))
     return fill(words.LAUNCH_COST, values | {"low": costs_us.min(), "high": costs_us.max()})
-
-
-def _conditions(run: Run) -> str:
-    """What was in force during a run whose precision requires something else, "" if all was."""
-    found = conditions_table(run.conditions).iloc[:, 0].items()
-    told = ", ".join(f"{name} : {value}" for name, value in found)
-    told = f"ATTENTION, conditions de précision non tenues ({run.precision}) : {told}."
-    return "" if run.conditions.required_for(run.precision) else told
 
 
 def _copies(profile: ForwardProfile | None, unseen: str) -> str:

@@ -27,12 +27,8 @@ STEADY_POWER_CAP = "limite de puissance du GPU toujours atteinte, fréquence sta
 FLAG_LABELS = TAG_LABELS | {CONTRADICTED: "horloge GPU contredite par les noyaux"}
 FLAG_LABELS |= {UNPROVEN: "horloge GPU non recoupée", "uncalibrated": "horloge hors tolérance"}
 FLAG_LABELS |= {"unsteady_warmup": "échauffement non stabilisé", "not_calibrated": "non étalonnée"}
-FLAG_LABELS |= {
-    "conditions_not_met": "conditions non tenues",
-    "retried_batches": "séries remesurées",
-}
-FLAG_LABELS |= {"gpu_clock_unavailable": "horloge GPU absente"}
-FLAG_LABELS |= {"mean_spread": "moyennes trop écartées"}
+FLAG_LABELS |= {"conditions_not_met": "conditions non tenues", "mean_spread": "moyennes écartées"}
+FLAG_LABELS |= {"gpu_clock_unavailable": "horloge GPU absente", "retried_batches": "remesuré"}
 CAUSES = {  # why the runs' p95 differ
     "launch_bound": "l'horloge hôte mesure surtout Python et le lancement des noyaux (p50 hôte "
     "{host_ms} ms, p50 GPU {gpu_ms} ms) : le bruit est celui du processeur",
@@ -79,11 +75,11 @@ NO_GPU_CLOCK = {  # {why}: the first line of the error itself
 }
 DOUBTS = {
     CONTRADICTED: "L'horloge GPU est CONTREDITE par les noyaux : elle lit {gpu_ms} ms, ils durent "
-    "{kernel_ms} ms par passage. Le modèle calcule sur un flux CUDA à lui ; l'horloge hôte décide, "
-    f"les chiffres GPU portent le signalement `{CONTRADICTED}`.",
+    "{kernel_ms} ms par passage. Le modèle calcule sur un flux CUDA à lui ; l'horloge hôte décide.",
     UNPROVEN: "L'horloge GPU, non recoupée (le profileur ne voit aucun noyau), lit moins d'un "
-    f"cinquième de l'horloge hôte : ses chiffres portent le signalement `{UNPROVEN}`.",
+    "cinquième de l'horloge hôte.",
 }
+NOT_MET = "ATTENTION, conditions de précision non tenues ({precision}) : {found}."
 COPIES = {
     "unseen": "Copies hôte↔GPU dans la boucle : non observables (profileur : {why}).",
     "no_gpu": "Copies hôte↔GPU : sans objet sur un processeur.",
@@ -91,10 +87,7 @@ COPIES = {
     "some": "ATTENTION, copies hôte↔GPU : {host_to_device} vers le GPU, {device_to_host} retours.",
 }
 SWITCHES = {"grad_enabled": "Gradient calculé", "inference_mode": "Mode inférence"}
-SWITCHES |= {
-    "tf32_convolutions": "TF32 dans les convolutions",
-    "gc_enabled": "Ramasse-miettes actif",
-}
+SWITCHES |= {"tf32_convolutions": "TF32 dans les convolutions", "gc_enabled": "Ramasse-miettes"}
 SWITCHES |= {"tf32_matmul": "TF32 dans les produits matriciels"}
 RECEIPTS = {
     "calibrated": "horloges étalonnées, dans leurs tolérances",
@@ -127,11 +120,7 @@ _DRAWN_SHA = f"celle des images dessinées, qui ne sont pas CIFAR-10 {_SHA}"
 CHECKS = {
     "sizes": ("tailles", "{train:,} images d'entraînement, {test:,} de test (50 000 et 10 000)"),
     "layout": ("formes et types", "{train} et {test} : image, ligne, colonne, canal ; {types}"),
-    "classes": (
-        "classes",
-        "{count} classes : {names}",
-        "{count} étiquettes, qui ne sont pas 0 à 9",
-    ),
+    "classes": ("classes", "{count} classes : {names}", "{count} étiquettes, qui ne sont pas 0–9"),
     "balance": ("équilibre", _BALANCE),
     "mean": ("moyenne", _GAP),
     "std": ("écart type", _GAP),

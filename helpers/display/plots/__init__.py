@@ -19,7 +19,7 @@ from helpers.display.plots.style import COLOURS, GREY, NAMES, STYLE, handle
 from helpers.display.tables import summaries_of
 from helpers.display.verdict import against_limit
 from helpers.display.words import NOTHING_MEASURED, TAG_LABELS
-from helpers.validation import ClockVerdict, Verdict
+from helpers.validation import Verdict
 from helpers.validation.causes import interval
 from helpers.validation.interference import RunTags, untagged
 
@@ -137,48 +137,43 @@ def plot_p95_runs(verdict: Verdict, dataset: str) -> Figure:
     lie inside exactly when (max − min) / mean is at most the limit.
     """
     figure, axes = style.clock_axes(verdict.clocks, "y", "p95 (ms)", 3.6)
-    findings = []
+    limit, findings = verdict.max_p95_spread, []
     for name, axis in axes.items():
-        clock = verdict.clocks[name]
-        told = f"écart {against_limit(clock, verdict)}"
-        findings.append(f"horloge {NAMES[name]} {', '.join(map(number, clock.p95_ms))} ms, {told}")
+        p95, look = np.array(verdict.clocks[name].p95_ms), {"color": COLOURS[name], "markersize": 9}
+        middle, half = (p95.max() + p95.min()) / 2, limit * p95.mean() / 2
+        axis.axhspan(middle - half, middle + half, color=style.BAND, alpha=0.15, linewidth=0)
+        for at, run in enumerate(verdict.runs, start=1):
+            value, ends = getattr(run, name).p95, interval(getattr(run, name))
+            axis.plot(at, value, "D", color=COLOURS[name], fillstyle="full" if ends else "none")
+            axis.plot([at] * len(ends or ()), ends or (), "_-", **look)
+            if p95.size <= MOST_NAMED:
+                axis.annotate(number(value), (at, value), (8, 4), textcoords="offset points")
+        after = 1.15 * p95.size + 1  # room for its label
+        if further := verdict.clocks[name].further:
+            axis.plot([after, after], further, "_-", linewidth=6, alpha=0.35, **look)
+        else:
+            axis.annotate("inconnu", (after, middle), ha="center", color=GREY)
+        named = np.arange(1, p95.size + 1, -(-p95.size // SHOWN_RUNS))
+        axis.set_xticks([*named, after], [*map(str, named), "session\nrefaite"])
+        axis.set(xlim=(0.5, after + 0.6), xlabel="Run")
+        axis.margins(y=0.25)
+        told = f"écart {against_limit(verdict.clocks[name], verdict)}"
         axis.set_title(told, **style.NOTE)
-        bounds = [interval(getattr(run, name)) for run in verdict.runs]
-        _draw_p95(axis, clock, verdict.max_p95_spread, bounds)
-    window = f"fenêtre permise : {percent(verdict.max_p95_spread)} de la moyenne"
+        findings.append(f"horloge {NAMES[name]} {', '.join(map(number, p95))} ms, {told}")
+    window = f"fenêtre permise : {percent(limit)} de la moyenne"
     handles = [handle(style.BAND, window, alpha=0.3, linewidth=8)]
     handles += [handle(GREY, "intervalle à 95 % du run", marker="|", markersize=8)]
-    handles += [handle(GREY, "non estimable", marker="D", fillstyle="none", linestyle="")]
+    handles += [
+        handle(GREY, "intervalle non estimable", marker="D", fillstyle="none", linestyle="")
+    ]
     handles += [handle(GREY, "intervalle à 95 %, session refaite", linewidth=6, alpha=0.35)]
     figure.legend(handles=handles, **style.BELOW, ncols=4)
     title = "Le p95 de chaque run tient-il dans la fenêtre permise ?"
     return style.finish(figure, title, f"p95 de chaque run : {' ; '.join(findings)}.", dataset)
 
 
-def _draw_p95(axis: Axes, clock: ClockVerdict, limit: float, bounds: Sequence) -> None:
-    p95, look = np.array(clock.p95_ms), {"color": COLOURS[clock.clock], "markersize": 9}
-    middle, half = (p95.max() + p95.min()) / 2, limit * p95.mean() / 2
-    axis.axhspan(middle - half, middle + half, color=style.BAND, alpha=0.15, linewidth=0)
-    for run, (value, ends) in enumerate(zip(p95, bounds, strict=True), start=1):
-        fill = "full" if ends else "none"
-        axis.plot(run, value, "D", **look | {"markersize": 5}, fillstyle=fill)
-        if ends:
-            axis.plot([run, run], ends, "_-", **look)
-        if p95.size <= MOST_NAMED:
-            axis.annotate(number(value), (run, value), (8, 4), textcoords="offset points")
-    after = 1.15 * p95.size + 1  # room for its label
-    if clock.further:
-        axis.plot([after, after], clock.further, "_-", linewidth=6, alpha=0.35, **look)
-    else:
-        axis.annotate("inconnu", (after, middle), ha="center", color=GREY)
-    named = np.arange(1, p95.size + 1, -(-p95.size // SHOWN_RUNS))
-    axis.set_xticks([*named, after], [*map(str, named), "session\nrefaite"])
-    axis.set(xlim=(0.5, after + 0.6), xlabel="Run")
-    axis.margins(y=0.25)
-
-
 def _p95(clocks: dict[str, dict]) -> str:
     """« p95 GPU 1,303 à 1,310 ms, hôte 1,947 ms »."""
-    p95 = {clock: sorted(s.p95 for s in found.values()) for clock, found in clocks.items()}
-    ends = {clock: dict.fromkeys(map(number, (p[0], p[-1]))) for clock, p in p95.items()}
+    p95 = {clock: [s.p95 for s in found.values()] for clock, found in clocks.items()}
+    ends = {clock: dict.fromkeys(map(number, (min(p), max(p)))) for clock, p in p95.items()}
     return "p95 " + ", ".join(f"{NAMES[c]} {' à '.join(shown)} ms" for c, shown in ends.items())
