@@ -1,6 +1,7 @@
 """The verdict in French sentences: what was met, on which clock, and if not, why."""
 
 import html
+import itertools
 import re
 from collections.abc import Sequence
 
@@ -10,14 +11,13 @@ from helpers.bench_latency import Run
 from helpers.clocks.calibration import CalibrationReceipt
 from helpers.clocks.profiling import ForwardProfile
 from helpers.display import words
-from helpers.display.french import fill, number, percent, percents_apart
+from helpers.display.french import counted, fill, number, percent, percents_apart
 from helpers.display.tables import conditions_table
 from helpers.display.words import CLOCK_NAMES, said
 from helpers.validation import RESERVED, ClockVerdict, Verdict
 from helpers.validation.causes import bound_of
 from helpers.validation.interference import RunTags
 
-MOST_NAMED = 6  # blocks named one by one in a sentence; beyond that, the range and the number
 HEADLINE = re.compile(
     r"((NON )?ACCEPTÉ|ACCEPTÉ SOUS RÉSERVE) — horloge (GPU|hôte) : écart du p95 .+ [<≥] .+ "
     r"sur \d+ runs( ; refaite, .+ ms)?( ; mesures perturbées : .+)?"
@@ -28,7 +28,10 @@ def headline(verdict: Verdict) -> str:
     """The verdict in one line, of the form HEADLINE whatever the outcome."""
     clock = verdict.clocks[verdict.deciding]
     told = f"{words.OUTCOMES[verdict.outcome]} — {CLOCK_NAMES[clock.clock]} : écart du p95 "
-    told += f"{against_limit(clock, verdict)} sur {len(clock.p95_ms)} runs{_further(clock)}"
+    told += f"{against_limit(clock, verdict)} sur {len(clock.p95_ms)} runs"
+    if clock.further:
+        low, high = clock.further
+        told += f" ; {fill(words.FURTHER, {'low': low, 'high': high})}"
     reserves = ", ".join(words.FLAG_LABELS.get(code, code) for code in verdict.reserves)
     return f"{told} ; mesures perturbées : {reserves}" if verdict.outcome == RESERVED else told
 
@@ -49,11 +52,6 @@ def against_limit(clock: ClockVerdict, verdict: Verdict) -> str:
     return f"{found} {'<' if clock.met else '≥'} {limit}"
 
 
-def _further(clock: ClockVerdict) -> str:
-    ends = dict(zip(("low", "high"), clock.further or (), strict=False))
-    return f" ; {fill(words.FURTHER, ends)}" if ends else ""
-
-
 def clock_sentence(clock: ClockVerdict, verdict: Verdict) -> str:
     """What one clock found, and what the runs themselves show; if it is not met, all causes."""
     causes: dict[str, list[int]] = {}  # the same thing said of several runs is said once
@@ -64,9 +62,11 @@ def clock_sentence(clock: ClockVerdict, verdict: Verdict) -> str:
         f"{CLOCK_NAMES[clock.clock].replace('h', 'H', 1)}"
         f"{' (décide)' if clock.clock == verdict.deciding else ''} : p95 "
         f"{' · '.join(map(number, clock.p95_ms))} ms, écart {against_limit(clock, verdict)} "
-        f"(moyenne : {percent(clock.mean_spread)}), critère {'' if clock.met else 'non '}tenu"
-        f"{_further(clock)}",
-        [f"run {_listed(runs)} : {told}" if runs else told for told, runs in causes.items()],
+        f"(moyenne : {percent(clock.mean_spread)}), critère {'' if clock.met else 'non '}tenu",
+        [
+            f"run {', '.join(map(str, runs))} : {told}" if runs else told
+            for told, runs in causes.items()
+        ],
     )
 
 
@@ -75,21 +75,14 @@ def disturbances(seen: Sequence[RunTags], during: str) -> str:
     told = []
     for run, tags in enumerate(seen, start=1):
         for code in tags.codes:
-            blocks = enumerate(tags.blocks, start=1)
-            found = {at: tag for at, block in blocks for tag in block if tag.code == code}
-            worst = max(found.values(), key=lambda tag: tag.value)
-            where = f"run {run}, bloc {_listed(list(found))} sur {len(tags.blocks)}"
+            found = [[tag for tag in block if tag.code == code] for block in tags.blocks]
+            worst = max(itertools.chain(*found), key=lambda tag: tag.value)
+            where = f"run {run}, {counted(sum(map(bool, found)), 'bloc')} sur {len(found)}"
             told.append(f"{said(words.TAGS, code, worst.values)} ({where})")
         if idle := tags.idle_foreigners:
             told.append(f"autres processus présents sur le GPU sans calcul : {idle} (run {run})")
     told += [words.STEADY_POWER_CAP] * any(tags.steady_power_cap for tags in seen)
     return _with_points(f"Perturbations pendant {during}", told or ["aucune constatée"])
-
-
-def _listed(numbers: Sequence[int]) -> str:
-    if len(numbers) > MOST_NAMED:
-        return f"{numbers[0]} à {numbers[-1]} ({len(numbers)} en tout)"
-    return ", ".join(map(str, numbers))
 
 
 def _with_points(sentence: str, points: Sequence[str]) -> str:
@@ -130,10 +123,7 @@ def verdict_sentences(
 
 
 def verdict_text(sentences: Sequence[str]) -> str:
-    """Lay the verdict's sentences out as Markdown: the headline a title, the others a list.
-
-    An error that is quoted, such as <urlopen error …>, must not be taken for HTML.
-    """
+    """The verdict's sentences as Markdown: a title and a list; a quoted <error> is no HTML."""
     title, *others = (html.escape(sentence, quote=False) for sentence in sentences)
     return "\n".join([f"### {title}", "", *(f"- {sentence}" for sentence in others)])
 

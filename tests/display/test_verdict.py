@@ -87,8 +87,8 @@ def test_the_worst_of_each_disturbance_is_said_with_its_blocks_and_what_is_hidde
     second = tagged((CPU_LOAD,), (), (worse, THROTTLE), idle_foreigners=2)
     seen = (tagged(steady_power_cap=True), second, many)
     text = "\n".join(told.verdict_sentences(replace(judge(RUNS), seen=seen), RECEIPT, PROFILE))
-    assert "90\N{NO-BREAK SPACE}% des 16 cœurs logiques (run 2, bloc 1, 3 sur 5)" in text
-    assert "(run 3, bloc 1 à 7 (7 en tout) sur 7)" in text
+    assert "90\N{NO-BREAK SPACE}% des 16 cœurs logiques (run 2, 2 blocs sur 5)" in text
+    assert "(run 3, 7 blocs sur 7)" in text
     assert "sans calcul : 2 (run 2)" in text
     assert text.count("limite de puissance du GPU") == 1
     assert "Non observable ici : CPU volé." in text

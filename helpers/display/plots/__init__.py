@@ -1,7 +1,7 @@
 """The day's figures: French labels with units, one colour per clock, the finding in the title.
 
 Each function returns a Figure whose label is its alternative text, or a sentence where there is
-nothing to draw. Values that would flatten a curve are marked at the frame's edge and counted.
+nothing to draw. Values that would flatten a curve leave the frame and are counted.
 """
 
 from collections.abc import Sequence
@@ -50,7 +50,7 @@ def plot_over_time(runs: Sequence[Run], dataset: str, seen: Sequence[RunTags] = 
     clocks = summaries_of(runs)
     if not clocks:
         return NOTHING_MEASURED
-    figure, axes = style.clock_axes(clocks, "y", "Latence (ms)", 2.0 * len(clocks) + 1.1, 1)
+    figure, axes = style.clock_axes(clocks, "y", "Latence (ms)", 2.0 * len(clocks) + 1.1, True)
     told = [_draw_over_time(axes[clock], clock, clocks[clock], runs, seen) for clock in clocks]
     if codes := dict.fromkeys(code for tags in seen for code in tags.codes):
         told.append(f"blocs signalés : {', '.join(TAG_LABELS.get(code, code) for code in codes)}")
@@ -59,9 +59,8 @@ def plot_over_time(runs: Sequence[Run], dataset: str, seen: Sequence[RunTags] = 
     last.set_xlim(-WARMUP - 0.02, len(runs) * STEP - WARMUP)
     last.set_xlabel("Itérations de chaque run, dans l'ordre de la mesure")
     handles = [handle("black", "p95", linewidth=2.2), handle(GREY, "échauffement")]
-    handles += [handle(GREY, "hors cadre", linestyle="", marker="^")]
     handles += [handle(style.MARKED, "bloc signalé", linewidth=6, alpha=0.25)]
-    figure.legend(handles=handles, **style.BELOW, ncols=4)
+    figure.legend(handles=handles, **style.BELOW, ncols=3)
     alt = f"Latence en ms, {len(runs)} runs l'un après l'autre : {_p95(clocks)} ; "
     title = f"Latence au fil des itérations : {_p95(clocks)}"
     return style.finish(figure, title, f"{alt}{' ; '.join(told)}.", dataset)
@@ -92,16 +91,11 @@ def _draw_over_time(axis: Axes, clock: str, summaries: dict, runs: Sequence[Run]
 
 
 def _draw_series(axis: Axes, starts, series, width: float, colour: str) -> np.ndarray:
-    """Curves with a gap between them; what lies outside the frame is marked at its edge."""
+    """Curves with a gap between them; returns their x, with that of the gaps."""
     pairs = zip(starts, series, strict=True)
     places = (at + width * np.arange(1, len(v) + 1) / len(v) for at, v in pairs)
     x, y = (np.concatenate([[*values, np.nan] for values in of]) for of in (places, series))
     axis.plot(x, y, color=colour, linewidth=0.7)
-    low, high = axis.get_ylim()
-    for edge, marker, beyond in ((high, "^", y > high), (low, "v", y < low)):
-        look = {"color": colour, "markersize": 4, "clip_on": False, "zorder": 4}
-        if beyond.any():  # a line without points, not clipped, would upset the layout
-            axis.plot(x[beyond], np.full(beyond.sum(), edge), marker, **look)
     return x
 
 
@@ -133,8 +127,8 @@ def plot_distribution(runs: Sequence[Run], dataset: str) -> Figure | str:
 def plot_p95_runs(verdict: Verdict, dataset: str) -> Figure:
     """p95 (ms) of each run, so of each process, and where a further session's would land.
 
-    The window is as high as the criterion allows and centred between the extreme runs: all of them
-    lie inside exactly when (max − min) / mean is at most the limit.
+    The window is as high as the criterion allows and centred between the extreme runs: it holds
+    all of them exactly when (max − min) / mean is at most the limit.
     """
     figure, axes = style.clock_axes(verdict.clocks, "y", "p95 (ms)", 3.6)
     limit, findings = verdict.max_p95_spread, []

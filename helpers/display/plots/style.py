@@ -1,9 +1,6 @@
-"""What the figures have in common: size, colours, French numbers, title and alternative text.
+"""What the figures have in common: size, French numbers, each clock's colour, alternative text."""
 
-Host and GPU clock have each their colour in every figure. A figure's label is its alternative text.
-"""
-
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib import rc_context, rcParamsDefault
@@ -17,15 +14,15 @@ from helpers.display.french import number
 WIDTH = 9.0  # inches, of a notebook's cell
 COLOURS = {"gpu": "#0072B2", "host": "#D55E00"}  # Okabe & Ito (2008), for every kind of sight
 NAMES = {"gpu": "GPU", "host": "hôte"}
-GREY, SHADE, BAND, MARKED = "#555555", "#F0F0F0", "#009E73", "#882E72"
+GREY, BAND, MARKED = "#555555", "#009E73", "#882E72"
 # matplotlib's defaults, then ours: a user's matplotlibrc (LaTeX, 600 dpi) changes no figure.
 _NOT_STYLE = {"backend", "backend_fallback", "interactive", "toolbar"}
 STYLE = {key: rcParamsDefault[key] for key in rcParamsDefault.keys() - _NOT_STYLE}
 STYLE |= {"figure.dpi": 110, "font.size": 9.0, "legend.fontsize": 8.0, "lines.linewidth": 1.0}
 STYLE |= {"axes.titlesize": 9.0, "axes.titlelocation": "left", "legend.frameon": False}
 STYLE |= {"axes.spines.top": False, "axes.spines.right": False, "grid.color": "#DDDDDD"}
-STYLE |= {"axes.grid": True, "axes.axisbelow": True}
-TITLE_SIZE, NOTE_SIZE = 11.0, 7.5
+STYLE |= {"figure.titlesize": 11.0, "axes.grid": True, "axes.axisbelow": True}
+NOTE_SIZE = 7.5
 NOTE = {"loc": "right", "fontsize": NOTE_SIZE, "color": GREY}  # a remark above an axis
 BELOW = {"loc": "outside lower right"}  # one legend for all axes
 
@@ -38,11 +35,7 @@ class DecimalComma(ScalarFormatter):
 
 
 class _Figure(Figure):
-    """A figure that is saved in the style it was drawn in, whoever saves it."""
-
-    def savefig(self, *args, **kwargs) -> None:
-        with rc_context(STYLE):
-            super().savefig(*args, **kwargs)
+    savefig = rc_context(STYLE)(Figure.savefig)  # as it was drawn, whoever saves it
 
 
 def new_figure(height: float) -> Figure:
@@ -51,19 +44,17 @@ def new_figure(height: float) -> Figure:
 
 
 def clock_axes(
-    clocks: Iterable[str], which: str, label: str, height: float, columns: int | None = None
+    clocks: Sequence[str], which: str, label: str, height: float, stacked: bool = False
 ) -> tuple[Figure, dict[str, Axes]]:
     """A figure with an axis per clock: latencies along `which`, few ticks, decimal commas."""
-    figure, names = new_figure(height), list(clocks)
-    columns = columns or len(names)
-    axes = figure.subplots(len(names) // columns, columns, squeeze=False, sharex=columns == 1)
-    axes = dict(zip(names, axes.ravel(), strict=True))
-    for clock, axis in axes.items():
+    figure, shape = new_figure(height), (len(clocks), 1) if stacked else (1, len(clocks))
+    axes = figure.subplots(*shape, squeeze=False, sharex=stacked).ravel()
+    for clock, axis in zip(clocks, axes, strict=True):
         axis.set_title(f"Horloge {NAMES[clock]}", fontweight="bold", color=COLOURS[clock])
         axis.set(**{f"{which}label": label})
         getattr(axis, f"{which}axis").set_major_locator(MaxNLocator(5))
         getattr(axis, f"{which}axis").set_major_formatter(DecimalComma(useOffset=False))
-    return figure, axes
+    return figure, dict(zip(clocks, axes, strict=True))
 
 
 def handle(colour: str, label: str, **style) -> Line2D:
@@ -74,7 +65,7 @@ def handle(colour: str, label: str, **style) -> Line2D:
 def finish(figure: Figure, title: str, alt: str, dataset: str) -> Figure:
     """Give a figure its title and its alt text; both say where its data set is a synthetic one."""
     origin = {"cifar10": "", "synthetic": " — données synthétiques"}[dataset]
-    figure.suptitle(f"{title}{origin}", x=0.01, ha="left", fontsize=TITLE_SIZE)
+    figure.suptitle(f"{title}{origin}", x=0.01, ha="left")
     figure.set_label(f"{alt}{origin}")
     return figure
 
