@@ -11,6 +11,7 @@ import pytest
 from displayed import CPU_LOAD, THROTTLE, run, tagged
 from fakes import make_run
 from matplotlib.colors import to_hex
+from numpy.testing import assert_allclose, assert_equal
 from PIL import Image
 
 from helpers.clocks.warmup import Warmup
@@ -53,14 +54,10 @@ def test_every_figure_is_drawn_without_a_warning_and_in_linear_time(gpus):
     """attack A18: 150 runs took a first figure without end"""
     start = time.process_time()
     for figure in draw_all(gpus=gpus):
-        png = png_of(figure)
-        width, height = Image.open(io.BytesIO(png)).size
-        assert (len(png) < 300_000, width // 10, height < 700) == (True, 11 * WIDTH, True)
+        width, height = Image.open(io.BytesIO(png_of(figure))).size
+        assert (width // 10, height < 700) == (11 * WIDTH, True)
         assert max(len(axis.get_xticks()) for axis in figure.axes) <= 14
     assert time.process_time() - start < 20
-
-
-def test_without_runs_there_is_a_sentence():
     assert plots.plot_over_time([], "cifar10") == plots.plot_distribution([], "cifar10") != ""
 
 
@@ -105,10 +102,10 @@ def test_a_curve_without_outliers_is_whole(samples):
     for axis in plots.plot_over_time(measured, "cifar10").axes:
         assert axis.get_title("right") == ""
         drawn = axis.lines[0].get_ydata()
-        np.testing.assert_array_equal(drawn[~np.isnan(drawn)], [*samples, *samples])
+        assert_equal(drawn[~np.isnan(drawn)], [*samples, *samples])
     x, y = plots.plot_distribution(measured, "cifar10").axes[0].lines[0].get_data()
-    np.testing.assert_array_equal(x[1:], np.sort(samples))
-    np.testing.assert_allclose(y, np.linspace(0, 100, samples.size + 1))
+    assert_equal(x[1:], np.sort(samples))
+    assert_allclose(y, np.linspace(0, 100, samples.size + 1))
 
 
 def test_blocks_are_shaded_on_the_clocks_that_their_tags_matter_for():
@@ -116,10 +113,11 @@ def test_blocks_are_shaded_on_the_clocks_that_their_tags_matter_for():
     figure = plots.plot_over_time([run(0), run(1)], "cifar10", seen)
     for axis, first in zip(figure.axes, (200, 100), strict=True):
         (shade,) = axis.collections
-        assert to_hex(shade.get_facecolor()[0]) == MARKED.lower()
         (area,) = [path.vertices[:, 0] for path in shade.get_paths()]
-        ends = plots.STEP + np.array([first + 1, 300]) / 500
-        np.testing.assert_allclose([area.min(), area.max()], ends)
+        assert to_hex(shade.get_facecolor()[0]) == MARKED.lower()
+        assert_allclose(
+            [area.min() - plots.STEP, area.max() - plots.STEP], [first / 500 + 0.002, 0.6]
+        )
     assert all(TAG_LABELS[tag.code] in figure.get_label() for tag in (CPU_LOAD, THROTTLE))
 
 
@@ -138,8 +136,8 @@ def test_each_process_is_a_point_beside_where_a_further_session_would_land():
     verdict = judge([run(0), run(1), make_run(walk, run(2).gpu.samples_ms)])
     gpu, host = plots.plot_p95_runs(verdict, "cifar10").axes
     points = [line.get_ydata()[0] for line in gpu.lines if line.get_marker() == "D"]
-    np.testing.assert_allclose(points, verdict.clocks["gpu"].p95_ms)
-    np.testing.assert_allclose(gpu.lines[-1].get_ydata(), verdict.clocks["gpu"].further)
+    assert_allclose(points, verdict.clocks["gpu"].p95_ms)
+    assert_allclose(gpu.lines[-1].get_ydata(), verdict.clocks["gpu"].further)
     hollow = [[line.get_fillstyle() for line in axis.lines].count("none") for axis in (gpu, host)]
     assert hollow == [0, 1]  # processes whose samples tell no interval
     assert texts_of(plots.plot_p95_runs(judge([run(0), run(1)]), "cifar10")).count("inconnu") == 2

@@ -4,14 +4,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from displayed import RECEIPT, run
+from displayed import RECEIPT, RUNS
 
 from helpers import display
 from helpers.environment import Check
 from helpers.models.accuracy import score
 from helpers.validation import judge
 
-RUNS = [run(seed) for seed in range(3)]
 SCORE = score(torch.eye(10), torch.arange(10), 10)
 
 
@@ -40,17 +39,15 @@ def test_each_kind_is_displayed(shown, thing, says):
 
 
 def test_data_are_their_source_and_their_checks(shown, monkeypatch):
-    sizes = Check("sizes", True, {"train": 50_000, "test": 10_000})
-    monkeypatch.setattr(display.cifar10, "check", lambda data: [sizes])
+    monkeypatch.setattr(display.cifar10, "check", lambda data: [Check("assertions", True)])
     source = Check("fallback", True, {"seed": 3, "why": "<urlopen error>"})
     display.show.dispatch(display.cifar10.Cifar10)(SimpleNamespace(name="cifar10", source=source))
     assert "graine 3), faute de CIFAR-10 : &lt;urlopen error&gt;" in shown[0].data
-    assert "tailles" in shown[1].data
+    assert "Assertions" in shown[1].data
 
 
 def test_a_figure_has_its_alternative_text(shown):
-    figure = display.plot_p95_runs(judge(RUNS), "cifar10")
-    display.show(figure)
+    display.show(figure := display.plot_p95_runs(judge(RUNS), "cifar10"))
     data, metadata = shown[0]._repr_mimebundle_()
     assert metadata["image/png"]["alt"] == figure.get_label() != ""
     assert list(data) == ["image/png"]

@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from displayed import CPU_LOAD, THROTTLE, run, tagged
+from displayed import CPU_LOAD, RUNS, THROTTLE, tagged
 from fakes import AS_REQUIRED, make_run
 
 from helpers.clocks.calibration import CalibrationReceipt
@@ -11,8 +11,6 @@ from helpers.clocks.calibration import judge as judge_clock
 from helpers.display import tables
 from helpers.environment import Check
 from helpers.validation import judge
-
-RUNS = [run(seed) for seed in range(3)]
 
 
 def test_both_clocks_of_every_run_in_a_table_with_one_row_of_headers():
