@@ -39,8 +39,8 @@ MACHINE_CHECKS = {
     ),
     "code": (
         "Code mesuré",
-        "Rien n'indique un autre que celui du notebook.",
-        "Un autre que celui du notebook : {other_code}.",
+        "Rien n'indique un autre que celui du carnet.",
+        "Un autre que celui du carnet : {other_code}.",
     ),
     "assertions": (
         "Assertions",
@@ -52,7 +52,7 @@ MACHINE_CHECKS = {
         "",
         "Lectures absentes ou incomplètes, un ancien `pynvml` cache nvidia-ml-py : {remedy}.",
     ),
-    "nvml": ("NVML", "", "Processus, fréquences et pilote illisibles : {why}."),
+    "nvml": ("NVML", "", "Processus, horloges et pilote illisibles : {why}."),
     "mig": ("NVML", "Instance MIG : ce que NVML n'en dit pas est non observable.", ""),
     "mig_parent": ("NVML", "Instance MIG lue comme GPU entier, voisines comprises.", ""),
     "quota": (
@@ -93,8 +93,8 @@ def environment_table(machine: Machine) -> pd.DataFrame:
         what = f"{gpu['name']}, capacité de calcul {gpu['compute_capability']}"
         rows |= {
             "GPU": f"{what}, {number(gpu['memory_gib'], 3)} Gio",
-            "Fréquence SM / maximale (MHz)": (gpu["sm_clock_mhz"], gpu["sm_clock_max_mhz"]),
-            "Fréquence mémoire / maximale (MHz)": (
+            "Horloge SM / maximale (MHz)": (gpu["sm_clock_mhz"], gpu["sm_clock_max_mhz"]),
+            "Horloge mémoire / maximale (MHz)": (
                 gpu["memory_clock_mhz"],
                 gpu["memory_clock_max_mhz"],
             ),

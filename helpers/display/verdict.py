@@ -30,8 +30,7 @@ def headline(verdict: Verdict) -> str:
     told = f"{words.OUTCOMES[verdict.outcome]} — {CLOCK_NAMES[clock.clock]} : écart du p95 "
     told += f"{against_limit(clock, verdict)} sur {len(clock.p95_ms)} runs"
     if clock.further:
-        low, high = clock.further
-        told += f" ; {fill(words.FURTHER, {'low': low, 'high': high})}"
+        told += f" ; refaite, la session donnerait {' – '.join(map(number, clock.further))} ms"
     reserves = ", ".join(words.FLAG_LABELS.get(code, code) for code in verdict.reserves)
     return f"{told} ; mesures perturbées : {reserves}" if verdict.outcome == RESERVED else told
 
@@ -54,19 +53,17 @@ def against_limit(clock: ClockVerdict, verdict: Verdict) -> str:
 
 def clock_sentence(clock: ClockVerdict, verdict: Verdict) -> str:
     """What one clock found, and what the runs themselves show; if it is not met, all causes."""
-    causes: dict[str, list[int]] = {}  # the same thing said of several runs is said once
+    causes: dict[str, list[str]] = {}  # the same thing said of several runs is said once
     for cause in clock.causes:
         if cause.runs or not clock.met:
-            causes.setdefault(said(words.CAUSES, cause.code, cause.values), []).extend(cause.runs)
+            told = said(words.CAUSES, cause.code, cause.values)
+            causes.setdefault(told, []).extend(map(str, cause.runs))
     return _with_points(
         f"{CLOCK_NAMES[clock.clock].replace('h', 'H', 1)}"
         f"{' (décide)' if clock.clock == verdict.deciding else ''} : p95 "
         f"{' · '.join(map(number, clock.p95_ms))} ms, écart {against_limit(clock, verdict)} "
         f"(moyenne : {percent(clock.mean_spread)}), critère {'' if clock.met else 'non '}tenu",
-        [
-            f"run {', '.join(map(str, runs))} : {told}" if runs else told
-            for told, runs in causes.items()
-        ],
+        [f"run {', '.join(runs)} : {told}" if runs else told for told, runs in causes.items()],
     )
 
 
@@ -93,10 +90,7 @@ def _with_points(sentence: str, points: Sequence[str]) -> str:
 def verdict_sentences(
     verdict: Verdict, receipt: CalibrationReceipt, profile: ForwardProfile | None, unseen: str = ""
 ) -> list[str]:
-    """The whole verdict, headline first; what was seen around the blocks is said even if it met.
-
-    `unseen`: why there is no profile, "" where none is to be had (a CPU).
-    """
+    """The whole verdict, headline first; `unseen`: why there is no profile, "" on a CPU."""
     runs, sentences = verdict.runs, [headline(verdict), to_do(verdict)]
     if verdict.doubt:
         gpu_ms = next(run.gpu.p50 for run in runs if run.gpu is not None)
@@ -113,8 +107,8 @@ def verdict_sentences(
             rows = conditions_table(run.conditions).iloc[:, 0].items()
             found = ", ".join(f"{name} : {value}" for name, value in rows)
             sentences.append(fill(words.NOT_MET, {"precision": run.precision, "found": found}))
-    reason = f" ({receipt.reason})" if receipt.reason else ""
-    sentences.append(f"Étalonnage : {words.RECEIPTS[receipt.status]}{reason}.")
+    calibrated = words.RECEIPTS[receipt.status] + f" ({receipt.reason})" * bool(receipt.reason)
+    sentences.append(f"Étalonnage : {calibrated}.")
     sentences += [_copies(profile, unseen), launch_cost(runs)]
     sentences.append(disturbances(verdict.seen, "les runs"))
     hidden = dict.fromkeys(words.TAG_LABELS.get(c, c) for one in verdict.seen for c in one.unseen)

@@ -28,10 +28,16 @@ FLAG_LABELS = TAG_LABELS | {CONTRADICTED: "horloge GPU contredite par les noyaux
 FLAG_LABELS |= {UNPROVEN: "horloge GPU non recoupée", "uncalibrated": "horloge hors tolérance"}
 FLAG_LABELS |= {"unsteady_warmup": "échauffement non stabilisé", "not_calibrated": "non étalonnée"}
 FLAG_LABELS |= {"conditions_not_met": "conditions non tenues", "mean_spread": "moyennes écartées"}
-FLAG_LABELS |= {"gpu_clock_unavailable": "horloge GPU absente", "retried_batches": "remesuré"}
+FLAG_LABELS |= {"gpu_clock_unavailable": "horloge GPU absente"}
+FLAG_LABELS |= {"retried_batches": "séries remesurées"}
+SEEN = FLAG_LABELS | {
+    "between_modes": "p95 entre deux régimes",
+    "launch_bound": "bruit de lancement",
+}
+SEEN |= {"level_shift": "latence qui change de niveau"}
 CAUSES = {  # why the runs' p95 differ
-    "launch_bound": "l'horloge hôte mesure surtout Python et le lancement des noyaux (p50 hôte "
-    "{host_ms} ms, p50 GPU {gpu_ms} ms) : le bruit est celui du processeur",
+    "launch_bound": "l'horloge hôte mesure surtout Python et les lancements, donc le bruit du CPU "
+    "(p50 hôte {host_ms} ms, GPU {gpu_ms} ms)",
     "level_shift": "la latence passe de {before_ms} à {after_ms} ms vers l'itération {iteration}",
     "between_modes": "p95 entre deux régimes de latence (p93 = {p93_ms} ms, p97 = {p97_ms} ms)",
     "retried_batches": "séries remesurées, leur porte s'étant ouverte trop tôt : {batches}",
@@ -54,7 +60,6 @@ TO_DO = {
     ("uncalibrated", "not_calibrated"): "relancer ; si cela revient, ne comparer à aucune session",
     ("gpu_clock_unavailable", CONTRADICTED): "suivre la raison donnée plus bas pour l'horloge GPU",
 }
-# What a forward waits for.
 _FACTS = "(p50 hôte {host_ms} ms, p50 GPU {gpu_ms} ms, {kernels:.0f} noyaux : {kernel_ms} ms)"
 BOUNDS = {
     "no_gpu_clock": "Pas d'horloge GPU ici : la latence hôte est celle du calcul sur le CPU.",
@@ -76,8 +81,7 @@ NO_GPU_CLOCK = {  # {why}: the first line of the error itself
 DOUBTS = {
     CONTRADICTED: "L'horloge GPU est CONTREDITE par les noyaux : elle lit {gpu_ms} ms, ils durent "
     "{kernel_ms} ms par passage. Le modèle calcule sur un flux CUDA à lui ; l'horloge hôte décide.",
-    UNPROVEN: "L'horloge GPU, non recoupée (le profileur ne voit aucun noyau), lit moins d'un "
-    "cinquième de l'horloge hôte.",
+    UNPROVEN: "L'horloge GPU lit moins d'un cinquième de l'horloge hôte, et rien ne la recoupe.",
 }
 NOT_MET = "ATTENTION, conditions de précision non tenues ({precision}) : {found}."
 COPIES = {
@@ -94,13 +98,12 @@ RECEIPTS = {
     "uncalibrated": "session NON ÉTALONNÉE : une horloge dépasse sa propre tolérance",
     "not calibrated": "pas d'étalonnage possible sur cette plateforme",
 }
-FURTHER = "refaite, la session donnerait {low} – {high} ms"
 NO_FURTHER = {
     "few_runs": "Moins de trois runs : rien ne dit où se placerait une session refaite.",
     "one_process": "Un seul processus : rien ne dit ce que d'autres liraient (voir `isolation`).",
 }
-LAUNCH_COST = "Chaque lancement coûte {low} à {high} µs au GPU selon le processus : p50 {gpu_ms} "
-LAUNCH_COST += "ms tel quel, {graph_ms} ms en graphe CUDA, pour {launches:.0f} lancements."
+LAUNCH_COST = "Chaque lancement coûte {low} à {high} µs au GPU ({launches:.0f} lancements, p50 "
+LAUNCH_COST += "{gpu_ms} ms tel quel, {graph_ms} ms en graphe CUDA)."
 NO_LAUNCH_COST = "Coût d'un lancement : non observable, par graphe CUDA ou par profileur ({why})."
 NOTHING_MEASURED = "Aucun run mesuré : rien à tracer."
 

@@ -1,6 +1,7 @@
 """Why runs differ, and what bounds a forward: what the evidence points to, as codes and numbers."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,13 +29,12 @@ class Cause:
 
 def find_causes(clock: str, runs: Sequence[Run], limit: float) -> tuple[Cause, ...]:
     """Name what the evidence points to when the p95 on `clock` spread by `limit` or more."""
-    summaries = [getattr(run, clock) for run in runs]
-    causes = []
-    if clock == "host" and launch_bound(runs):
-        values = {"host_ms": _median_p50(runs, "host"), "gpu_ms": _median_p50(runs, "gpu")}
-        causes.append(Cause("launch_bound", values=values))
+    causes, pace = [], _pace(runs)
+    if clock == "host" and _launch_bound(pace):
+        causes.append(Cause("launch_bound", values=pace))
     for number, run in enumerate(runs, start=1):
         causes += [Cause(code, (number,), values) for code, values in _oddities(clock, run)]
+    summaries = [getattr(run, clock) for run in runs]
     samples = np.concatenate([s.samples_ms for s in summaries])
     chance = chance_of_failing(
         samples, run_length=summaries[0].n, runs=len(summaries), limit=limit, draws=200
@@ -46,11 +46,15 @@ def find_causes(clock: str, runs: Sequence[Run], limit: float) -> tuple[Cause, .
 
 def _oddities(clock: str, run: Run) -> list[tuple[str, dict]]:
     found, summary = [], getattr(run, clock)
-    if shift := _level_shift(summary):
-        found.append(("level_shift", shift))
-    p93, p95, p97 = np.quantile(summary.samples_ms, [0.93, 0.95, 0.97])
+    with suppress(ValueError):  # too few samples to say anything
+        shift = find_shift(summary.samples_ms)
+        if shift.p_value < SHIFT_P and abs(shift.relative) >= SHIFT_SIZE:
+            parts = np.split(summary.samples_ms, [shift.index])
+            levels = dict(zip(("before_ms", "after_ms"), map(np.median, parts), strict=True))
+            found.append(("level_shift", levels | {"iteration": shift.index}))
+    p93, p95, p97 = np.quantile(summary.samples_ms, [0.93, 0.95, 0.97]).tolist()
     if p97 - p93 > MODE_GAP * p95:
-        found.append(("between_modes", {"p93_ms": float(p93), "p97_ms": float(p97)}))
+        found.append(("between_modes", {"p93_ms": p93, "p97_ms": p97}))
     if clock == "gpu" and run.retried_batches:
         found.append(("retried_batches", {"batches": run.retried_batches}))
     if not run.warmup.steady:
@@ -58,18 +62,6 @@ def _oddities(clock: str, run: Run) -> list[tuple[str, dict]]:
     if interval(summary) is None:
         found.append(("no_interval", {}))
     return found
-
-
-def _level_shift(summary: LatencySummary) -> dict[str, Any] | None:
-    try:
-        shift = find_shift(summary.samples_ms)
-    except ValueError:  # too few samples to say anything
-        return None
-    if shift.p_value < SHIFT_P and abs(shift.relative) >= SHIFT_SIZE:
-        parts = np.split(summary.samples_ms, [shift.index])
-        before, after = (float(np.median(part)) for part in parts)
-        return {"before_ms": before, "after_ms": after, "iteration": shift.index}
-    return None
 
 
 def interval(summary: LatencySummary) -> tuple[float, float] | None:
@@ -80,25 +72,21 @@ def interval(summary: LatencySummary) -> tuple[float, float] | None:
         return None
 
 
-def launch_bound(runs: Sequence[Run]) -> bool:
+def _pace(runs: Sequence[Run]) -> dict[str, float]:
+    """Medians of the runs' p50 on both clocks; empty where a run has no GPU clock."""
+    clocks = ("host", "gpu") if all(run.gpu for run in runs) else ()
+    return {f"{c}_ms": float(np.median([getattr(run, c).p50 for run in runs])) for c in clocks}
+
+
+def _launch_bound(pace: dict[str, float]) -> bool:
     """Does the host wait longer than the GPU works, as for Python and the driver?"""
-    if any(run.gpu is None for run in runs):
-        return False
-    return _median_p50(runs, "host") > LAUNCH_BOUND_RATIO * _median_p50(runs, "gpu")
-
-
-def _median_p50(runs: Sequence[Run], clock: str) -> float:
-    return float(np.median([getattr(run, clock).p50 for run in runs]))
+    return bool(pace) and pace["host_ms"] > LAUNCH_BOUND_RATIO * pace["gpu_ms"]
 
 
 def bound_of(runs: Sequence[Run], profile: ForwardProfile | None) -> tuple[str, dict[str, Any]]:
     """What sets the pace, "launches", "gpu" or "no_gpu_clock", and the numbers it rests on."""
-    if profile is None or any(run.gpu is None for run in runs):
+    pace = _pace(runs)
+    if profile is None or not pace:
         return "no_gpu_clock", {}
-    values = {
-        "host_ms": _median_p50(runs, "host"),
-        "gpu_ms": _median_p50(runs, "gpu"),
-        "kernels": profile.kernels,
-        "kernel_ms": profile.kernel_ms,
-    }
-    return "launches" if launch_bound(runs) else "gpu", values
+    values = pace | {"kernels": profile.kernels, "kernel_ms": profile.kernel_ms}
+    return "launches" if _launch_bound(pace) else "gpu", values

@@ -1,5 +1,3 @@
-"""Figures: they are drawn for every kind of result, hide nothing, and say what they show."""
-
 import io
 import time
 import warnings
@@ -89,11 +87,9 @@ def test_outliers_of_one_clock_leave_the_other_readable_and_are_counted():
     figure = plots.plot_over_time(outliers, "cifar10")
     assert figure.axes[0].get_ylim() == calm[0].get_ylim()
     assert figure.axes[1].get_ylim()[1] < 1.5 * calm[1].get_ylim()[1]
-    said = "2 hors cadre, max 30,20 ms · 1 hors cadre, min 0,1000 ms ; échauffement : "
-    assert texts_of(figure).count(said) == 2  # in the figure and in its alternative text
-    distribution = plots.plot_distribution(outliers, "cifar10")
-    assert "2 hors cadre, max 30,20 ms" in texts_of(distribution)
-    assert distribution.axes[1].get_xlim()[1] < 5
+    said = "2 hors cadre, max 30,20 ms · 1 hors cadre, min 0,1000 ms"
+    assert texts_of(figure).count(f"{said} ; échauffement : ") == 2  # and in the alternative text
+    assert said in texts_of(plots.plot_distribution(outliers, "cifar10"))
 
 
 @pytest.mark.parametrize("samples", [np.linspace(1.0, 2.0, 100), np.full(20, 1.5), np.zeros(20)])

@@ -50,7 +50,7 @@ def test_table_on_a_gpu_and_what_the_surroundings_impose(machine):
     given["cpu"] = machine.facts["cpu"] | {"torch_threads": 1, "quota_cpus": 1.5}
     table = environment_table(replace(machine, facts=machine.facts | given))["Valeur"]
     assert table["GPU"] == "NVIDIA H100, capacité de calcul 9.0, 79,2 Gio"
-    assert table["Fréquence SM / maximale (MHz)"] == "1980 / 1980"
+    assert table["Horloge SM / maximale (MHz)"] == "1980 / 1980"
     assert table["ECC / mode persistant"] == "oui / non visible"
     assert table["Fils d'exécution de PyTorch"] == "1"
     assert {"CUDA_LAUNCH_BLOCKING=1", "1,50 CPU"} <= set(table)
