@@ -28,13 +28,9 @@ FLAG_LABELS = TAG_LABELS | {CONTRADICTED: "horloge GPU contredite par les noyaux
 FLAG_LABELS |= {UNPROVEN: "horloge GPU non recoupée", "uncalibrated": "horloge hors tolérance"}
 FLAG_LABELS |= {"unsteady_warmup": "échauffement non stabilisé", "not_calibrated": "non étalonnée"}
 FLAG_LABELS |= {"conditions_not_met": "conditions non tenues", "mean_spread": "moyennes écartées"}
-FLAG_LABELS |= {"gpu_clock_unavailable": "horloge GPU absente"}
-FLAG_LABELS |= {"retried_batches": "séries remesurées"}
-SEEN = FLAG_LABELS | {
-    "between_modes": "p95 entre deux régimes",
-    "launch_bound": "bruit de lancement",
-}
-SEEN |= {"level_shift": "latence qui change de niveau"}
+FLAG_LABELS |= {"gpu_clock_unavailable": "pas d'horloge GPU", "retried_batches": "séries refaites"}
+SEEN = FLAG_LABELS | {"launch_bound": "bruit de lancement"}
+SEEN |= {"between_modes": "p95 entre deux régimes", "level_shift": "latence qui change de niveau"}
 CAUSES = {  # why the runs' p95 differ
     "launch_bound": "l'horloge hôte mesure surtout Python et les lancements, donc le bruit du CPU "
     "(p50 hôte {host_ms} ms, GPU {gpu_ms} ms)",
@@ -47,11 +43,11 @@ CAUSES = {  # why the runs' p95 differ
     "unknown": "aucune cause trouvée : les runs diffèrent entre eux plus qu'en eux-mêmes",
 }
 # What to do, by what was seen: flags of the deciding clock, causes; the protocol shows this table.
-_COOLER = "brancher le secteur, refroidir, fixer les fréquences (`nvidia-smi -lgc`)"
 TO_DO = {
     ("foreign_gpu_process", "gpu_disturbed"): "arrêter l'autre processus du GPU, puis relancer",
     ("cpu_load", "preempted", "steal"): 'libérer l\'hôte, ou juger par `clock="gpu"`',
-    ("throttle", "gpu_clock_drop"): _COOLER,
+    ("throttle", "gpu_clock_drop"): "brancher le secteur, améliorer le refroidissement, fixer "
+    "les fréquences (`nvidia-smi -lgc`)",
     ("gpu_shift",): "relancer sur un GPU au repos ; ne pas comparer cette session",
     ("unsteady_warmup",): "relancer avec `-p warmup_iters 200`",
     ("between_modes",): "relancer avec `-p measure_iters 2000`",
