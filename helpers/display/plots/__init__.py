@@ -60,7 +60,7 @@ def plot_over_time(runs: Sequence[Run], dataset: str, seen: Sequence[RunTags] = 
     last.set_xlabel("Itérations de chaque run, dans l'ordre de la mesure")
     handles = [handle("black", "p95", linewidth=2.2), handle(GREY, "échauffement")]
     handles += [handle(style.MARKED, "bloc signalé", linewidth=6, alpha=0.25)]
-    figure.legend(handles=handles, **style.BELOW, ncols=3)
+    figure.legend(handles=handles, loc="outside lower right", ncols=3)
     alt = f"Latence en ms, {len(runs)} runs l'un après l'autre : {_p95(clocks)} ; "
     title = f"Latence au fil des itérations : {_p95(clocks)}"
     return style.finish(figure, title, f"{alt}{' ; '.join(told)}.", dataset)
@@ -161,7 +161,7 @@ def plot_p95_runs(verdict: Verdict, dataset: str) -> Figure:
         handle(GREY, "intervalle non estimable", marker="D", fillstyle="none", linestyle="")
     ]
     handles += [handle(GREY, "intervalle à 95 %, session refaite", linewidth=6, alpha=0.35)]
-    figure.legend(handles=handles, **style.BELOW, ncols=4)
+    figure.legend(handles=handles, loc="outside lower right", ncols=4)
     title = "Le p95 de chaque run tient-il dans la fenêtre permise ?"
     return style.finish(figure, title, f"p95 de chaque run : {' ; '.join(findings)}.", dataset)
 

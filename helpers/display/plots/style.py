@@ -1,6 +1,6 @@
 """What the figures have in common: size, French numbers, each clock's colour, alternative text."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from matplotlib import rc_context, rcParamsDefault
@@ -24,7 +24,6 @@ STYLE |= {"axes.spines.top": False, "axes.spines.right": False, "grid.color": "#
 STYLE |= {"figure.titlesize": 11.0, "axes.grid": True, "axes.axisbelow": True}
 NOTE_SIZE = 7.5
 NOTE = {"loc": "right", "fontsize": NOTE_SIZE, "color": GREY}  # a remark above an axis
-BELOW = {"loc": "outside lower right"}  # one legend for all axes
 
 
 class DecimalComma(ScalarFormatter):
@@ -44,7 +43,7 @@ def new_figure(height: float) -> Figure:
 
 
 def clock_axes(
-    clocks: Sequence[str], which: str, label: str, height: float, stacked: bool = False
+    clocks: Collection[str], which: str, label: str, height: float, stacked: bool = False
 ) -> tuple[Figure, dict[str, Axes]]:
     """A figure with an axis per clock: latencies along `which`, few ticks, decimal commas."""
     figure, shape = new_figure(height), (len(clocks), 1) if stacked else (1, len(clocks))
