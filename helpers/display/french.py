@@ -4,6 +4,9 @@ import string
 
 NBSP = "\N{NO-BREAK SPACE}"
 _FRENCH = str.maketrans(".-", ",−")
+NOUNS = {"sm": "SM", "memory": "mémoire", "power_cap": "limite de puissance"}
+NOUNS |= {"hardware_slowdown": "ralentissement matériel", "power_brake": "frein de l'alimentation"}
+NOUNS |= {"software_thermal": "température, logiciel", "hardware_thermal": "température, matériel"}
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -27,9 +30,8 @@ def percent(fraction: float, digits: int = 2) -> str:
 
 def percents_apart(fraction: float, limit: float) -> tuple[str, str]:
     """Both as percentages, with as many digits as it takes to see that they differ."""
-    digits = 2
-    while fraction != limit and digits < 12 and percent(fraction, digits) == percent(limit, digits):
-        digits += 1
+    differ = (n for n in range(2, 12) if percent(fraction, n) != percent(limit, n))
+    digits = next(differ, 12) if fraction != limit else 2
     return percent(fraction, digits), percent(limit, digits)
 
 
@@ -39,23 +41,20 @@ def counted(count: int, noun: str) -> str:
 
 
 class _French(string.Formatter):
-    def __init__(self, nouns: dict[str, str]):
-        self.nouns = nouns
-
     def format_field(self, value, spec: str) -> str:
         if isinstance(value, (tuple, list)):
             between = " ; " if any(isinstance(one, float) for one in value) else ", "
-            return between.join(self.format_field(one, spec) for one in value)
+            return between.join(self.format_field(one, spec) for one in value) or "non visible"
         if spec == "%":
             return percent(value)
         if isinstance(value, float) and (not spec or spec.isdigit()):
             return number(value, int(spec or 4))
         if isinstance(value, str):
-            return self.nouns.get(value, value)
+            return NOUNS.get(value, value)
         return format(value, spec).replace(",", NBSP) if spec == "," else format(value, spec)
 
 
-def fill(template: str, values: dict, nouns: dict[str, str] | None = None) -> str:
+def fill(template: str, values: dict) -> str:
     """Fill a sentence's fields: {x} a float of 4 digits (or {x:2}: of 2), {x:%} a percentage,
     {x:,} a count in groups of three digits; a sequence is listed, a code replaced by its noun."""
-    return _French(nouns or {}).vformat(template, (), values)
+    return _French().vformat(template, (), values)

@@ -20,19 +20,15 @@ from helpers.validation import Verdict
 from helpers.validation.causes import interval
 from helpers.validation.interference import RunTags, untagged
 
-FIGURES = {"moyenne": "mean", "p50": "p50", "p95": "p95"}
-FIGURES |= {"écart type": "std", "min": "min", "max": "max"}
+FIGURES = {"moyenne": "mean", "p50": "p50", "p95": "p95", "écart type": "std"}
+FIGURES |= {"min": "min", "max": "max"}
 FAILED, ALARM = ("✗", "non tenu", "dépassée"), "color: #D55E00; font-weight: bold"
 _BREAKS = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029]+")
 _MARKUP = re.compile(r"[\\`*\[\]|~$#!@]|(?<![^\W_])_|_(?![^\W_])|:(?=//)")
 
 
 def styled(frame: pd.DataFrame, caption: str = "") -> HTML:
-    """Lay a table out for the notebook: nothing cut, texts to the left, only what failed coloured.
-
-    The same table gives the same HTML each time, so that stored outputs can be compared; two
-    tables never share an id, or one's colours would show in the other.
-    """
+    """A table for the notebook: nothing cut, only what failed coloured, the same HTML each time."""
     left = {"text-align": "left", "white-space": "normal"}
     style = _one_header(frame).style.hide(axis="index").set_properties(**left)
     style.set_table_styles([{"selector": "th, caption", "props": list(left.items())}])
@@ -60,66 +56,57 @@ def markdown_table(frame: pd.DataFrame) -> str:
 
 def _one_header(frame: pd.DataFrame) -> pd.DataFrame:
     """The index as ordinary columns: pandas would give its names a second header row."""
-    if isinstance(frame.index, pd.RangeIndex):
-        return frame
-    return frame.rename_axis([name or "" for name in frame.index.names]).reset_index()
+    names = [name or "" for name in frame.index.names]
+    numbered = isinstance(frame.index, pd.RangeIndex)
+    return frame if numbered else frame.rename_axis(names).reset_index()
 
 
 def checks_table(checks: Iterable[Check]) -> pd.DataFrame:
     """Checks, one row each: whether it passed, and what was found."""
     rows = []
     for check in checks:
-        label, passed, failed = (CHECKS | MACHINE_CHECKS)[check.code]
-        told = fill(passed if check.ok else failed, check.values)
-        rows.append({"Vérification": label, "": "✓" if check.ok else "✗", "Constat": told})
-    return _indexed(rows, "Vérification")
+        label, *told = (CHECKS | MACHINE_CHECKS)[check.code]
+        mark, sentence = ("✓", told[0]) if check.ok else ("✗", told[-1])
+        rows.append([label, mark, fill(sentence, check.values)])
+    return pd.DataFrame(rows, columns=["Vérification", "", "Constat"]).set_index("Vérification")
 
 
 def latency_table(runs: Sequence[Run]) -> pd.DataFrame:
     """Every run on every clock, in ms; the interval is that of the run's own samples."""
+    columns = ["Horloge", "Run", *FIGURES, "p95, intervalle à 95 %", "n"]
     rows = []
-    for clock, run, found in summaries_of(runs):
-        figures = {name: number(getattr(found, field)) for name, field in FIGURES.items()}
-        bounds = interval(found)
-        figures["p95, intervalle à 95 %"] = _between(bounds) if bounds else "non estimable"
-        rows.append({"Horloge": CLOCK_NAMES[clock], "Run": run, **figures, "n": str(found.n)})
-    return _indexed(rows, "Horloge", "Run")
+    for clock, summaries in summaries_of(runs).items():
+        for run, found in summaries.items():
+            figures = (number(getattr(found, name)) for name in FIGURES.values())
+            bounds = _between(interval(found), "non estimable")
+            rows.append([CLOCK_NAMES[clock], run, *figures, bounds, str(found.n)])
+    return pd.DataFrame(rows, columns=columns).set_index(["Horloge", "Run"])
 
 
 def spread_table(verdict: Verdict) -> pd.DataFrame:
     """The criterion on each clock; the spread of the mean stands beside that of the p95."""
+    columns = ["Horloge", "Écart du p95", "Écart de la moyenne", "Limite", "Critère"]
+    columns.append("p95 d'une session refaite (ms)")
     rows = []
     for name, clock in verdict.clocks.items():
+        label = CLOCK_NAMES[name] + (" (décide)" if name == verdict.deciding else "")
         found, limit = percents_apart(clock.p95_spread, verdict.max_p95_spread)
-        further = _between(clock.further) if clock.further else "inconnu"
-        rows.append(
-            {
-                "Horloge": CLOCK_NAMES[name] + (" (décide)" if name == verdict.deciding else ""),
-                "Écart du p95": found,
-                "Écart de la moyenne": percent(clock.mean_spread),
-                "Limite": limit,
-                "Critère": "tenu" if clock.met else "non tenu",
-                "p95 d'une session refaite (ms)": further,
-            }
-        )
-    return _indexed(rows, "Horloge")
+        told = [found, percent(clock.mean_spread), limit, "tenu" if clock.met else "non tenu"]
+        rows.append([label, *told, _between(clock.further, "inconnu")])
+    return pd.DataFrame(rows, columns=columns).set_index("Horloge")
 
 
 def calibration_table(receipt: CalibrationReceipt) -> pd.DataFrame:
     """The receipt, one row per clock; durations in µs."""
-    rows = [
-        {
-            "Horloge": CLOCK_NAMES[c.clock],
-            "Résolution (µs)": number(1e3 * c.resolution_ms, 2) if c.resolution_ms else "inconnue",
-            "Mesure à vide (µs)": number(1e3 * c.empty_ms, 3),
-            "Surcoût fixe (µs)": number(1e3 * c.intercept_ms, 3),
-            "Facteur d'échelle": number(c.slope, 6),
-            "Erreur de contrôle (µs)": number(1e3 * c.held_out_error_ms, 2),
-            "Tolérance": "tenue" if c.within_limits else "dépassée",
-        }
-        for c in receipt.clocks
-    ]
-    return _indexed(rows, "Horloge")
+    columns = ["Horloge", "Résolution (µs)", "Mesure à vide (µs)", "Surcoût fixe (µs)"]
+    columns += ["Facteur d'échelle", "Erreur de contrôle (µs)", "Tolérance"]
+    rows = []
+    for c in receipt.clocks:
+        resolution = number(1e3 * c.resolution_ms, 2) if c.resolution_ms else "inconnue"
+        fit = [number(1e3 * c.empty_ms, 3), number(1e3 * c.intercept_ms, 3), number(c.slope, 6)]
+        held = [number(1e3 * c.held_out_error_ms, 2), "tenue" if c.within_limits else "dépassée"]
+        rows.append([CLOCK_NAMES[c.clock], resolution, *fit, *held])
+    return pd.DataFrame(rows, columns=columns).set_index("Horloge")
 
 
 def conditions_table(seen: ConditionsSeen) -> pd.DataFrame:
@@ -131,33 +118,26 @@ def conditions_table(seen: ConditionsSeen) -> pd.DataFrame:
 
 def untagged_table(runs: Sequence[Run], seen: Sequence[RunTags]) -> pd.DataFrame:
     """The p95 of all samples beside that of the untagged ones (ms): a diagnosis, no replacement."""
+    columns = ["Horloge", "Run", "p95, tous", "n", "p95, sans bloc signalé"]
+    columns += ["n sans bloc signalé", "Signalements"]
     rows = []
-    for clock, run, found in summaries_of(runs):
-        codes = seen[run - 1].codes
-        kept = found.samples_ms[untagged(runs[run - 1], seen[run - 1], clock)]
-        rows.append(
-            {
-                "Horloge": CLOCK_NAMES[clock],
-                "Run": run,
-                "p95, tous": number(found.p95),
-                "n": str(found.n),
-                "p95, sans bloc signalé": number(percentile(kept, 0.95)) if kept.size else "–",
-                "n sans bloc signalé": str(kept.size),
-                "Signalements": ", ".join(TAG_LABELS.get(c, c) for c in codes) or "aucun",
-            }
-        )
-    return _indexed(rows, "Horloge", "Run")
+    for clock, summaries in summaries_of(runs).items():
+        for run, found in summaries.items():
+            tags, samples = seen[run - 1], found.samples_ms
+            kept = samples[untagged(runs[run - 1], tags, clock)]
+            codes = ", ".join(TAG_LABELS.get(code, code) for code in tags.codes) or "aucun"
+            p95 = [number(percentile(one, 0.95)) if one.size else "–" for one in (samples, kept)]
+            row = [p95[0], str(samples.size), p95[1], str(kept.size), codes]
+            rows.append([CLOCK_NAMES[clock], run, *row])
+    return pd.DataFrame(rows, columns=columns).set_index(["Horloge", "Run"])
 
 
-def summaries_of(runs: Sequence[Run]) -> list[tuple[str, int, LatencySummary]]:
-    """(clock, run from 1, its summary) where a run has that clock, the GPU's first."""
-    found = [(clock, n, getattr(r, clock)) for clock in CLOCK_NAMES for n, r in enumerate(runs, 1)]
-    return [row for row in found if row[2] is not None]
+def summaries_of(runs: Sequence[Run]) -> dict[str, dict[int, LatencySummary]]:
+    """{clock: {run from 1: its summary}}, the GPU's first; a run may lack a clock."""
+    found = {c: {n: getattr(r, c) for n, r in enumerate(runs, 1)} for c in CLOCK_NAMES}
+    found = {c: {n: s for n, s in of.items() if s is not None} for c, of in found.items()}
+    return {clock: of for clock, of in found.items() if of}
 
 
-def _indexed(rows: list[dict], *index: str) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=None if rows else index).set_index(list(index))
-
-
-def _between(bounds: tuple[float, float]) -> str:
-    return " – ".join(map(number, bounds))
+def _between(bounds: tuple[float, float] | None, unknown: str) -> str:
+    return " – ".join(map(number, bounds)) if bounds else unknown

@@ -1,7 +1,7 @@
 """The verdict in French sentences: what was met, on which clock, and if not, why."""
 
 import html
-import os
+import itertools
 import re
 from collections.abc import Sequence
 
@@ -11,14 +11,13 @@ from helpers.bench_latency import Run
 from helpers.clocks.calibration import CalibrationReceipt
 from helpers.clocks.profiling import ForwardProfile
 from helpers.display import words
-from helpers.display.french import fill, number, percent, percents_apart
+from helpers.display.french import counted, fill, number, percent, percents_apart
 from helpers.display.tables import conditions_table
 from helpers.display.words import CLOCK_NAMES, said
 from helpers.validation import RESERVED, ClockVerdict, Verdict
 from helpers.validation.causes import bound_of
 from helpers.validation.interference import RunTags
 
-MOST_NAMED = 6  # blocks named one by one in a sentence; beyond that, the range and the number
 HEADLINE = re.compile(
     r"((NON )?ACCEPTÉ|ACCEPTÉ SOUS RÉSERVE) — horloge (GPU|hôte) : écart du p95 .+ [<≥] .+ "
     r"sur \d+ runs( ; refaite, .+ ms)?( ; mesures perturbées : .+)?"
@@ -29,23 +28,21 @@ def headline(verdict: Verdict) -> str:
     """The verdict in one line, of the form HEADLINE whatever the outcome."""
     clock = verdict.clocks[verdict.deciding]
     told = f"{words.OUTCOMES[verdict.outcome]} — {CLOCK_NAMES[clock.clock]} : écart du p95 "
-    told += f"{against_limit(clock, verdict)} sur {len(clock.p95_ms)} runs{_further(clock)}"
-    if verdict.outcome != RESERVED:
-        return told
+    told += f"{against_limit(clock, verdict)} sur {len(clock.p95_ms)} runs"
+    if clock.further:
+        told += f" ; refaite, la session donnerait {' – '.join(map(number, clock.further))} ms"
     reserves = ", ".join(words.FLAG_LABELS.get(code, code) for code in verdict.reserves)
-    return f"{told} ; mesures perturbées : {reserves}"
+    return f"{told} ; mesures perturbées : {reserves}" if verdict.outcome == RESERVED else told
 
 
 def to_do(verdict: Verdict) -> str:
     """What the reader can do about a session that is not accepted without reserve; "" if it is."""
-    if verdict.accepted:
-        return ""
-    clock = verdict.clocks[verdict.deciding]
-    seen = {*verdict.reserves, verdict.doubt, *(cause.code for cause in clock.causes)}
+    seen = {*verdict.reserves, verdict.doubt}
+    seen.update(cause.code for cause in verdict.clocks[verdict.deciding].causes)
     if any(run.gpu is None and run.device != "cpu" for run in verdict.runs):
         seen.add("gpu_clock_unavailable")
     told = [remedy for codes, remedy in words.TO_DO.items() if seen.intersection(codes)]
-    return f"À faire : {' ; '.join(told or ['relancer'])}."
+    return "" if verdict.accepted else f"À faire : {' ; '.join(told or ['relancer'])}."
 
 
 def against_limit(clock: ClockVerdict, verdict: Verdict) -> str:
@@ -54,26 +51,19 @@ def against_limit(clock: ClockVerdict, verdict: Verdict) -> str:
     return f"{found} {'<' if clock.met else '≥'} {limit}"
 
 
-def _further(clock: ClockVerdict) -> str:
-    if not clock.further:
-        return ""
-    return f" ; {fill(words.FURTHER, {'low': clock.further[0], 'high': clock.further[1]})}"
-
-
 def clock_sentence(clock: ClockVerdict, verdict: Verdict) -> str:
-    """What one clock found: its p95, both spreads, met or not, and what the runs themselves show;
-    if it is not met, all causes."""
-    decides = " (décide)" if clock.clock == verdict.deciding else ""
-    causes: dict[str, list[int]] = {}  # the same thing said of several runs is said once
+    """What one clock found, and what the runs themselves show; if it is not met, all causes."""
+    causes: dict[str, list[str]] = {}  # the same thing said of several runs is said once
     for cause in clock.causes:
         if cause.runs or not clock.met:
-            causes.setdefault(said(words.CAUSES, cause.code, cause.values), []).extend(cause.runs)
+            told = said(words.CAUSES, cause.code, cause.values)
+            causes.setdefault(told, []).extend(map(str, cause.runs))
     return _with_points(
-        f"{CLOCK_NAMES[clock.clock].replace('h', 'H', 1)}{decides} : p95 "
+        f"{CLOCK_NAMES[clock.clock].replace('h', 'H', 1)}"
+        f"{' (décide)' if clock.clock == verdict.deciding else ''} : p95 "
         f"{' · '.join(map(number, clock.p95_ms))} ms, écart {against_limit(clock, verdict)} "
-        f"(moyenne : {percent(clock.mean_spread)}), critère {'' if clock.met else 'non '}tenu"
-        f"{_further(clock)}",
-        [f"run {_listed(runs)} : {told}" if runs else told for told, runs in causes.items()],
+        f"(moyenne : {percent(clock.mean_spread)}), critère {'' if clock.met else 'non '}tenu",
+        [f"run {', '.join(runs)} : {told}" if runs else told for told, runs in causes.items()],
     )
 
 
@@ -82,23 +72,14 @@ def disturbances(seen: Sequence[RunTags], during: str) -> str:
     told = []
     for run, tags in enumerate(seen, start=1):
         for code in tags.codes:
-            blocks = enumerate(tags.blocks, start=1)
-            found = {at: tag for at, block in blocks for tag in block if tag.code == code}
-            worst = max(found.values(), key=lambda tag: tag.value)
-            where = f"run {run}, bloc {_listed(list(found))} sur {len(tags.blocks)}"
+            found = [[tag for tag in block if tag.code == code] for block in tags.blocks]
+            worst = max(itertools.chain(*found), key=lambda tag: tag.value)
+            where = f"run {run}, {counted(sum(map(bool, found)), 'bloc')} sur {len(found)}"
             told.append(f"{said(words.TAGS, code, worst.values)} ({where})")
         if idle := tags.idle_foreigners:
             told.append(f"autres processus présents sur le GPU sans calcul : {idle} (run {run})")
-    if any(tags.steady_power_cap for tags in seen):
-        told.append(words.STEADY_POWER_CAP)
+    told += [words.STEADY_POWER_CAP] * any(tags.steady_power_cap for tags in seen)
     return _with_points(f"Perturbations pendant {during}", told or ["aucune constatée"])
-
-
-def _listed(numbers: Sequence[int]) -> str:
-    """Numbers in words that do not grow with their number."""
-    if len(numbers) > MOST_NAMED:
-        return f"{numbers[0]} à {numbers[-1]} ({len(numbers)} en tout)"
-    return ", ".join(map(str, numbers))
 
 
 def _with_points(sentence: str, points: Sequence[str]) -> str:
@@ -109,37 +90,34 @@ def _with_points(sentence: str, points: Sequence[str]) -> str:
 def verdict_sentences(
     verdict: Verdict, receipt: CalibrationReceipt, profile: ForwardProfile | None, unseen: str = ""
 ) -> list[str]:
-    """The whole verdict, headline first; what was seen around the blocks is said even if it met.
-
-    `unseen`: why there is no profile, "" where none is to be had (a CPU).
-    """
-    runs, deciding = verdict.runs, verdict.clocks[verdict.deciding]
-    sentences = [headline(verdict), to_do(verdict)]
+    """The whole verdict, headline first; `unseen`: why there is no profile, "" on a CPU."""
+    runs, sentences = verdict.runs, [headline(verdict), to_do(verdict)]
     if verdict.doubt:
         gpu_ms = next(run.gpu.p50 for run in runs if run.gpu is not None)
         values = {"gpu_ms": gpu_ms, "kernel_ms": profile and profile.kernel_ms}
         sentences.append(said(words.DOUBTS, verdict.doubt, values))
     sentences += [clock_sentence(clock, verdict) for clock in verdict.clocks.values()]
-    if deciding.further is None:
+    if verdict.clocks[verdict.deciding].further is None:
         sentences.append(words.NO_FURTHER["one_process" if len(runs) > 2 else "few_runs"])
-    sentences += dict.fromkeys(
-        f"Pas d'horloge GPU : {no_gpu_clock(run)}." for run in runs if run.gpu is None
-    )
-    sentences += dict.fromkeys(_conditions(run) for run in runs)
-    reason = f" ({receipt.reason})" if receipt.reason else ""
-    sentences.append(f"Étalonnage : {words.RECEIPTS[receipt.status]}{reason}.")
+    for run in runs:
+        if run.gpu is None:
+            why = said(words.NO_GPU_CLOCK, run.no_gpu_clock, {"why": run.no_gpu_clock_why})
+            sentences.append(f"Pas d'horloge GPU : {why}.")
+        if not run.conditions.required_for(run.precision):
+            rows = conditions_table(run.conditions).iloc[:, 0].items()
+            found = ", ".join(f"{name} : {value}" for name, value in rows)
+            sentences.append(fill(words.NOT_MET, {"precision": run.precision, "found": found}))
+    calibrated = words.RECEIPTS[receipt.status] + f" ({receipt.reason})" * bool(receipt.reason)
+    sentences.append(f"Étalonnage : {calibrated}.")
     sentences += [_copies(profile, unseen), launch_cost(runs)]
     sentences.append(disturbances(verdict.seen, "les runs"))
     hidden = dict.fromkeys(words.TAG_LABELS.get(c, c) for one in verdict.seen for c in one.unseen)
     sentences.append(f"Non observable ici : {', '.join(hidden)}." if hidden else "")
-    return [sentence for sentence in sentences if sentence]
+    return list(filter(None, dict.fromkeys(sentences)))  # what several runs share is said once
 
 
 def verdict_text(sentences: Sequence[str]) -> str:
-    """Lay the verdict's sentences out as Markdown: the headline a title, the others a list.
-
-    An error that is quoted, such as <urlopen error …>, must not be taken for HTML.
-    """
+    """The verdict's sentences as Markdown: a title and a list; a quoted <error> is no HTML."""
     title, *others = (html.escape(sentence, quote=False) for sentence in sentences)
     return "\n".join([f"### {title}", "", *(f"- {sentence}" for sentence in others)])
 
@@ -149,43 +127,19 @@ def bound_sentence(runs: Sequence[Run], profile: ForwardProfile | None) -> str:
     return said(words.BOUNDS, *bound_of(runs, profile))
 
 
-def no_gpu_clock(run: Run) -> str:
-    """Why a run has no GPU clock."""
-    return said(words.NO_GPU_CLOCK, run.no_gpu_clock, {"why": run.no_gpu_clock_why})
-
-
 def launch_cost(runs: Sequence[Run]) -> str:
     """GPU time that a captured graph saves, per launch, over the processes; "" where not asked."""
     graphs = [(run.gpu.p50, run.graph) for run in runs if run.gpu and run.graph]
-    known = [(p50, g) for p50, g in graphs if g.launches and g.samples_ms is not None]
-    if not known:
+    read = [(ms, g) for ms, g in graphs if g.launches and g.samples_ms is not None]
+    if not read:
         return fill(words.NO_LAUNCH_COST, {"why": graphs[0][1].why}) if graphs else ""
-    seen = [(p50, np.median(g.samples_ms), g.launches) for p50, g in known]
-    costs_us = [1e3 * (eager - graph) / launches for eager, graph, launches in seen]
-    names = ("gpu_ms", "graph_ms", "launches")
-    values = dict(zip(names, map(float, np.median(seen, axis=0)), strict=True))
-    return fill(words.LAUNCH_COST, values | {"low": min(costs_us), "high": max(costs_us)})
-
-
-def _conditions(run: Run) -> str:
-    """What was in force during a run whose precision requires something else, "" if all was."""
-    if run.conditions.required_for(run.precision):
-        return ""
-    found = conditions_table(run.conditions).iloc[:, 0].items()
-    forced = os.environ.get("NVIDIA_TF32_OVERRIDE")
-    why = f" ; NVIDIA_TF32_OVERRIDE={forced} l'impose" if forced is not None else ""
-    told = ", ".join(f"{name} : {value}" for name, value in found)
-    return f"ATTENTION, conditions de précision non tenues ({run.precision}) : {told}{why}."
+    seen = np.array([(ms, np.median(graph.samples_ms), graph.launches) for ms, graph in read])
+    costs_us = 1e3 * (seen[:, 0] - seen[:, 1]) / seen[:, 2]
+    values = dict(zip(("gpu_ms", "graph_ms", "launches"), np.median(seen, axis=0), strict=True))
+    return fill(words.LAUNCH_COST, values | {"low": costs_us.min(), "high": costs_us.max()})
 
 
 def _copies(profile: ForwardProfile | None, unseen: str) -> str:
-    if unseen:
-        return f"Copies hôte↔GPU dans la boucle : non observables (profileur : {unseen})."
     if profile is None:
-        return "Copies hôte↔GPU : sans objet sur un processeur."
-    if profile.copies == 0:
-        return f"Copies hôte↔GPU dans la boucle : aucune ({profile.forwards} passages profilés)."
-    return (
-        f"ATTENTION, copies hôte↔GPU dans la boucle : {profile.host_to_device} vers le GPU, "
-        f"{profile.device_to_host} vers l'hôte en {profile.forwards} passages."
-    )
+        return fill(words.COPIES["unseen" if unseen else "no_gpu"], {"why": unseen})
+    return fill(words.COPIES["some" if profile.copies else "none"], vars(profile))

@@ -49,7 +49,9 @@ def _oddities(clock: str, run: Run) -> list[tuple[str, dict]]:
     with suppress(ValueError):  # too few samples to say anything
         shift = find_shift(summary.samples_ms)
         if shift.p_value < SHIFT_P and abs(shift.relative) >= SHIFT_SIZE:
-            found.append(("level_shift", {"relative": shift.relative, "iteration": shift.index}))
+            parts = np.split(summary.samples_ms, [shift.index])
+            levels = dict(zip(("before_ms", "after_ms"), map(np.median, parts), strict=True))
+            found.append(("level_shift", levels | {"iteration": shift.index}))
     p93, p95, p97 = np.quantile(summary.samples_ms, [0.93, 0.95, 0.97]).tolist()
     if p97 - p93 > MODE_GAP * p95:
         found.append(("between_modes", {"p93_ms": p93, "p97_ms": p97}))

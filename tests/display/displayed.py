@@ -29,3 +29,6 @@ def tagged(*blocks, unseen=(), idle_foreigners=0, steady_power_cap=False):
     """Tags of a run of five blocks of which the first ones are given."""
     blocks += ((),) * (5 - len(blocks))
     return RunTags(blocks, unseen, idle_foreigners, steady_power_cap)
+
+
+RUNS = [run(seed) for seed in range(3)]

@@ -4,21 +4,19 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from displayed import RECEIPT, run
+from displayed import RECEIPT, RUNS
 
 from helpers import display
 from helpers.environment import Check
 from helpers.models.accuracy import score
 from helpers.validation import judge
 
-RUNS = [run(seed) for seed in range(3)]
+SCORE = score(torch.eye(10), torch.arange(10), 10)
 
 
 @pytest.fixture
 def shown(monkeypatch):
-    """What `show` has handed to IPython."""
-    found = []
-    monkeypatch.setattr(display, "display", found.append)
+    monkeypatch.setattr(display, "display", (found := []).append)
     return found
 
 
@@ -27,10 +25,9 @@ def shown(monkeypatch):
     [
         ("**gras**", ["**gras**"]),
         (RUNS[0], ["horloge GPU"]),
-        (RUNS, ["horloge GPU"]),
         (tuple(RUNS), ["horloge GPU"]),
         (judge(RUNS), ["horloge GPU (décide)"]),
-        (score(torch.eye(10), torch.arange(10), 10), ["100,0\N{NO-BREAK SPACE}% sur 10 images"]),
+        (SCORE, ["100,0\N{NO-BREAK SPACE}% sur 10 images"]),
         (RECEIPT, ["dans leurs tolérances", "Ce que lit chaque horloge</caption>"]),
     ],
 )
@@ -40,25 +37,23 @@ def test_each_kind_is_displayed(shown, thing, says):
 
 
 def test_data_are_their_source_and_their_checks(shown, monkeypatch):
-    sizes = Check("sizes", True, {"train": 50_000, "test": 10_000})
-    monkeypatch.setattr(display.cifar10, "check", lambda data: [sizes])
+    monkeypatch.setattr(display.cifar10, "check", lambda data: [Check("assertions", True)])
     source = Check("fallback", True, {"seed": 3, "why": "<urlopen error>"})
     display.show.dispatch(display.cifar10.Cifar10)(SimpleNamespace(name="cifar10", source=source))
     assert "graine 3), faute de CIFAR-10 : &lt;urlopen error&gt;" in shown[0].data
-    assert "tailles" in shown[1].data
+    assert "Assertions" in shown[1].data
 
 
 def test_a_figure_has_its_alternative_text(shown):
-    figure = display.plot_p95_runs(judge(RUNS), "cifar10")
-    display.show(figure)
+    display.show(figure := display.plot_p95_runs(judge(RUNS), "cifar10"))
     data, metadata = shown[0]._repr_mimebundle_()
     assert metadata["image/png"]["alt"] == figure.get_label() != ""
     assert list(data) == ["image/png"]
 
 
-def test_the_banner_is_filled_with_the_headline_where_there_is_a_notebook(monkeypatch):
-    filled = []
-    for place in (SimpleNamespace(update=filled.append), None):
-        monkeypatch.setattr(display, "display", lambda *_, display_id, place=place: place)
-        display.Banner().update(["ACCEPTÉ — <x>", "autre phrase"])
-    assert [text.data.split(" (")[0] for text in filled] == ["**ACCEPTÉ — &lt;x&gt;**"]
+@pytest.mark.parametrize("outside", [False, True])
+def test_the_banner_is_filled_with_the_headline_where_there_is_a_notebook(monkeypatch, outside):
+    place = SimpleNamespace(update=(filled := []).append)
+    monkeypatch.setattr(display, "display", lambda *_, display_id: None if outside else place)
+    display.Banner().update(["ACCEPTÉ — <x>", "autre phrase"])
+    assert ["**ACCEPTÉ — &lt;x&gt;**" in text.data for text in filled] == [True] * (not outside)

@@ -26,7 +26,9 @@ def test_launch_bound_host_noise_is_named_with_both_clocks():
 def test_a_level_shift_is_placed_in_its_run():
     shifted = np.concatenate([series(2.0, 1, 250), series(2.6, 2, 250)])
     found = causes([make_run(series(2.0)), make_run(shifted), make_run(series(2.0, 3))])
-    assert abs(found["level_shift", 2]["iteration"] - 250) < 5
+    shift = found["level_shift", 2]
+    assert abs(shift["iteration"] - 250) < 5
+    assert np.allclose([shift["before_ms"], shift["after_ms"]], [2.0, 2.6], rtol=0.01)
     assert ("level_shift", 1) not in found
 
 

@@ -1,8 +1,7 @@
 """The day's figures: French labels with units, one colour per clock, the finding in the title.
 
-Each function returns a matplotlib Figure whose label is its alternative text, or a sentence where
-there is nothing to draw: `show` and `Session.keep` take both. Values that would flatten a curve are
-marked at the edge of the frame and counted.
+Each function returns a Figure whose label is its alternative text, or a sentence where there is
+nothing to draw. Values that would flatten a curve leave the frame and are counted.
 """
 
 from collections.abc import Sequence
@@ -16,12 +15,11 @@ from helpers.bench_latency import Run
 from helpers.cifar10 import Cifar10
 from helpers.display.french import number, percent
 from helpers.display.plots import style
-from helpers.display.plots.style import COLOURS, GREY, NAMES, STYLE
+from helpers.display.plots.style import COLOURS, GREY, NAMES, STYLE, handle
 from helpers.display.tables import summaries_of
 from helpers.display.verdict import against_limit
 from helpers.display.words import NOTHING_MEASURED, TAG_LABELS
-from helpers.stats import LatencySummary
-from helpers.validation import ClockVerdict, Verdict
+from helpers.validation import Verdict
 from helpers.validation.causes import interval
 from helpers.validation.interference import RunTags, untagged
 
@@ -34,50 +32,38 @@ SHOWN_RUNS = 12  # ticks
 @rc_context(STYLE)
 def plot_images(data: Cifar10, count: int = 20) -> Figure:
     """The first test images in rows of ten, each with the name of its class."""
-    images, labels = data.test_images[:count], data.test_labels[:count]
-    names = [data.class_names[label] for label in labels]
-    rows = -(-len(images) // 10)
+    names = [data.class_names[label] for label in data.test_labels[:count]]
+    rows = -(-len(names) // 10)
     figure = style.new_figure(1.1 * rows + 0.4)
-    axes = figure.subplots(rows, 10, squeeze=False).ravel()
-    for axis in axes:
-        axis.set_axis_off()
-    for axis, image, name in zip(axes, images, names, strict=False):  # the last row may be short
-        axis.imshow(image, interpolation="nearest")
+    for place, name in enumerate(names):
+        axis = figure.add_subplot(rows, 10, place + 1)
+        axis.imshow(data.test_images[place], interpolation="nearest")
         axis.set_title(name, loc="center", fontsize=8)
-    title = "Exemples d'images (32 × 32 pixels)"
-    alt = f"Grille de {len(images)} images avec leur classe : {', '.join(dict.fromkeys(names))}."
-    return style.finish(figure, title, alt, data.name)
+        axis.set_axis_off()
+    alt = f"Grille de {len(names)} images avec leur classe : {', '.join(dict.fromkeys(names))}."
+    return style.finish(figure, "Exemples d'images (32 × 32 pixels)", alt, data.name)
 
 
 @rc_context(STYLE)
 def plot_over_time(runs: Sequence[Run], dataset: str, seen: Sequence[RunTags] = ()) -> Figure | str:
     """Latencies (ms) run after run, one row per clock; blocks tagged for that clock are shaded."""
-    if not runs:
+    clocks = summaries_of(runs)
+    if not clocks:
         return NOTHING_MEASURED
-    clocks = _by_clock(runs)
-    figure = style.new_figure(2.0 * len(clocks) + 1.1)
-    axes = figure.subplots(len(clocks), squeeze=False, sharex=True)[:, 0]
-    told = [
-        _draw_over_time(axis, clock, clocks[clock], runs, seen)
-        for axis, clock in zip(axes, clocks, strict=True)
-    ]
+    figure, axes = style.clock_axes(clocks, "y", "Latence (ms)", 2.0 * len(clocks) + 1.1, True)
+    told = [_draw_over_time(axes[clock], clock, clocks[clock], runs, seen) for clock in clocks]
     if codes := dict.fromkeys(code for tags in seen for code in tags.codes):
         told.append(f"blocs signalés : {', '.join(TAG_LABELS.get(code, code) for code in codes)}")
-    named = np.arange(0, len(runs), -(-len(runs) // SHOWN_RUNS))
-    axes[-1].set_xticks(named * STEP + 0.5, [f"Run {run + 1}" for run in named])
-    axes[-1].set_xlim(-WARMUP - 0.02, len(runs) * STEP - WARMUP)
-    axes[-1].set_xlabel("Itérations de chaque run, dans l'ordre de la mesure")
-    handles = [
-        style.handle("black", "p95", linewidth=2.2),
-        style.handle(style.SHADE, "échauffement", linewidth=6),
-        style.handle(GREY, "hors cadre", linestyle="", marker="^"),
-        style.handle(style.MARKED, "bloc signalé", linewidth=6, alpha=0.25),
-    ]
-    figure.legend(handles=handles, loc="outside lower right", ncols=len(handles))
-    alt = (
-        f"Latence en ms, {len(runs)} runs l'un après l'autre : {_p95(clocks)} ; {' ; '.join(told)}."
-    )
-    return style.finish(figure, f"Latence au fil des itérations : {_p95(clocks)}", alt, dataset)
+    last, named = figure.axes[-1], np.arange(0, len(runs), -(-len(runs) // SHOWN_RUNS))
+    last.set_xticks(named * STEP + 0.5, [f"Run {run + 1}" for run in named])
+    last.set_xlim(-WARMUP - 0.02, len(runs) * STEP - WARMUP)
+    last.set_xlabel("Itérations de chaque run, dans l'ordre de la mesure")
+    handles = [handle("black", "p95", linewidth=2.2), handle(GREY, "échauffement")]
+    handles += [handle(style.MARKED, "bloc signalé", linewidth=6, alpha=0.25)]
+    figure.legend(handles=handles, loc="outside lower right", ncols=3)
+    alt = f"Latence en ms, {len(runs)} runs l'un après l'autre : {_p95(clocks)} ; "
+    title = f"Latence au fil des itérations : {_p95(clocks)}"
+    return style.finish(figure, title, f"{alt}{' ; '.join(told)}.", dataset)
 
 
 def _draw_over_time(axis: Axes, clock: str, summaries: dict, runs: Sequence[Run], seen) -> str:
@@ -88,66 +74,51 @@ def _draw_over_time(axis: Axes, clock: str, summaries: dict, runs: Sequence[Run]
     axis.grid(False, axis="x")
     x = _draw_series(axis, starts, samples, 1, COLOURS[clock])
     note = style.outside(samples, axis.get_ylim())
-    over = {"transform": axis.get_xaxis_transform(), "linewidth": 0}
     if clock == "host":  # the warm-up is timed by the host
-        starts = [run * STEP - WARMUP for run in range(len(runs))]
         early = [run.warmup.samples_ms for run in runs]
-        axis.broken_barh([(at, WARMUP) for at in starts], (0, 1), color=style.SHADE, **over)
-        _draw_series(axis, starts, early, WARMUP, GREY)
+        _draw_series(axis, STEP * np.arange(len(runs)) - WARMUP, early, WARMUP, GREY)
         if beyond := style.outside(early, axis.get_ylim()):
-            note = " ; ".join(filter(None, [note, f"échauffement : {beyond}"]))
+            note += f"{' ; ' if note else ''}échauffement : {beyond}"
     if seen:
         tagged = [[*~untagged(runs[n - 1], seen[n - 1], clock), False] for n in summaries]
-        shaded = {"where": np.concatenate(tagged), "color": style.MARKED, "alpha": 0.25}
-        axis.fill_between(x, 0, 1, **shaded, **over)
-    for run, summary in summaries.items():
-        end = (run - 1) * STEP + 1
-        axis.plot([end - 0.06, end + 0.04], [summary.p95] * 2, color="black", linewidth=2.2)
-        if len(runs) <= MOST_NAMED:
-            place = {"xytext": (0, 4), "textcoords": "offset points", "ha": "right"}
-            place["bbox"] = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0}
-            axis.annotate(f"p95 {number(summary.p95)}", (end + 0.04, summary.p95), **place)
-    style.clock_axis(axis, clock, "y", "Latence (ms)", note)
+        look = {"color": style.MARKED, "alpha": 0.25, "linewidth": 0}
+        look["transform"] = axis.get_xaxis_transform()
+        axis.fill_between(x, 0, 1, where=np.concatenate(tagged), **look)
+    for start, summary in zip(starts, summaries.values(), strict=True):
+        axis.plot([start + 0.94, start + 1.04], [summary.p95] * 2, color="black", linewidth=2.2)
+    axis.set_title(note, **style.NOTE)
     return f"horloge {NAMES[clock]} : {note or 'toutes les valeurs dans le cadre'}"
 
 
 def _draw_series(axis: Axes, starts, series, width: float, colour: str) -> np.ndarray:
-    """Curves with a gap between them; what lies outside the frame is marked at its edge."""
+    """Curves with a gap between them; returns their x, with that of the gaps."""
     pairs = zip(starts, series, strict=True)
     places = (at + width * np.arange(1, len(v) + 1) / len(v) for at, v in pairs)
     x, y = (np.concatenate([[*values, np.nan] for values in of]) for of in (places, series))
     axis.plot(x, y, color=colour, linewidth=0.7)
-    low, high = axis.get_ylim()
-    for edge, marker, beyond in ((high, "^", y > high), (low, "v", y < low)):
-        look = {"color": colour, "markersize": 4, "clip_on": False, "zorder": 4}
-        if beyond.any():  # a line without points, not clipped, would upset the layout
-            axis.plot(x[beyond], np.full(beyond.sum(), edge), marker, **look)
     return x
 
 
 @rc_context(STYLE)
 def plot_distribution(runs: Sequence[Run], dataset: str) -> Figure | str:
     """Empirical distribution of each run's latencies (ms), its mean and p95 named, per clock."""
-    if not runs:
+    clocks = summaries_of(runs)
+    if not clocks:
         return NOTHING_MEASURED
-    clocks = _by_clock(runs)
-    figure = style.new_figure(4.6)
-    axes = figure.subplots(1, len(clocks), squeeze=False, sharey=True).ravel()
-    for axis, (clock, summaries) in zip(axes, clocks.items(), strict=True):
-        samples = [summary.samples_ms for summary in summaries.values()]
-        axis.set_xlim(style.frame_of(samples))
-        for run, found in summaries.items():
+    figure, axes = style.clock_axes(clocks, "x", "Latence (ms)", 4.6)
+    for clock, axis in axes.items():
+        samples = [summary.samples_ms for summary in clocks[clock].values()]
+        axis.set(xlim=style.frame_of(samples), ylim=(0, 102))
+        for run, found in clocks[clock].items():
             x = np.sort(np.append(found.samples_ms, found.min))
             label = f"run {run} : moy. {number(found.mean)} · p95 {number(found.p95)} ms"
             look = {"color": COLOURS[clock], "linestyle": ("-", "--", ":")[(run - 1) % 3]}
             axis.plot(x, np.linspace(0, 100, x.size), drawstyle="steps-post", label=label, **look)
         axis.axhline(95, color=GREY, linestyle=":", linewidth=0.8)
-        axis.set_ylim(0, 102)
-        note = style.outside(samples, axis.get_xlim())
-        style.clock_axis(axis, clock, "x", "Latence (ms)", note)
+        axis.set_title(style.outside(samples, axis.get_xlim()), **style.NOTE)
         if len(runs) <= MOST_NAMED:
             axis.legend(loc="upper left", bbox_to_anchor=(0, -0.15))  # below: it hides no curve
-    axes[0].set_ylabel("Part des itérations\nau plus à cette latence (%)")
+    figure.axes[0].set_ylabel("Part des itérations\nau plus à cette latence (%)")
     alt = f"Fonction de répartition des latences de {len(runs)} runs : {_p95(clocks)}."
     return style.finish(figure, f"Distribution des latences : {_p95(clocks)}", alt, dataset)
 
@@ -156,66 +127,47 @@ def plot_distribution(runs: Sequence[Run], dataset: str) -> Figure | str:
 def plot_p95_runs(verdict: Verdict, dataset: str) -> Figure:
     """p95 (ms) of each run, so of each process, and where a further session's would land.
 
-    The window is as high as the criterion allows and centred between the extreme runs: all of them
-    lie inside exactly when (max − min) / mean is at most the limit.
+    The window is as high as the criterion allows and centred between the extreme runs: it holds
+    all of them exactly when (max − min) / mean is at most the limit.
     """
-    figure = style.new_figure(3.6)
-    axes = figure.subplots(1, len(verdict.clocks), squeeze=False).ravel()
-    findings = []
-    for axis, (name, clock) in zip(axes, verdict.clocks.items(), strict=True):
-        bounds = [interval(getattr(run, name)) for run in verdict.runs]
-        _draw_p95(axis, clock, verdict.max_p95_spread, bounds)
-        told = f"écart {against_limit(clock, verdict)}"
-        style.clock_axis(axis, name, "y", "p95 (ms)", told)
-        values = ", ".join(map(number, clock.p95_ms))
-        findings.append(f"horloge {NAMES[name]} {values} ms, {told}")
-    window = f"fenêtre permise : {percent(verdict.max_p95_spread)} de la moyenne"
-    handles = [
-        style.handle(style.BAND, window, alpha=0.3, linewidth=8),
-        style.handle(GREY, "intervalle à 95 % : échantillons du run", marker="|", markersize=8),
-        style.handle(GREY, "intervalle à 95 % : session refaite", linewidth=6, alpha=0.35),
+    figure, axes = style.clock_axes(verdict.clocks, "y", "p95 (ms)", 3.6)
+    limit, findings = verdict.max_p95_spread, []
+    for name, axis in axes.items():
+        p95, look = np.array(verdict.clocks[name].p95_ms), {"color": COLOURS[name], "markersize": 9}
+        middle, half = (p95.max() + p95.min()) / 2, limit * p95.mean() / 2
+        axis.axhspan(middle - half, middle + half, color=style.BAND, alpha=0.15, linewidth=0)
+        for at, run in enumerate(verdict.runs, start=1):
+            value, ends = getattr(run, name).p95, interval(getattr(run, name))
+            axis.plot(at, value, "D", color=COLOURS[name], fillstyle="full" if ends else "none")
+            axis.plot([at] * len(ends or ()), ends or (), "_-", **look)
+            if p95.size <= MOST_NAMED:
+                axis.annotate(number(value), (at, value), (8, 4), textcoords="offset points")
+        after = 1.15 * p95.size + 1  # room for its label
+        if further := verdict.clocks[name].further:
+            axis.plot([after, after], further, "_-", linewidth=6, alpha=0.35, **look)
+        else:
+            axis.annotate("inconnu", (after, middle), ha="center", color=GREY)
+        named = np.arange(1, p95.size + 1, -(-p95.size // SHOWN_RUNS))
+        axis.set_xticks([*named, after], [*map(str, named), "session\nrefaite"])
+        axis.set(xlim=(0.5, after + 0.6), xlabel="Run")
+        axis.margins(y=0.25)
+        told = f"écart {against_limit(verdict.clocks[name], verdict)}"
+        axis.set_title(told, **style.NOTE)
+        findings.append(f"horloge {NAMES[name]} {', '.join(map(number, p95))} ms, {told}")
+    window = f"fenêtre permise : {percent(limit)} de la moyenne"
+    handles = [handle(style.BAND, window, alpha=0.3, linewidth=8)]
+    handles += [handle(GREY, "intervalle à 95 % du run", marker="|", markersize=8)]
+    handles += [
+        handle(GREY, "intervalle non estimable", marker="D", fillstyle="none", linestyle="")
     ]
-    figure.legend(handles=handles, loc="outside lower right", ncols=len(handles))
+    handles += [handle(GREY, "intervalle à 95 %, session refaite", linewidth=6, alpha=0.35)]
+    figure.legend(handles=handles, loc="outside lower right", ncols=4)
     title = "Le p95 de chaque run tient-il dans la fenêtre permise ?"
     return style.finish(figure, title, f"p95 de chaque run : {' ; '.join(findings)}.", dataset)
 
 
-def _draw_p95(axis: Axes, clock: ClockVerdict, limit: float, bounds: Sequence) -> None:
-    p95, colour = np.array(clock.p95_ms), COLOURS[clock.clock]
-    middle, half = (p95.max() + p95.min()) / 2, limit * p95.mean() / 2
-    axis.axhspan(middle - half, middle + half, color=style.BAND, alpha=0.15, linewidth=0)
-    small = {"textcoords": "offset points", "fontsize": style.NOTE_SIZE, "color": GREY}
-    for run, (value, ends) in enumerate(zip(p95, bounds, strict=True), start=1):
-        axis.plot(run, value, "D", color=colour, markersize=5)
-        if ends:
-            axis.plot([run, run], ends, "_-", color=colour, markersize=9)
-        if p95.size <= MOST_NAMED:
-            axis.annotate(number(value), (run, value), (8, 4), textcoords="offset points")
-            if not ends:
-                axis.annotate("intervalle\nnon estimable", (run, value), (8, -18), **small)
-    after = p95.size + 1
-    if clock.further:
-        axis.plot([after, after], clock.further, color=colour, linewidth=6, alpha=0.35)
-    else:
-        axis.annotate("session refaite :\ninconnu", (after, middle), (0, 0), ha="center", **small)
-    axis.margins(y=0.25)
-    axis.set_xlim(0.5, after + 0.6)
-    step = -(-p95.size // SHOWN_RUNS)
-    named = np.arange(1, after - step + 1, step)
-    axis.set_xticks([*named, after], [*map(str, named), "session\nrefaite"])
-    axis.set_xlabel("Run")
-
-
-def _by_clock(runs: Sequence[Run]) -> dict[str, dict[int, LatencySummary]]:
-    """{clock: {run from 1: its summary}}, the GPU's first; a run may lack a clock."""
-    clocks: dict[str, dict[int, LatencySummary]] = {}
-    for clock, run, summary in summaries_of(runs):
-        clocks.setdefault(clock, {})[run] = summary
-    return clocks
-
-
-def _p95(clocks: dict[str, dict[int, LatencySummary]]) -> str:
+def _p95(clocks: dict[str, dict]) -> str:
     """« p95 GPU 1,303 à 1,310 ms, hôte 1,947 ms »."""
-    p95 = {clock: sorted(s.p95 for s in found.values()) for clock, found in clocks.items()}
-    ends = {clock: dict.fromkeys(map(number, (p[0], p[-1]))) for clock, p in p95.items()}
+    p95 = {clock: [s.p95 for s in found.values()] for clock, found in clocks.items()}
+    ends = {clock: dict.fromkeys(map(number, (min(p), max(p)))) for clock, p in p95.items()}
     return "p95 " + ", ".join(f"{NAMES[c]} {' à '.join(shown)} ms" for c, shown in ends.items())

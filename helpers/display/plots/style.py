@@ -1,9 +1,6 @@
-"""What the figures have in common: size, colours, French numbers, title and alternative text.
+"""What the figures have in common: size, French numbers, each clock's colour, alternative text."""
 
-Host and GPU clock have each their colour in every figure. A figure's label is its alternative text.
-"""
-
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from matplotlib import rc_context, rcParamsDefault
@@ -17,24 +14,16 @@ from helpers.display.french import number
 WIDTH = 9.0  # inches, of a notebook's cell
 COLOURS = {"gpu": "#0072B2", "host": "#D55E00"}  # Okabe & Ito (2008), for every kind of sight
 NAMES = {"gpu": "GPU", "host": "hôte"}
-GREY, SHADE, BAND, MARKED = "#555555", "#F0F0F0", "#009E73", "#882E72"
+GREY, BAND, MARKED = "#555555", "#009E73", "#882E72"
 # matplotlib's defaults, then ours: a user's matplotlibrc (LaTeX, 600 dpi) changes no figure.
 _NOT_STYLE = {"backend", "backend_fallback", "interactive", "toolbar"}
-STYLE = {key: rcParamsDefault[key] for key in rcParamsDefault.keys() - _NOT_STYLE} | {
-    "figure.dpi": 110,
-    "font.size": 9.0,
-    "axes.titlesize": 9.0,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#DDDDDD",
-    "legend.frameon": False,
-    "legend.fontsize": 8.0,
-    "lines.linewidth": 1.0,
-}
-TITLE_SIZE, NOTE_SIZE = 11.0, 7.5
+STYLE = {key: rcParamsDefault[key] for key in rcParamsDefault.keys() - _NOT_STYLE}
+STYLE |= {"figure.dpi": 110, "font.size": 9.0, "legend.fontsize": 8.0, "lines.linewidth": 1.0}
+STYLE |= {"axes.titlesize": 9.0, "axes.titlelocation": "left", "legend.frameon": False}
+STYLE |= {"axes.spines.top": False, "axes.spines.right": False, "grid.color": "#DDDDDD"}
+STYLE |= {"figure.titlesize": 11.0, "axes.grid": True, "axes.axisbelow": True}
+NOTE_SIZE = 7.5
+NOTE = {"loc": "right", "fontsize": NOTE_SIZE, "color": GREY}  # a remark above an axis
 
 
 class DecimalComma(ScalarFormatter):
@@ -45,11 +34,7 @@ class DecimalComma(ScalarFormatter):
 
 
 class _Figure(Figure):
-    """A figure that is saved in the style it was drawn in, whoever saves it."""
-
-    def savefig(self, *args, **kwargs) -> None:
-        with rc_context(STYLE):
-            super().savefig(*args, **kwargs)
+    savefig = rc_context(STYLE)(Figure.savefig)  # as it was drawn, whoever saves it
 
 
 def new_figure(height: float) -> Figure:
@@ -57,12 +42,18 @@ def new_figure(height: float) -> Figure:
     return _Figure(figsize=(WIDTH, height), layout="constrained")
 
 
-def finish(figure: Figure, title: str, alt: str, dataset: str | None = None) -> Figure:
-    """Give a figure its title and its alt text; both say where its data set is a synthetic one."""
-    origin = {None: "", "cifar10": "", "synthetic": " — données synthétiques"}[dataset]
-    figure.suptitle(f"{title}{origin}", x=0.01, ha="left", fontsize=TITLE_SIZE)
-    figure.set_label(f"{alt}{origin}")
-    return figure
+def clock_axes(
+    clocks: Collection[str], which: str, label: str, height: float, stacked: bool = False
+) -> tuple[Figure, dict[str, Axes]]:
+    """A figure with an axis per clock: latencies along `which`, few ticks, decimal commas."""
+    figure, shape = new_figure(height), (len(clocks), 1) if stacked else (1, len(clocks))
+    axes = figure.subplots(*shape, squeeze=False, sharex=stacked).ravel()
+    for clock, axis in zip(clocks, axes, strict=True):
+        axis.set_title(f"Horloge {NAMES[clock]}", fontweight="bold", color=COLOURS[clock])
+        axis.set(**{f"{which}label": label})
+        getattr(axis, f"{which}axis").set_major_locator(MaxNLocator(5))
+        getattr(axis, f"{which}axis").set_major_formatter(DecimalComma(useOffset=False))
+    return figure, dict(zip(clocks, axes, strict=True))
 
 
 def handle(colour: str, label: str, **style) -> Line2D:
@@ -70,19 +61,18 @@ def handle(colour: str, label: str, **style) -> Line2D:
     return Line2D([], [], color=colour, label=label, **style)
 
 
-def clock_axis(axis: Axes, clock: str, which: str, label: str, note: str = "") -> None:
-    """Title an axis by its clock; few ticks with a decimal comma on its latencies ("x" or "y")."""
-    axis.set_title(f"Horloge {NAMES[clock]}", fontweight="bold", color=COLOURS[clock])
-    axis.set_title(note, loc="right", fontsize=NOTE_SIZE, color=GREY)
-    axis.set(**{f"{which}label": label})
-    getattr(axis, f"{which}axis").set_major_locator(MaxNLocator(5))
-    getattr(axis, f"{which}axis").set_major_formatter(DecimalComma(useOffset=False))
+def finish(figure: Figure, title: str, alt: str, dataset: str) -> Figure:
+    """Give a figure its title and its alt text; both say where its data set is a synthetic one."""
+    origin = {"cifar10": "", "synthetic": " — données synthétiques"}[dataset]
+    figure.suptitle(f"{title}{origin}", x=0.01, ha="left")
+    figure.set_label(f"{alt}{origin}")
+    return figure
 
 
 def frame_of(series: Sequence[np.ndarray]) -> tuple[float, float]:
-    """Limits of an axis that outliers do not stretch: the 1 % to 99 % range, as much on each side,
-    and not beyond the extremes."""
-    ends = [(*np.quantile(values, (0.01, 0.99)), values.min(), values.max()) for values in series]
+    """Limits of an axis that outliers do not stretch: the 3 % to 97 % range, so the p95 as well, as
+    much again on each side, and not beyond the extremes."""
+    ends = [(*np.quantile(values, (0.03, 0.97)), values.min(), values.max()) for values in series]
     low = min(max(least, 2 * first - last) for first, last, least, _ in ends)
     high = max(min(most, 2 * last - first) for first, last, _, most in ends)
     margin = 0.06 * (high - low) or 0.05 * high or 1.0
@@ -93,6 +83,6 @@ def outside(series: Sequence[np.ndarray], frame: tuple[float, float]) -> str:
     """« 2 hors cadre, max 30,20 ms »: how many values lie outside the frame, and how far."""
     values = np.concatenate(series)
     above, below = int((values > frame[1]).sum()), int((values < frame[0]).sum())
-    notes = [f"{above} hors cadre, max {number(values.max())} ms"] if above else []
-    notes += [f"{below} hors cadre, min {number(values.min())} ms"] if below else []
+    notes = [f"{above} hors cadre, max {number(values.max())} ms"] * bool(above)
+    notes += [f"{below} hors cadre, min {number(values.min())} ms"] * bool(below)
     return " · ".join(notes)
