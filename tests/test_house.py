@@ -1,0 +1,50 @@
+"""The house stays small, and no arrow points up: a room imports only what is to its left."""
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+STORY = (
+    "parameters environment cifar10 models stats clocks bench_latency validation results display"
+)
+ROOMS = [*STORY.split(), "annex", "after"]
+MODULES = sorted((ROOT / "helpers").rglob("*.py"))
+
+
+def room_of(path):
+    return path.relative_to(ROOT / "helpers").with_suffix("").parts[0]
+
+
+def imported_rooms(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
+        names = [node.module] if isinstance(node, ast.ImportFrom) else []
+        if isinstance(node, ast.Import) or names == ["helpers"]:
+            names = [f"{names[0]}.{a.name}" if names else a.name for a in node.names]
+        yield from (name.split(".")[1] for name in names if name and name.startswith("helpers."))
+
+
+def test_a_room_imports_only_what_is_to_its_left():
+    up = [
+        (str(path.relative_to(ROOT)), other)
+        for path in MODULES
+        for other in imported_rooms(path)
+        if other != (own := room_of(path))
+        and (ROOMS.index(other) > ROOMS.index(own) or {own, other} == {"annex", "after"})
+    ]
+    assert up == []
+
+
+def lines(paths):
+    return {path: len(path.read_text(encoding="utf8").splitlines()) for path in paths}
+
+
+def test_the_house_keeps_its_limits():
+    house = lines(MODULES)
+    day = [path for path in MODULES if room_of(path) not in ("annex", "after")]
+    assert sorted({room_of(path) for path in MODULES} - {"__init__"}) == sorted(ROOMS)
+    assert sum(lines(day).values()) <= 3600
+    assert sum(house.values()) <= 7000
+    assert max(house.values()) <= 330
+    beside = [*(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]
+    assert sum(lines(beside).values()) <= 10_000
+    assert (ROOT / "README_PROTOCOLE.md").stat().st_size <= 20_000
