@@ -113,13 +113,13 @@ def to_do() -> str:
 
 def sessions() -> str:
     """Whether the next session lands where the interval of the one before says."""
-    header = ["machine, sessions", "p95", "niveau (ms)", "écart type entre processus"]
-    header += ["plus grand écart d'une session", "la session suivante est dans l'intervalle"]
+    header = ["sessions", "p95", "niveau (ms)", "écart type entre processus"]
+    header += ["session la plus éloignée", "session suivante dans l'intervalle"]
     return table(
         header,
         [
             [
-                f"{row['gpu']}, {row['sessions']} de {row['processes']} processus ({row['file']})",
+                f"{row['file'].split('/')[0]} : {row['sessions']} de {row['processes']} processus",
                 NAMES[row["clock"]],
                 number(row["level_ms"]),
                 percent(row["sd"]),
@@ -127,6 +127,7 @@ def sessions() -> str:
                 share(row["covered"], row["pairs"], "sur"),
             ]
             for row in coverage.rows(files("repeatability/*/sessions_of_*.json"))
+            if row["clock"] != "graph"
         ],
     )
 
@@ -231,12 +232,12 @@ def variants_answer() -> str:
 
 
 def comparison_answer() -> str:
-    told = []
-    for folder in dict.fromkeys(file.parent for file in files("comparison/*/sitting_*.json")):
-        judged = agree.judge(agree.read(sorted(folder.glob("sitting_*.json"))), "gpu")
-        answers = [f"{what}: {share(sum(found), len(found))}" for what, found in judged.items()]
-        told.append(f"{folder.name}, GPU clock: {'; '.join(answers)}.")
-    return " ".join(told) + "\n"
+    """Over all sittings, on whatever machine."""
+    found = files("comparison/*/sitting_*.json")
+    judged = agree.judge(agree.read(found), "gpu")
+    answers = [f"{what}: {share(sum(held), len(held))}" for what, held in judged.items()]
+    machines = len({file.parent for file in found})
+    return f"{len(found)} sittings on {machines} machines, GPU clock: {'; '.join(answers)}.\n"
 
 
 def training_answer() -> str:

@@ -72,6 +72,9 @@ def read_file(path: str | Path, most: int = LARGEST_FILE) -> bytes:
     return content
 
 
+OLDER = {True: "yes", False: "no"}  # sessions that knew two outcomes
+
+
 @dataclass(frozen=True)
 class StoredSession:
     """A complete session: its rows (one per run), the verdict, the machine, the files beside."""
@@ -81,7 +84,7 @@ class StoredSession:
     dataset: str  # "cifar10" or "synthetic"
     rows: pd.DataFrame
     sentences: tuple[str, ...]
-    accepted: bool | None  # None: no verdict
+    outcome: str  # "yes", "reserved" or "no"; "" where the verdict does not say
     environment: dict[str, Any]
     parameters: dict[str, Any]
     comparison: str  # the annex's table, or ""
@@ -125,7 +128,7 @@ def read_session(folder: str | Path) -> StoredSession:
             dataset=rows["dataset"].iloc[0],
             rows=rows,
             sentences=tuple(map(str, verdict["sentences"])),
-            accepted=verdict.get("accepted"),
+            outcome=str(verdict.get("outcome") or OLDER.get(verdict.get("accepted"), "")),
             environment=environment,
             parameters=parameters | {"model": str(parameters.get("model") or "")},
             comparison=table.decode("utf-8"),

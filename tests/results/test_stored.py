@@ -20,7 +20,7 @@ def folder(tmp_path):
 def test_a_session_is_read_back(folder):
     (folder / "comparaison.md").write_text("| é |", encoding="utf-8")
     read = read_session(folder)
-    assert (read.name, read.dataset, read.accepted) == ("s", "cifar10", True)
+    assert (read.name, read.dataset, read.outcome) == ("s", "cifar10", "yes")
     assert read.sentences == ("ACCEPTÉ",)
     assert read.environment["gpu"]["uuid"] == "GPU-1"
     assert read.environment["git"] == {"commit": None}

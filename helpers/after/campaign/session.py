@@ -12,8 +12,8 @@ from typing import Any
 import papermill
 from papermill.exceptions import PapermillExecutionError
 
-from helpers.environment.facts import attempt, first_line
-from helpers.environment.gpu import collect_cuda
+from helpers.environment.facts import Reader, attempt, first_line
+from helpers.environment.nvml import collect_driver
 from helpers.results import ResultsError, read_session
 from helpers.results.files import read_file
 
@@ -53,7 +53,7 @@ def visible_gpus() -> list[str]:
     """
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is None:
-        return [gpu["uuid"] for gpu in collect_cuda()["gpus"]]
+        return [gpu["uuid"] for gpu in collect_driver(Reader())["gpus"]]
     return [name.strip() for name in named.split(",") if name.strip() not in ("", "-1")]
 
 
