@@ -32,7 +32,6 @@ def test_record_survives_json_and_is_that_of_this_process(machine):
     [
         ("\nbackend='inductor' raised:\n  no compiler\nSet X", "RuntimeError: no compiler"),
         ("failed\n\nOutput:\nx.cpp:1: fatal error: Python.h", "RuntimeError: x.cpp:1: fatal error"),
-        ("", "RuntimeError"),
         ("x" * 5000, "RuntimeError: xxx"),
     ],
 )
@@ -54,22 +53,22 @@ def repository(tmp_path, monkeypatch):
 
 def test_git_clean_then_dirty(repository):
     clean = collect_git(repository)
-    assert len(clean["commit"]) == 40
-    assert clean["dirty"] is False
+    assert (len(clean["commit"]), clean["dirty"]) == (40, False)
     (repository / "new.py").write_text("2\n")
     assert collect_git(repository) == clean | {"dirty": True}
 
 
-UNKNOWN_COMMITS = {
-    "a copy below a repository of another": ("copy", "UNUSED", "", "J1_GIT_COMMIT"),
-    "another owner": (".", "GIT_TEST_ASSUME_DIFFERENT_OWNER", "1", "--add safe.directory"),
-    "no git": (".", "PATH", "/nonexistent", "git"),
-}
-
-
-@pytest.mark.parametrize("case", UNKNOWN_COMMITS)
-def test_an_unknown_commit_has_its_reason_and_can_be_given(repository, monkeypatch, case):
-    folder, variable, value, words = UNKNOWN_COMMITS[case]
+@pytest.mark.parametrize(
+    ("folder", "variable", "value", "words"),
+    [
+        ("copy", "UNUSED", "", "J1_GIT_COMMIT"),  # below a repository of another
+        (".", "GIT_TEST_ASSUME_DIFFERENT_OWNER", "1", "--add safe.directory"),
+        (".", "PATH", "/nonexistent", "git"),
+    ],
+)
+def test_an_unknown_commit_has_its_reason_and_can_be_given(
+    repository, monkeypatch, folder, variable, value, words
+):
     monkeypatch.setenv(variable, value)
     found = collect_git(repository / folder)
     assert (found["commit"], found["dirty"]) == (None, None)
@@ -101,17 +100,25 @@ def test_cpu_quota_of_either_version_along_the_way_up(groups, files, expected, t
     assert cpu_quota(groups, tmp_path) == expected
 
 
-def test_what_does_not_hold_does_not_pass(checks_of):
-    assert all(check.ok for code, check in checks_of().items() if code != "assertions")
-    found = checks_of(
-        software={"torch": "1.13.1", "optimize": 1},
-        compile={"usable": False, "reason": "InvalidCxxCompiler"},
-        other_code="elsewhere",
-        cpu={"torch_threads": 8, "quota_cpus": 2.0},
-    )
-    failed = {code for code, check in found.items() if not check.ok}
-    assert failed == {"torch", "compile", "code", "assertions", "quota"}
-    assert checks_of(cpu={"torch_threads": 2, "quota_cpus": 2.0})["quota"].ok
+GOOD = {"software": {"optimize": 0}, "cuda": {"nvml": None}, "cpu": {"quota_cpus": None}}
+ABSENT = "NVMLError_LibraryNotFound: NVML Shared Library Not Found"
+SECTIONS = [  # what differs from a good machine, which codes fail, which are there besides
+    ({"cuda": {"nvml": ABSENT, "torch_gpus": 0}}, set(), set()),
+    ({"cuda": {"nvml": ABSENT, "torch_gpus": 1}}, {"nvml"}, set()),
+    ({"cuda": {"nvml": "NVMLError_LibRmVersionMismatch", "torch_gpus": 0}}, {"nvml"}, set()),
+    ({"gpu": {"nvml_reads": "mig"}}, set(), {"mig"}),
+    ({"cpu": {"torch_threads": 2, "quota_cpus": 2.0}}, set(), {"quota"}),
+    ({"cpu": {"torch_threads": 8, "quota_cpus": 2.0}}, {"quota"}, set()),
+    ({"software": {"torch": "1.13.1", "optimize": 1}}, {"torch", "assertions"}, set()),
+    ({"compile": {"usable": False, "reason": "x"}, "other_code": "y"}, {"compile", "code"}, set()),
+]
+
+
+@pytest.mark.parametrize(("sections", "failed", "more"), SECTIONS)
+def test_what_does_not_hold_does_not_pass(checks_of, sections, failed, more):
+    checks = checks_of(**GOOD | sections)
+    assert {code for code, check in checks.items() if not check.ok} == failed
+    assert checks.keys() - checks_of(**GOOD).keys() == more | failed & {"nvml", "quota"}
 
 
 def test_only_variables_that_change_a_measurement_are_recorded(monkeypatch):
