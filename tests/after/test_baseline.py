@@ -140,13 +140,6 @@ def test_runs_of_one_process_despite_the_parameter_are_told_apart(tmp_path):
     assert compare_baseline(session(tmp_path, "now"), stored).changes == ()
 
 
-def test_the_committed_reference_knows_one_process_or_compares_with_itself():
-    folder = ROOT / "results" / "reference_h100"
-    comparison = compare_baseline(folder, folder)
-    assert set(verdicts(comparison).values()) <= {SAME}
-    assert comparison.changes or "il en faut deux" in baseline_sentences(comparison)[-1]
-
-
 def test_only_a_regression_beyond_the_limit_fails_and_only_if_strict(tmp_path):
     now = {"fp32": (1.43, 1.8), "fp16": (0.5, 2.3)}  # the one that has no match stops no other
     comparison = compare(tmp_path, now, ours={"model": "resnet18"})

@@ -71,8 +71,7 @@ def test_the_table_names_what_varies_and_the_figure_says_how_much_it_draws():
     assert devices["Réglages"].tolist()[:3] == ["seed = 0", "seed = 0", "seed = 1"]
     assert devices["dont à hôte partagé"].tolist()[:3] == ["8", "0", "0"]
     assert devices["Appareil"][2] == "a CPU (n)"  # a processor is named by its host
-    figure = plot_campaign(devices)
-    figure.canvas.draw()
-    (axis,) = figure.axes
+    (axis,) = plot_campaign(devices).axes
+    axis.figure.canvas.draw()
     assert [len(line.get_xdata()) for line in axis.lines][:2] == [8, 5]
     assert axis.get_title() == f"{MOST_ROWS} lignes sur {MOST_ROWS + 2}"

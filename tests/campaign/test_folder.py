@@ -38,6 +38,10 @@ def campaign(tmp_path):
 
 
 def test_a_session_lands_as_it_left_or_not_at_all(tmp_path, campaign, monkeypatch):
+    # attack A10: nor does one of other code or of another plan
+    for other in ({"code": "y"}, {"campaign": "d"}, {"parameters": {"seed": 1}}):
+        with pytest.raises(ResultsError, match=next(iter(other))):
+            land(campaign, task_of("s1"), files_of(tmp_path, "s1", **other))
     files = files_of(tmp_path, "s1")
     with pytest.raises(ResultsError):
         land(campaign, task_of("s1"), {n: c for n, c in files.items() if n != FACTS})
@@ -101,14 +105,6 @@ def test_attack_A10_a_damaged_session_is_listed_and_the_others_are_merged(tmp_pa
         rows, damaged = merged(campaign, map(task_of, ("s1", "s2")))
         assert (set(rows["session"]), set(damaged)) == ({"s2"}, {"s1"}), (name, content)
         path.write_bytes(before)
-
-
-@pytest.mark.parametrize("other", [{"code": "y"}, {"campaign": "d"}, {"parameters": {"seed": 1}}])
-def test_attack_A10_a_session_of_other_code_or_another_plan_is_not_finished(
-    tmp_path, campaign, other
-):
-    with pytest.raises(ResultsError, match=next(iter(other))):
-        land(campaign, task_of("s1"), files_of(tmp_path, "s1", **other))
 
 
 @pytest.mark.parametrize("name", ["=cmd|' /C calc'!A0", r"$\frac{$", "x" * 30_000])
