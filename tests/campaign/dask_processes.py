@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -24,18 +24,24 @@ def free_port() -> int:
 class Cluster:
     """A scheduler and workers, of which any may be killed; `address` stays the same."""
 
-    def __init__(self, folder: Path, workers: int, tls: dict, environment: dict[str, str]):
+    def __init__(self, folder: Path, workers: int, tls: dict | None = None, **environment):
         self.folder, self.workers, self.killed, self.processes = folder, workers, 0, []
-        self.host = f"{'tls' if tls else 'tcp'}://127.0.0.1"
-        self.port = free_port()
+        self.host, self.port = f"{'tls' if tls else 'tcp'}://127.0.0.1", free_port()
         self.address = f"{self.host}:{self.port}"
-        files = {f"--tls-{name.replace('_', '-')}": path for name, path in tls.items()}
+        files = {f"--tls-{name.replace('_', '-')}": path for name, path in (tls or {}).items()}
         self.tls = [part for option in files.items() for part in option]
         # A worker's death counts against all that it was given (README: existing clusters).
         settings = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "100"}
         settings["PYTHONPATH"] = os.pathsep.join(sys.path)
         self.environment = os.environ | settings | environment
         folder.mkdir()
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.kill_all()
 
     def start(self) -> None:
         options = f"--nworkers {self.workers} --nthreads 1 --resources GPU=1 --memory-limit 0"
@@ -53,8 +59,7 @@ class Cluster:
     def kill_worker(self) -> bool:
         """kill -9 a worker's process that has a kernel, mid-session, if there is one right now.
 
-        Its nanny starts another. One killed while it starts would take its nanny and the others
-        along.
+        Its nanny starts another, but would die with one that is killed while it starts.
         """
         children = psutil.Process(self.processes[1].pid).children(recursive=True)
         measuring = [child.ppid() for child in children if _is_kernel(child)]
@@ -77,14 +82,3 @@ def _is_kernel(process: psutil.Process) -> bool:
     with suppress(psutil.Error):
         return "ipykernel_launcher" in " ".join(process.cmdline())
     return False
-
-
-@contextmanager
-def cluster(folder: Path, workers: int, tls: dict | None = None, **environment):
-    """A running cluster; whatever is left of it is killed at the end."""
-    started = Cluster(folder, workers, tls or {}, environment)
-    started.start()
-    try:
-        yield started
-    finally:
-        started.kill_all()

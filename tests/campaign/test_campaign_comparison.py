@@ -28,10 +28,6 @@ def sessions(level, n=8, seed=0):
     return level * (1 + 0.005 * np.random.default_rng(seed).standard_normal(n))
 
 
-def verdicts(rows):
-    return compare(pd.DataFrame(rows))["Verdict"].tolist()
-
-
 def test_a_difference_is_shown_with_its_interval():
     rows = rows_of("GPU-a", sessions(1.3)) + rows_of("GPU-b", sessions(1.43, seed=1))
     reference, other = compare(pd.DataFrame(rows)).itertuples()
@@ -50,23 +46,21 @@ def test_equal_devices_seldom_seem_to_differ():
     assert wrong <= 10  # 5 % expected of all three comparisons together
 
 
-def test_too_few_sessions_give_no_ratio():
-    rows = rows_of("GPU-a", sessions(1.3)) + rows_of("GPU-b", [1.5, 1.6])
-    assert verdicts(rows)[1] == "moins de 3 sessions de chaque"
-
-
-@pytest.mark.parametrize("column", ["torch_version", "measure_iters", "clock", "set", "dataset"])
-def test_another_protocol_is_not_compared(column):
-    other = {"clock": "host", "set": 2, "measure_iters": 9}.get(column, "other")
-    rows = rows_of("GPU-a", sessions(1.3)) + rows_of("GPU-b", sessions(1.5), **{column: other})
-    assert verdicts(rows) == ["référence"] * 2
-
-
-@pytest.mark.parametrize(("clock", "same"), [("gpu", True), ("host", False)])
-def test_torchs_threads_matter_to_the_host_clock_alone(clock, same):
-    one = rows_of("GPU-a", sessions(1.3), clock=clock)
-    two = rows_of("GPU-b", sessions(1.5), clock=clock, torch_threads=1)
-    assert ("plus lent" in verdicts(one + two)[1]) == same
+@pytest.mark.parametrize(
+    ("of_both", "of_other", "n", "verdict"),
+    [
+        *[({}, {name: "other"}, 8, "référence") for name in ("torch_version", "dataset")],
+        *[({}, {name: 9}, 8, "référence") for name in ("measure_iters", "set")],
+        ({}, {"clock": "host"}, 8, "référence"),
+        ({}, {}, 2, "moins de 3 sessions de chaque"),
+        ({"clock": "gpu"}, {"torch_threads": 1}, 8, "plus lent"),  # they matter to the host alone
+        ({"clock": "host"}, {"torch_threads": 1}, 8, "référence"),
+    ],
+)
+def test_only_enough_sessions_of_one_protocol_are_compared(of_both, of_other, n, verdict):
+    rows = rows_of("GPU-a", sessions(1.3), **of_both)
+    rows += rows_of("GPU-b", sessions(1.5, n), **of_both | of_other)
+    assert verdict in compare(pd.DataFrame(rows))["Verdict"][1]
 
 
 def test_the_table_names_what_varies_and_the_figure_says_how_much_it_draws():
@@ -77,8 +71,7 @@ def test_the_table_names_what_varies_and_the_figure_says_how_much_it_draws():
     assert devices["Réglages"].tolist()[:3] == ["seed = 0", "seed = 0", "seed = 1"]
     assert devices["dont à hôte partagé"].tolist()[:3] == ["8", "0", "0"]
     assert devices["Appareil"][2] == "a CPU (n)"  # a processor is named by its host
-    figure = plot_campaign(devices)
-    figure.canvas.draw()
-    (axis,) = figure.axes
+    (axis,) = plot_campaign(devices).axes
+    axis.figure.canvas.draw()
     assert [len(line.get_xdata()) for line in axis.lines][:2] == [8, 5]
     assert axis.get_title() == f"{MOST_ROWS} lignes sur {MOST_ROWS + 2}"

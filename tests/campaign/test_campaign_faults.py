@@ -15,7 +15,7 @@ import yaml
 from helpers.after.campaign.merge import FAILURES, TABLE
 from helpers.after.campaign.plan import read_plan
 from helpers.after.campaign.session import FACTS, NOTEBOOK, ROOT
-from tests.campaign.dask_processes import cluster
+from tests.campaign.dask_processes import Cluster
 from tests.campaign.stand_in import FAILING_SEED, write_notebook
 
 pytest.importorskip("distributed", reason="needs Dask: run by `make test-campaign`")
@@ -51,52 +51,53 @@ def kill_until(campaign, results, running, *, count, every_s, stop_at) -> None:
             next_kill = time.monotonic() + every_s
 
 
-def survive(tmp_path, plan, notebook, failing: int, *, kills: int, every_s: float, **environment):
-    """A campaign whose workers are killed, whose scheduler dies half-way, and that goes on."""
-    file, results = tmp_path / "plan.yml", tmp_path / "results"
-    file.write_text(yaml.safe_dump(plan))
+STAND_IN = {"seed": [0, 1, 2, 3, 4, FAILING_SEED]}
+SMALL = {"device": ["cpu", "cuda:7"], "dataset": "synthetic", "runs": 2, "warmup_iters": 1}
+SMALL |= {"measure_iters": 20, "eval_images": 50, "isolation": "none"}
+LIKES_NO_SEED = "RuntimeError: no GPU likes seed 13"
+NO_DEVICE = "DeviceError: device='cuda:7' cannot be had"
+CAMPAIGNS = [  # parameters, repetitions, workers killed, seconds between, what fails each time, env
+    (STAND_IN, 2, 4, 2, LIKES_NO_SEED, {"STAND_IN_S": "0.5"}),
+    pytest.param(SMALL, 20, 10, 40, NO_DEVICE, {"OMP_THREAD_LIMIT": "1"}, marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "repetitions", "kills", "every_s", "told", "environment"),
+    CAMPAIGNS,
+    ids=["a stand-in", "the notebook itself"],
+)
+def test_workers_are_killed_and_the_scheduler_half_way_and_the_campaign_goes_on(
+    tmp_path, parameters, repetitions, kills, every_s, told, environment
+):
+    file, results, notebook = tmp_path / "plan.yml", tmp_path / "results", NOTEBOOK
+    if parameters is STAND_IN:
+        notebook = str(write_notebook(tmp_path / "stand_in.ipynb"))
+    file.write_text(yaml.safe_dump({"parameters": parameters, "repetitions": repetitions}))
     planned = len(read_plan(file, notebook).tasks())
-    with cluster(tmp_path / "dask", 4, **environment) as running:
+    finish = planned - repetitions
+    pace = {"count": kills // 2, "every_s": every_s}
+    with Cluster(tmp_path / "dask", 4, **environment) as running:
         first = start_campaign(file, notebook, running.address, results)
-        half = (planned - failing) // 2
-        first_half = {"count": kills // 2, "every_s": every_s, "stop_at": half}
-        kill_until(first, results, running, **first_half)
+        kill_until(first, results, running, **pace, stop_at=finish // 2)
         running.kill_all()  # the scheduler first
         said = first.communicate(timeout=300)
         assert first.returncode == 1, said
         assert "the Dask scheduler was lost" in said[1], said
         before = landed(results)
-        assert half <= len(before) < planned - failing
+        assert finish // 2 <= len(before) < finish
         running.start()
         second = start_campaign(file, notebook, running.address, results)
-        rest = {"count": kills - kills // 2, "every_s": every_s, "stop_at": planned + 1}
-        kill_until(second, results, running, **rest)
+        kill_until(second, results, running, **pace, stop_at=planned + 1)
         said = second.communicate(timeout=300)
-        assert second.returncode == int(failing > 0), said
-        killed = running.killed
-    assert killed > 0
+        assert second.returncode == 1, said
+    assert running.killed > 0
     after = landed(results)
     assert before.items() <= after.items()  # none of the finished ones was measured again
     assert f"{planned} sessions, dont {len(before)} déjà finies" in said[0]
     (folder,) = results.glob("campaign_*")
     failures = json.loads((folder / FAILURES).read_text())
-    assert (len(after), len(failures)) == (planned - failing, failing)
+    assert (len(after), len(failures)) == (finish, repetitions)
+    assert all(told in failure["error"] for failure in failures)
     table = pd.read_csv(folder / TABLE)
     assert Counter(table["session"]) == dict.fromkeys(after, int(table["run"].max()))
-    return failures
-
-
-def test_killed_workers_and_a_killed_scheduler_with_a_stand_in(tmp_path):
-    plan = {"parameters": {"seed": [0, 1, 2, 3, 4, FAILING_SEED]}, "repetitions": 2}
-    notebook = str(write_notebook(tmp_path / "stand_in.ipynb"))
-    failures = survive(tmp_path, plan, notebook, 2, kills=4, every_s=2, STAND_IN_S="0.5")
-    assert all("RuntimeError: no GPU likes seed 13" in one["error"] for one in failures)
-
-
-@pytest.mark.slow
-def test_killed_workers_and_a_killed_scheduler_with_the_notebook_itself(tmp_path):
-    small = {"device": ["cpu", "cuda:7"], "dataset": "synthetic", "runs": 2, "warmup_iters": 1}
-    small |= {"measure_iters": 20, "eval_images": 50, "isolation": "none"}
-    plan = {"parameters": small, "repetitions": 20}
-    failures = survive(tmp_path, plan, NOTEBOOK, 20, kills=10, every_s=40, OMP_THREAD_LIMIT="1")
-    assert all("DeviceError: device='cuda:7' cannot be had" in one["error"] for one in failures)

@@ -6,8 +6,7 @@ import pytest
 import yaml
 
 from helpers.after.campaign.merge import FAILURES, TABLE
-from helpers.after.campaign.plan import read_plan
-from tests.campaign.dask_processes import cluster, free_port
+from tests.campaign.dask_processes import Cluster, free_port
 from tests.campaign.stand_in import write_notebook
 
 pytest.importorskip("distributed", reason="needs Dask: run by `make test-campaign`")
@@ -92,7 +91,7 @@ def test_attack_A7_a_tls_scheduler_is_used_with_its_three_files(run_plan, tmp_pa
     own, others = certificates(tmp_path / "own"), certificates(tmp_path / "others")
     plan = {"parameters": {"seed": [0]}}
     threads = {"OMP_NUM_THREADS": "1"}  # attack A5: set by whoever started the workers
-    with cluster(tmp_path / "dask", 1, own, **threads) as running, dask.config.set(TIMEOUTS):
+    with Cluster(tmp_path / "dask", 1, own, **threads) as running, dask.config.set(TIMEOUTS):
         for tls in (others, {}, {"ca_file": own["ca_file"]}, {**own, "key": tmp_path / "no"}):
             with pytest.raises(ConnectionError, match="--tls-ca-file, --tls-cert and --tls-key"):
                 run_plan(running.address, tls, **plan)
@@ -106,7 +105,7 @@ def test_attack_A7_a_tls_scheduler_is_used_with_its_three_files(run_plan, tmp_pa
 def test_sessions_that_share_a_host_say_so_or_take_turns(run_plan, tmp_path, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     plan = {"parameters": {"seed": [0, 1, 2, 3]}}
-    with cluster(tmp_path / "dask", 2, STAND_IN_S="1.5") as running:
+    with Cluster(tmp_path / "dask", 2, STAND_IN_S="1.5") as running:
         shared = run_plan(running.address, **plan).rows
         alone = run_plan(running.address, exclusive_host=True, **plan).rows
     assert shared["host_shared"].any()
@@ -131,10 +130,7 @@ def test_the_command_says_what_is_wrong(tmp_path, monkeypatch, plan, scheduler, 
         runner.main()
 
 
-def test_a_second_process_is_refused(run_plan, tmp_path):
-    (tmp_path / "plan.yml").write_text("repetitions: 1")
-    plan = read_plan(tmp_path / "plan.yml", str(tmp_path / "stand_in.ipynb"))
-    folder = tmp_path / f"campaign_{plan.id}"
-    folder.mkdir()
-    with filelock.FileLock(folder / ".campaign.lock"), pytest.raises(filelock.Timeout):
+def test_a_second_process_is_refused(run_plan, monkeypatch):
+    monkeypatch.setattr(runner, "connected", lambda *_: run_plan(repetitions=1))  # meanwhile
+    with pytest.raises(filelock.Timeout):
         run_plan(repetitions=1)

@@ -2,12 +2,12 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
 
 import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from helpers.after.campaign import session as campaign_session
 from helpers.after.campaign.plan import read_plan
@@ -44,22 +44,19 @@ def test_the_id_is_the_contents_however_it_is_written(plan_of):
 
 
 def test_the_code_is_what_measures(tmp_path, monkeypatch):
-    own, clocks = "helpers/after/campaign/plan.py", "helpers/clocks/clocks.py"
-    for name in (own, clocks):
-        (tmp_path / name).parent.mkdir(parents=True)
-        (tmp_path / name).write_text("tick = 1")
-    shutil.copy(ROOT / NOTEBOOK, tmp_path)
     monkeypatch.setattr(campaign_session, "ROOT", tmp_path)
-    before = code_hash()
-    (tmp_path / own).write_text("# measures nothing")
-    notebook = json.loads((tmp_path / NOTEBOOK).read_text())
-    for cell in notebook["cells"]:
-        cell["outputs"] = []
-    notebook["cells"][0]["source"] = "prose"
-    (tmp_path / NOTEBOOK).write_text(json.dumps(notebook))
-    assert code_hash() == before
-    (tmp_path / clocks).write_text("tick = 2")
-    assert code_hash() != before
+    folder = tmp_path / "helpers/after/campaign"
+    folder.mkdir(parents=True)
+
+    def hash_of(module="", clocks="tick = 1", prose="", code="look()"):
+        (folder / "plan.py").write_text(module)
+        (tmp_path / "helpers/clocks.py").write_text(clocks)
+        cells = [new_markdown_cell(prose), new_code_cell(code)]
+        (tmp_path / NOTEBOOK).write_text(json.dumps(new_notebook(cells=cells)))
+        return code_hash()
+
+    assert hash_of() == hash_of(module="# measures nothing", prose="more")
+    assert len({hash_of(), hash_of(clocks="tick = 2"), hash_of(code="measure()")}) == 3
 
 
 LISTS = "".join(f"  {n}: {list(range(1, 1001))}\n" for n in ("seed", "runs", "warmup_iters"))
@@ -96,7 +93,7 @@ def test_a_plan_that_is_no_file_is_refused_and_never_waited_for(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("named", "seen"), [("", []), ("-1", []), ("1", ["1"]), ("GPU-a, GPU-b", ["GPU-a", "GPU-b"])]
+    ("named", "seen"), [("", []), ("-1", []), ("GPU-a, GPU-b", ["GPU-a", "GPU-b"])]
 )
 def test_visible_gpus_are_those_that_cuda_would_show(monkeypatch, named, seen):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)

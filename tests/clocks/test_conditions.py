@@ -5,6 +5,7 @@ import pytest
 import torch
 from fakes import TinyNet
 
+from helpers.clocks.checks import check_repeats
 from helpers.clocks.conditions import measuring_conditions, tf32, tf32_in_force
 
 BACKENDS = torch.backends
@@ -56,8 +57,11 @@ def test_tf32_is_as_asked_inside_and_every_caller_finds_its_setting_again(case):
     assert BACKENDS.cudnn.rnn.fp32_precision == rnn
 
 
+@pytest.mark.parametrize("collects", [True, False])
 @pytest.mark.parametrize("error", [None, RuntimeError, KeyboardInterrupt])
-def test_all_holds_inside_and_is_restored_whatever_happens(error):
+def test_all_holds_inside_and_is_restored_whatever_happens(request, error, collects):
+    request.addfinalizer(gc.enable)
+    (gc.enable if collects else gc.disable)()
     model = TinyNet().train()
     model.norm.eval()  # a frozen batch-norm in a model under training
     with suppress(RuntimeError, KeyboardInterrupt), measuring_conditions(model) as seen:
@@ -65,24 +69,15 @@ def test_all_holds_inside_and_is_restored_whatever_happens(error):
         assert seen.required_for("fp32")
         assert not seen.required_for("tf32")
         assert not torch.is_grad_enabled()
+        assert not gc.isenabled()
         if error:
             raise error("in the middle")
     assert model.training
     assert not model.norm.training
-    assert gc.isenabled()
+    assert gc.isenabled() == collects
     assert torch.is_grad_enabled()
     assert not torch.is_inference_mode_enabled()
     assert tf32_in_force() == (True, False)
-
-
-def test_a_disabled_gc_stays_disabled():
-    gc.disable()
-    try:
-        with measuring_conditions(TinyNet()):
-            pass
-        assert not gc.isenabled()
-    finally:
-        gc.enable()
 
 
 @pytest.mark.parametrize(
@@ -101,3 +96,8 @@ def test_nvidias_own_variable_is_obeyed_over_torchs_switches(
     with measuring_conditions(lambda x: x, precision) as found:  # it has no modules
         assert (found.tf32_convolutions, found.tf32_matmul) == seen
         assert found.required_for(precision) == met
+
+
+def test_rounding_is_no_second_answer():
+    """What does not repeat: tests/test_bench_latency.py."""
+    check_repeats(lambda x: x + 1e-6 * torch.rand(1), torch.rand(1, 3))

@@ -9,7 +9,6 @@ from fakes import TinyNet
 
 from helpers.clocks import profiling, try_profile
 from helpers.clocks.profiling import (
-    contradicted,
     count_kernels,
     detached_profile,
     profile_forwards,
@@ -29,9 +28,11 @@ def test_kernels_and_copies_are_told_apart():
     assert found.kernel_ms == pytest.approx(1.25)
     assert (found.host_to_device, found.device_to_host, found.copies) == (1, 1, 2)
     assert found.kernel_names == ("sgemm", "relu")
+    with pytest.raises(RuntimeError, match="no GPU kernel"):
+        summarise_events(events[3:], forwards=1)  # proves nothing
 
 
-@pytest.mark.parametrize("error", [RuntimeError("CUPTI"), AttributeError(), OSError(), TypeError()])
+@pytest.mark.parametrize("error", [RuntimeError("CUPTI"), OSError()])
 def test_a_profiler_that_fails_leaves_its_reason(monkeypatch, error):
     def fails(*_, **__):
         raise error
@@ -43,17 +44,7 @@ def test_a_profiler_that_fails_leaves_its_reason(monkeypatch, error):
     assert found is None
     assert type(error).__name__ in why
     assert count_kernels(TinyNet(), INPUTS[0], CUDA) is None
-
-
-def test_no_profile_is_better_than_one_without_kernels():
     assert try_profile(TinyNet(), INPUTS, torch.device("cpu")) == (None, "")
-    with pytest.raises(RuntimeError, match="no GPU kernel"):
-        summarise_events([("Memcpy HtoD", 0.1)], forwards=1)
-
-
-def test_streams_that_overlap_do_not_contradict():
-    assert contradicted(0.003, 1.234)
-    assert not contradicted(0.7, 1.234)
 
 
 @pytest.mark.filterwarnings("ignore:CUDA is not available")

@@ -1,8 +1,11 @@
+from itertools import count, cycle, repeat
+
 import numpy as np
 import pytest
 import torch
+from fakes import TinyNet
 
-from helpers.clocks import GpuClock, NotQueueableError, host_latencies, timing
+from helpers.clocks import GpuClock, NotQueueableError, timing, warmup
 from helpers.clocks.kernels import compile_kernel
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -28,14 +31,6 @@ def clock():
     found = QueueOf(8)
     found.adapt(*SERIES)
     return found
-
-
-def test_host_clock_takes_one_sample_per_forward_and_rotates_the_inputs():
-    seen = []
-    samples = host_latencies(seen.append, ["a", "b", "c"], 7, CPU)
-    assert seen == ["a", "b", "c", "a", "b", "c", "a"]
-    assert samples.shape == (7,)
-    assert (samples >= 0).all()
 
 
 @pytest.mark.parametrize(
@@ -82,6 +77,28 @@ def test_it_gives_up_when_batches_keep_failing(clock):
     assert len(caught.value.taken_ms) == 4 * 8  # what the rejected batches read is not lost
 
 
+WARMUPS = {  # latencies, SM clocks, seconds at each look, windows that it takes, is it steady?
+    "latencies agree": ([9, 5, 3, 2, 2, 2], repeat(None), 1, 5, True),
+    "the SM clock agrees": (repeat(2.0), [345, 800, 1400, 1700, 1950, 1980], 1, 6, True),
+    "latencies never": ((x * x for x in count(1)), repeat(1980), 1, 8, False),
+    "the SM clock never": (repeat(2.0), cycle([1980, 1200]), 1, 8, False),
+    "time is up": (count(1), repeat(None), 40, 1, False),
+}
+
+
+@pytest.mark.parametrize("case", WARMUPS)
+def test_the_warm_up_ends_when_all_is_steady_or_at_its_bound_and_says_which(monkeypatch, case):
+    *series, step, windows, steady = WARMUPS[case]
+    latencies, clocks, seconds = *map(iter, series), count(step=step)
+    read = lambda model, x, n, device: np.full(n, next(latencies))  # noqa: E731
+    monkeypatch.setattr(warmup, "host_latencies", read)
+    monkeypatch.setattr(warmup, "sm_clock_mhz", lambda handle: next(clocks))
+    monkeypatch.setattr(warmup, "perf_counter", lambda: next(seconds))
+    done = warmup.warm_up(TinyNet(), [torch.zeros(1, 3, 8, 8)], 50, CPU)
+    assert done.steady == steady
+    assert len(done.samples_ms) == windows * warmup.WARMUP_WINDOW
+
+
 @pytest.mark.gpu
 def test_gpu_samples_are_those_of_known_spins():
     spin = compile_kernel("spin", CUDA)
@@ -93,29 +110,15 @@ def test_gpu_samples_are_those_of_known_spins():
     assert np.median(taken.samples_ms) == pytest.approx(0.204, abs=0.002)
 
 
-def waits(x):
-    return x.sum().item()
-
-
-def waits_unseen_by_torch(x):
-    torch.cuda.synchronize()
-    return x
-
-
-def launches_much(x):
-    for _ in range(5_000):
-        x = x + 1
-    return x
-
-
 @pytest.mark.gpu
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
-        (waits, timing.WAITS_INSIDE),
-        (waits_unseen_by_torch, timing.WAITS_INSIDE),
-        (launches_much, timing.QUEUE_TOO_SHORT),
+        (lambda x: x.sum().item(), timing.WAITS_INSIDE),
+        (lambda x: torch.cuda.synchronize(), timing.WAITS_INSIDE),  # torch does not see it
+        (lambda x: [x + 1 for _ in range(5_000)], timing.QUEUE_TOO_SHORT),
     ],
+    ids=["a wait", "a wait unseen by torch", "5,000 launches"],
 )
 def test_a_wait_inside_and_a_short_queue_are_told_apart(model, reason):
     with pytest.raises(NotQueueableError) as caught:

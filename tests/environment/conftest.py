@@ -16,15 +16,3 @@ def compiles(monkeypatch):
 def machine(compiles):
     """This machine, on the CPU."""
     return environment.look("cpu")
-
-
-@pytest.fixture
-def checks_of(machine):
-    """Make the checks, by code, of this machine's record with other sections."""
-
-    def make(**sections):
-        for name in {"cuda", "cpu", "software"} & sections.keys():
-            sections[name] = machine.facts[name] | sections[name]
-        return {check.code: check for check in environment.check(machine.facts | sections)}
-
-    return make

@@ -28,30 +28,30 @@ def test_compile_gives_an_answer_and_leaves_nothing_behind(capfd):
     assert torch.equal(seed, torch.get_rng_state())
 
 
-def test_missing_compiler_is_named():
-    with torch._inductor.config.patch({"cpp.cxx": (None, "/no/such/compiler")}):
-        check = check_compile("cpu")
-    assert not check.usable
-    assert "C++ compiler" in check.reason
+def fails(probe, **options):
+    raise subprocess.CalledProcessError(1, ["gcc", "main.c"])  # the compiler's words are lost
 
 
-def test_no_python_h_is_named_where_the_compilers_words_are_lost(monkeypatch, tmp_path):
-    def fails(probe, **options):
-        raise subprocess.CalledProcessError(1, ["gcc", "main.c"])
+def differs(probe, **options):
+    return lambda x: (probe(x)[0] + 0.5, True)
 
-    monkeypatch.setattr(torch, "compile", fails)
+
+@pytest.mark.parametrize(
+    ("owner", "name", "value", "told"),
+    [
+        (torch._inductor.config.cpp, "cxx", (None, "/no/such/compiler"), "C++ compiler"),
+        (torch, "compile", fails, "Python.h is missing"),
+        (torch._dynamo.config, "disable", True, "disabled"),
+        (torch, "compile", differs, "AssertionError"),
+    ],
+    ids=["no compiler", "no Python.h", "disabled", "a wrong result"],
+)
+def test_what_does_not_work_is_named(monkeypatch, tmp_path, owner, name, value, told):
+    monkeypatch.setattr(owner, name, value)
     monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
-    assert "Python.h is missing" in check_compile("cpu").reason
-
-
-def test_neither_disabled_compilation_nor_a_wrong_result_passes(monkeypatch):
-    with torch._dynamo.config.patch(disable=True):
-        check = check_compile("cpu")
+    check = check_compile("cpu")
     assert not check.usable
-    assert check.reason
-    wrong = lambda probe, **options: lambda x: (probe(x)[0] + 0.5, True)  # noqa: E731
-    monkeypatch.setattr(torch, "compile", wrong)
-    assert not check_compile("cpu").usable
+    assert told in check.reason
 
 
 @pytest.mark.gpu

@@ -1,7 +1,11 @@
-"""One look at the GPU and the host, and which process we are."""
+"""Side readings: what one look sees, and that one which raises leaves a complete record."""
 
+import importlib
+import json
 import multiprocessing
 import os
+import sys
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,17 +15,111 @@ import pytest
 import torch
 from nvml_fake import ME, OTHER, sample
 
+from helpers import environment
+from helpers.display.machine import MACHINE_CHECKS, cost_sentence, environment_table
+from helpers.environment import facts, nvml, readings
 from helpers.environment.readings import Looker, this_process
 
 UTILISATION = "nvmlDeviceGetProcessUtilization"
+OWNERS = {  # of the functions that side readings call
+    **dict.fromkeys(("Process", "cpu_times", "cpu_count"), readings.psutil),
+    **dict.fromkeys(("device_count", "max_memory_allocated"), torch.cuda),
+    "getrusage": readings.resource,
+    "sched_getaffinity": readings.os,
+    "run": facts.subprocess,  # git
+    "find_other_code": facts,
+    "version": torch.backends.cudnn,
+}
+FILES = ("/proc/stat", "/proc/", "/proc/cpuinfo", "/proc/self/cgroup")
+FACTS = [(section, key) for section, table in facts.FACTS.items() for key in table]
+FACTS.remove(("software", "torch"))  # an attribute of torch
+with pytest.MonkeyPatch.context() as patch:
+    QUERIES = list(nvml_fake.install(patch))
+COVERED = {  # another reading stands in, or the value itself says that nothing was seen
+    *("nvmlDeviceGetHandleByUUID", "nvmlDeviceGetHandleByPciBusId", "nvmlDeviceGetMigMode"),
+    *("nvmlDeviceGetGraphicsRunningProcesses", "max_memory_allocated"),
+}
+
+
+def shape_of(record):
+    """The keys of a record at every level, those of a GPU and of the reasons apart."""
+    apart = ("unreadable", "gpu")
+    kept = {k: v for k, v in record.items() if k not in apart} if isinstance(record, dict) else {}
+    return {key: shape_of(value) for key, value in kept.items()}
+
+
+def session():
+    """The record, a look and the cost of a session on a GPU that only NVML's stand-in has."""
+    machine = environment.look("auto")
+    seen, cost = Looker(torch.device("cuda", 0))(), environment.cost()
+    assert this_process().cpus >= 1
+    assert cost_sentence(cost)
+    assert environment_table(machine).map(bool).all(axis=None)
+    told = [MACHINE_CHECKS[c.code][1 if c.ok else 2].format(**c.values) for c in machine.checks]
+    assert all(told)
+    return {"record": machine.facts, "look": asdict(seen), "cost": cost, "told": told}
 
 
 @pytest.fixture
-def nvml(monkeypatch):
+def answers(monkeypatch, compiles):
+    monkeypatch.setattr(environment, "find_cuda_problem", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setenv("J1_GIT_COMMIT", "")
     return nvml_fake.install(monkeypatch)
 
 
-def test_looks_in_their_units_whose_counters_never_fall(nvml):
+@pytest.mark.parametrize("error", [RuntimeError, AttributeError, OSError])
+@pytest.mark.parametrize("side", [*QUERIES, *OWNERS, *FILES, *FACTS], ids=str)
+def test_a_side_reading_that_raises_leaves_a_complete_record(side, error, answers, monkeypatch):
+    """Any exception, any side reading; its words are kept where something is lost."""
+    whole, read_text = session(), Path.read_text
+
+    def broken(*args, **options):
+        raise error("injected")
+
+    def unreadable(path, *args, **options):
+        return (broken if str(path).startswith(side) else read_text)(path, *args, **options)
+
+    if side in answers:
+        answers[side] = error
+    elif side in OWNERS:
+        monkeypatch.setattr(OWNERS[side], side, broken)
+    elif side in FILES:
+        monkeypatch.setattr(Path, "read_text", unreadable)
+    else:
+        monkeypatch.setitem(facts.FACTS[side[0]], side[1], broken)
+    found = session()
+    assert shape_of(found["record"]) == shape_of(whole["record"])
+    assert json.loads(json.dumps(found["record"], allow_nan=False)) == found["record"]
+    assert "injected" in str(found) or side in COVERED
+
+
+@pytest.mark.parametrize("error", [AttributeError, SyntaxError, ImportError, None])
+def test_a_pynvml_that_is_not_nvidia_ml_py_is_named_with_what_to_type(error, answers, monkeypatch):
+    """An old `pynvml` package in front of it, which cannot be imported or is a folder."""
+
+    class Broken:
+        def find_spec(self, name, *_):
+            if name == "pynvml":
+                raise error("old package")
+
+    if error:
+        monkeypatch.delitem(sys.modules, "pynvml")
+        monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    else:
+        monkeypatch.setattr(nvml.pynvml, "__path__", [], raising=False)
+    try:
+        importlib.reload(nvml)
+        found = session()
+    finally:
+        monkeypatch.undo()
+        importlib.reload(nvml)
+    assert "old" in found["record"]["cuda"]["nvml"]
+    assert found["look"]["gpu"] is None
+    assert any("pip install nvidia-ml-py" in told for told in found["told"])
+
+
+def test_looks_in_their_units_whose_counters_never_fall(answers):
     looker = Looker(torch.device("cuda", 0))
     before, after = looker(), looker()
     assert after.failed == {}
@@ -33,19 +131,19 @@ def test_looks_in_their_units_whose_counters_never_fall(nvml):
         assert getattr(after.host, name) >= getattr(before.host, name)
 
 
-def test_each_valid_sample_is_handed_out_once_and_none_from_before_the_looker(nvml):
-    nvml[UTILISATION] = [sample(OTHER, 90, 900)]
+def test_each_valid_sample_is_handed_out_once_and_none_from_before_the_looker(answers):
+    answers[UTILISATION] = [sample(OTHER, 90, 900)]
     looker = Looker("cuda:0")
     assert looker().gpu.shares == ()
-    nvml[UTILISATION] += [sample(ME, 60, 2000), sample(OTHER, 20, 1500)]
-    nvml[UTILISATION].append(sample(0, 4_000_000, 2100))  # an unused entry
+    answers[UTILISATION] += [sample(ME, 60, 2000), sample(OTHER, 20, 1500)]
+    answers[UTILISATION].append(sample(0, 4_000_000, 2100))  # an unused entry
     assert looker().gpu.shares == ((ME, 60), (OTHER, 20))
     assert looker().gpu.shares == ()
 
 
 @pytest.mark.parametrize(("error", "shares"), [("NotFound", ()), ("NoPermission", None)])
-def test_no_sample_is_an_answer_and_a_refusal_is_named(nvml, error, shares):
-    nvml[UTILISATION] = getattr(pynvml, f"NVMLError_{error}")
+def test_no_sample_is_an_answer_and_a_refusal_is_named(answers, error, shares):
+    answers[UTILISATION] = getattr(pynvml, f"NVMLError_{error}")
     look = Looker("cuda:0")()
     assert look.gpu.shares == shares
     assert set(look.failed) == (set() if shares == () else {"shares"})

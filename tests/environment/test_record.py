@@ -1,9 +1,7 @@
 """The record of the machine; nothing here needs a GPU."""
 
-import json
 import subprocess
 
-import numpy as np
 import pytest
 import torch
 
@@ -19,27 +17,10 @@ from helpers.environment.facts import (
 )
 
 
-def test_record_survives_json_and_is_that_of_this_process(machine):
-    facts = machine.facts
-    assert json.loads(json.dumps(facts, allow_nan=False)) == facts
-    assert facts["software"]["numpy"] == np.__version__
-    assert facts["cpu"]["torch_threads"] == torch.get_num_threads()
-    assert facts["cpu"]["usable_cores"] <= facts["cpu"]["logical_cores"]
-
-
-@pytest.mark.parametrize(
-    ("said", "line"),
-    [
-        ("\nbackend='inductor' raised:\n  no compiler\nSet X", "RuntimeError: no compiler"),
-        ("failed\n\nOutput:\nx.cpp:1: fatal error: Python.h", "RuntimeError: x.cpp:1: fatal error"),
-        ("", "RuntimeError"),
-        ("x" * 5000, "RuntimeError: xxx"),
-    ],
-)
-def test_first_line_says_something_and_is_short(said, line):
-    found = first_line(RuntimeError(said))
-    assert found.startswith(line)
-    assert len(found) <= 200
+def test_of_a_long_error_the_line_that_says_most_is_kept_and_is_short():
+    said = "backend='x' raised:\n  failed\n\nOutput:\nx.cpp:1: fatal error: Python.h"
+    assert first_line(RuntimeError(said)) == "RuntimeError: x.cpp:1: fatal error: Python.h"
+    assert len(first_line(RuntimeError("x" * 5000))) == 200
 
 
 @pytest.fixture
@@ -54,22 +35,22 @@ def repository(tmp_path, monkeypatch):
 
 def test_git_clean_then_dirty(repository):
     clean = collect_git(repository)
-    assert len(clean["commit"]) == 40
-    assert clean["dirty"] is False
+    assert (len(clean["commit"]), clean["dirty"]) == (40, False)
     (repository / "new.py").write_text("2\n")
     assert collect_git(repository) == clean | {"dirty": True}
 
 
-UNKNOWN_COMMITS = {
-    "a copy below a repository of another": ("copy", "UNUSED", "", "J1_GIT_COMMIT"),
-    "another owner": (".", "GIT_TEST_ASSUME_DIFFERENT_OWNER", "1", "--add safe.directory"),
-    "no git": (".", "PATH", "/nonexistent", "git"),
-}
-
-
-@pytest.mark.parametrize("case", UNKNOWN_COMMITS)
-def test_an_unknown_commit_has_its_reason_and_can_be_given(repository, monkeypatch, case):
-    folder, variable, value, words = UNKNOWN_COMMITS[case]
+@pytest.mark.parametrize(
+    ("folder", "variable", "value", "words"),
+    [
+        ("copy", "UNUSED", "", "J1_GIT_COMMIT"),  # below a repository of another
+        (".", "GIT_TEST_ASSUME_DIFFERENT_OWNER", "1", "--add safe.directory"),
+        (".", "PATH", "/nonexistent", "git"),
+    ],
+)
+def test_an_unknown_commit_has_its_reason_and_can_be_given(
+    repository, monkeypatch, folder, variable, value, words
+):
     monkeypatch.setenv(variable, value)
     found = collect_git(repository / folder)
     assert (found["commit"], found["dirty"]) == (None, None)
@@ -101,17 +82,31 @@ def test_cpu_quota_of_either_version_along_the_way_up(groups, files, expected, t
     assert cpu_quota(groups, tmp_path) == expected
 
 
-def test_what_does_not_hold_does_not_pass(checks_of):
-    assert all(check.ok for code, check in checks_of().items() if code != "assertions")
-    found = checks_of(
-        software={"torch": "1.13.1", "optimize": 1},
-        compile={"usable": False, "reason": "InvalidCxxCompiler"},
-        other_code="elsewhere",
-        cpu={"torch_threads": 8, "quota_cpus": 2.0},
-    )
-    failed = {code for code, check in found.items() if not check.ok}
-    assert failed == {"torch", "compile", "code", "assertions", "quota"}
-    assert checks_of(cpu={"torch_threads": 2, "quota_cpus": 2.0})["quota"].ok
+GOOD = {"software": {"optimize": 0}, "cuda": {"nvml": None}, "cpu": {"quota_cpus": None}}
+ABSENT = "NVMLError_LibraryNotFound: NVML Shared Library Not Found"
+SECTIONS = [  # what differs from a good machine, which codes fail, which are there besides
+    ({"cuda": {"nvml": ABSENT, "torch_gpus": 0}}, set(), set()),
+    ({"cuda": {"nvml": ABSENT, "torch_gpus": 1}}, {"nvml"}, set()),
+    ({"cuda": {"nvml": "NVMLError_LibRmVersionMismatch", "torch_gpus": 0}}, {"nvml"}, set()),
+    ({"gpu": {"nvml_reads": "mig"}}, set(), {"mig"}),
+    ({"cpu": {"torch_threads": 2, "quota_cpus": 2.0}}, set(), {"quota"}),
+    ({"cpu": {"torch_threads": 8, "quota_cpus": 2.0}}, {"quota"}, set()),
+    ({"software": {"torch": "1.13.1", "optimize": 1}}, {"torch", "assertions"}, set()),
+    ({"compile": {"usable": False, "reason": "x"}, "other_code": "y"}, {"compile", "code"}, set()),
+]
+
+
+def checks_of(facts, sections):
+    """The checks, by code, of a record with other sections."""
+    whole = {k: facts[k] | v if k in GOOD else v for k, v in (GOOD | sections).items()}
+    return {check.code: check for check in environment.check(facts | whole)}
+
+
+@pytest.mark.parametrize(("sections", "failed", "more"), SECTIONS)
+def test_what_does_not_hold_does_not_pass(machine, sections, failed, more):
+    checks = checks_of(machine.facts, sections)
+    assert {code for code, check in checks.items() if not check.ok} == failed
+    assert checks.keys() - checks_of(machine.facts, {}) == more | failed & {"nvml", "quota"}
 
 
 def test_only_variables_that_change_a_measurement_are_recorded(monkeypatch):
