@@ -91,7 +91,7 @@ def measure_runs(
     """
     inputs = move_inputs(dataloader, torch.device("cpu"))
     iterations = parameters.warmup_iters, parameters.measure_iters
-    settings = {"device": device, "clock": parameters.clock, "graph": True}
+    settings = {"device": device, "clock": parameters.clock}
     apart = parameters.isolation == "process"
     for _ in track(range(done, parameters.runs), parameters.runs - done, "runs"):
         if apart:
@@ -110,7 +110,8 @@ def _measure_packed(packed, inputs, iterations, settings) -> Run:
     except Exception as error:  # a class or module that this process cannot import
         raise NotPortableError(first_line(error)) from error
     model = model.to(settings["device"])
-    return benchmark_latency(model, inputs, *iterations, **settings)
+    # Only here: a capture that fails may harm its process (the random numbers of torch 2.11).
+    return benchmark_latency(model, inputs, *iterations, graph=True, **settings)
 
 
 def check_clock(requested: str, device: torch.device) -> None:
