@@ -29,7 +29,7 @@ def headline(verdict: Verdict) -> str:
     clock = verdict.clocks[verdict.deciding]
     told = f"{words.OUTCOMES[verdict.outcome]} — {CLOCK_NAMES[clock.clock]} : écart du p95 "
     told += f"{against_limit(clock, verdict)} sur {len(clock.p95_ms)} runs"
-    if clock.further:
+    if clock.further and clock.further[1] < 10 * clock.further[0]:  # beyond, it says nothing
         told += f" ; refaite, la session donnerait {' – '.join(map(number, clock.further))} ms"
     reserves = ", ".join(words.FLAG_LABELS.get(code, code) for code in verdict.reserves)
     return f"{told} ; mesures perturbées : {reserves}" if verdict.outcome == RESERVED else told
