@@ -77,6 +77,13 @@ def test_the_rate_climbs_to_its_peak_and_falls_to_nothing():
     assert rates[0] < rates[1]
     assert rates[-1] == 0
     assert Recipe(peak_rate=0.4, warmup=0.25).rate(0.25, 50) == pytest.approx(0.04)
+    assert [Recipe().batch_for(n) for n in (50_000, 300, 2)] == [500, 15, 2]
+
+
+def test_biases_and_batch_norms_are_not_decayed():
+    optimizer = training._optimizer(build_model(SMALL), Recipe())
+    sizes = {g["weight_decay"]: {p.ndim for p in g["params"]} for g in optimizer.param_groups}
+    assert sizes == {5e-4: {2, 4}, 0.0: {1}}
 
 
 REFUSED = [({"recipe": Recipe(peak_rate=1e30)}, "diverged in epoch 1")]
@@ -184,6 +191,19 @@ def test_a_file_that_is_no_checkpoint_is_named_kept_and_not_run(tmp_path, capsys
         short(path)
     assert path.read_bytes() == before
     assert "never run" not in capsys.readouterr().out
+
+
+def test_a_full_disk_leaves_the_file_before(tmp_path, monkeypatch):
+    def full(content, partial):
+        partial.write_bytes(b"half")
+        raise RuntimeError("unexpected pos")
+
+    short(path := tmp_path / "training.pt", epochs=1)
+    before = path.read_bytes()
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(RuntimeError, match="unexpected pos"):
+        short(path, epochs=1, seed=1)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {path.name: before}
 
 
 @pytest.mark.gpu
