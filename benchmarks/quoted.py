@@ -37,7 +37,6 @@ FAULTS = {  # kind: French, and the tags that detect it
 }
 TAGS = {"steal", "gpu_shift"}.union(*(codes.split() for _, codes in FAULTS.values()))  # today's
 SHOWN_VARIANTS = ("fp32", "cudagraph", "tf32", "fp16")
-MISSING = "Not measured yet with the pinned software.\n"
 
 
 def files(pattern: str) -> list[Path]:
@@ -272,17 +271,9 @@ BLOCKS = {
 }
 
 
-def block(name: str) -> str:
-    """A block made anew; one whose files are not there says so."""
-    try:
-        return BLOCKS[name]()
-    except FileNotFoundError:
-        return MISSING
-
-
 def rewritten(text: str) -> str:
     """The document with every marked block made anew."""
-    return MARKED.sub(lambda found: found[1] + block(found[2]) + found[4], text)
+    return MARKED.sub(lambda found: found[1] + BLOCKS[found[2]]() + found[4], text)
 
 
 def quoted() -> Counter:

@@ -64,14 +64,6 @@ def judge(sittings: list[list[dict]], clock: str) -> dict[str, list[bool]]:
     }
 
 
-def spreads(sittings: list[list[dict]], clock: str) -> dict[str, tuple[float, float]]:
-    """By entry: grand mean of its ratio, and its relative sd over the processes."""
-    processes = [p["ratio"][clock] for sitting in sittings for p in sitting]
-    names = dict.fromkeys(name for found in processes for name in found)
-    logs = {name: np.log([found[name] for found in processes if name in found]) for name in names}
-    return {n: (float(np.exp(v.mean())), float(v.std(ddof=1))) for n, v in logs.items()}
-
-
 def read(files: Iterable[Path]) -> list[list[dict]]:
     """The processes of each sitting that has three or more of them."""
     found = [load(file)["processes"] for file in files]
@@ -79,13 +71,11 @@ def read(files: Iterable[Path]) -> list[list[dict]]:
 
 
 def main() -> None:
-    """Print the ratios and the answers."""
+    """Print the answers."""
     sittings = read(map(Path, sys.argv[1:]))
     seconds = [sum(p["seconds"] for p in processes) for processes in sittings]
     print(f"{len(sittings)} sittings, {', '.join(f'{s:.0f} s' for s in seconds)}")
     for clock in sittings[0][0]["ratio"]:
-        for name, (ratio, sd) in spreads(sittings, clock).items():
-            print(f"{clock} {name}: {ratio:.4f}, sd {sd:.2%}")
         for question, answers in judge(sittings, clock).items():
             print(f"{clock}: {question}: {share(sum(answers), len(answers))}")
 

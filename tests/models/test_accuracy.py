@@ -107,8 +107,17 @@ def leave(x):
     raise SystemExit(0)
 
 
-@pytest.mark.parametrize("model", [leave, lambda x: (x,)])  # case 5, a tuple
-def test_what_is_no_score_fails_in_its_own_words(model):
-    """Nonsense scores and labels: tests/robustness."""
+NONSENSE = {
+    "case 5: exit": (leave, LABELS[:4]),
+    "tuple": (lambda x: (x,), LABELS[:4]),
+    "NaN": (lambda x: x * float("nan"), LABELS[:4]),
+    "labels that broadcast": (lambda x: x, LABELS[:4, None]),
+    "too few labels": (lambda x: x, LABELS[:3]),
+    "negative labels": (lambda x: x, LABELS[:4] - 1),
+}
+
+
+@pytest.mark.parametrize(("model", "labels"), NONSENSE.values(), ids=NONSENSE)
+def test_accuracy_is_never_counted_from_nonsense(model, labels):
     with pytest.raises((ValueError, AttributeError)):
-        measure_accuracy(model, BATCHES, CPU)
+        measure_accuracy(model, [(ANSWERS[:4], labels)], CPU)

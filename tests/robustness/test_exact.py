@@ -7,9 +7,7 @@ import pytest
 from fakes import make_run
 from scipy import special
 from scipy import stats as scipy_stats
-from simulated_series import ar1
 
-from helpers import stats
 from helpers.stats import chance_of_failing, correlation_time, quantile_interval, spread
 from helpers.validation import judge
 
@@ -25,17 +23,6 @@ def test_the_chance_of_failing_of_a_coin_is_a_half():
     assert chance_of_failing(coin(), run_length=1, runs=2, limit=limit) == 0
     below = np.nextafter(limit, 0)
     assert chance_of_failing(coin(), run_length=1, runs=2, limit=below) > 0.4
-
-
-@pytest.mark.parametrize("rho", [0.3, 0.6, 0.9])
-@pytest.mark.parametrize("n", [500, 4000])
-def test_blocks_are_as_long_as_carlstein_says(rho, n):
-    """His rule in its own form, with the ρ of an AR(1) of the same τ."""
-    samples = ar1(rho)(np.random.default_rng(1), n)
-    tau = correlation_time(samples).tau
-    same = (tau - 1) / (tau + 1)
-    expected = (math.sqrt(6) * same / (1 - same**2)) ** (2 / 3) * n ** (1 / 3)
-    assert stats._block_length(samples) == math.ceil(expected)
 
 
 def test_exactly_as_many_samples_as_needed_are_enough():

@@ -1,4 +1,4 @@
-"""Properties that hold whatever comes: of statistics, of samples on disk, of names."""
+"""Properties that hold whatever comes: of statistics, of names."""
 
 import math
 import tempfile
@@ -6,19 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import make_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from result_rows import add, opened
+from result_rows import opened
 
 from helpers.parameters import ParameterError
-from helpers.results import load_samples
 from helpers.stats import correlation_time, percentile, quantile_interval, summarise
 
 milliseconds = st.floats(1e-4, 1e5)
 series = hnp.arrays(float, st.integers(1, 400), elements=milliseconds)
-broken = st.sampled_from([math.nan, math.inf, -math.inf])
 
 
 @given(series, st.floats(0.001, 0.998), st.floats(0.0001, 0.001))
@@ -43,21 +40,12 @@ def test_an_interval_holds_its_estimate_or_is_refused_with_its_reason(samples):
         assert percentile(samples, 0.95) * (1 - 1e-9) <= high <= samples.max()
 
 
-@given(series, broken, st.integers(0, 400))
+@given(series, st.sampled_from([math.nan, math.inf, -math.inf]), st.integers(0, 400))
 def test_one_value_that_is_no_number_is_found_and_placed(samples, value, index):
     samples[index := index % samples.size] = value
     for function in (summarise, quantile_interval, lambda x: percentile(x, 0.5)):
         with pytest.raises(ValueError, match=rf"{value} at index {index}"):
             function(samples)
-
-
-@settings(deadline=None, max_examples=40)
-@given(series, st.none() | series)
-def test_samples_come_back_bit_by_bit(host_ms, gpu_ms):
-    with tempfile.TemporaryDirectory() as folder:
-        kept = load_samples(add(opened(folder), make_run(host_ms, gpu_ms)))
-    assert kept["host_ms"].tolist() == host_ms.tolist()
-    assert gpu_ms is None or kept["gpu_ms"].tolist() == gpu_ms.tolist()
 
 
 HOSTILE = ["..", "../x", "a/../../b", "/etc/passwd", "a\\b", "C:\\x", "~", "a\0", "a\n", " "]

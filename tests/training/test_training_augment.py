@@ -21,10 +21,10 @@ def random_images(count):
     return torch.randint(0, 256, (count, 32, 32, 3), dtype=torch.uint8)
 
 
-def draws(count=1, top=PADDING, left=PADDING, flip=False, angle=0.0):
+def draws(count=1, top=PADDING, left=PADDING, flip=False, angle=0.0, square=(0, 0)):
     """One draw for each image; by default those that change nothing."""
     values = (torch.as_tensor(v).expand(count) for v in (top, left, flip, angle))
-    return Draws(*values, torch.zeros(count, 2, dtype=torch.int64))
+    return Draws(*values, torch.as_tensor(square).expand(count, 2))
 
 
 def by_torchvision(image, top, left, flip, angle, square):
@@ -43,16 +43,11 @@ def share_of_equal_pixels(images, chosen):
     return ((found - wanted).abs().amax(dim=1) < 1e-5).float().mean().item()
 
 
-@pytest.mark.parametrize(("top", "flip"), [(PADDING, False), (0, True), (2 * PADDING, False)])
-def test_crop_and_flip_are_torchvisions_to_the_pixel(top, flip):
-    images = random_images(2 * PADDING + 1)
-    chosen = draws(len(images), top=top, flip=flip, left=torch.arange(len(images)))
-    assert share_of_equal_pixels(images, chosen) == 1
-
-
 def test_everything_together_is_torchvisions_for_each_image_on_its_own():
     torch.manual_seed(1)
-    assert share_of_equal_pixels(random_images(300), draw(300)) > 0.9995
+    images, drawn = random_images(300), draw(300)
+    assert share_of_equal_pixels(images, drawn) > 0.9995
+    assert share_of_equal_pixels(images, drawn._replace(angle=torch.zeros(300))) == 1
     # A pixel that the crop cuts off must not come back with the rotation.
     white = torch.full((1, 32, 32, 3), 255, dtype=torch.uint8)
     assert share_of_equal_pixels(white, draws(top=8, left=0, flip=True, angle=15.0)) > 0.9995
@@ -74,15 +69,13 @@ def test_each_image_has_a_draw_of_its_own_over_the_whole_range():
         assert (torch.bincount(offsets, minlength=9) / 20_000 - 1 / 9).abs().max() < 0.01
     assert abs(chosen.flip.float().mean() - 0.5) < 0.02
     assert 14.9 < chosen.angle.abs().max() <= DEGREES
-    together = torch.stack([values.float() for values in chosen[:4]])
-    assert (torch.corrcoef(together) - torch.eye(4)).abs().max() < 0.03
 
 
 @pytest.mark.parametrize("side", [0, 1, 12, 32])
 def test_cutout_covers_one_square_of_each_image_wherever_it_fits(side):
     torch.manual_seed(0)
     white, squares = torch.full((2000, 32, 32, 3), 255, dtype=torch.uint8), draw(2000, side).square
-    found = augment(white, draws(2000)._replace(square=squares), side)
+    found = augment(white, draws(2000, square=squares), side)
     assert ((found == 0).sum(dim=(1, 2, 3)) == 3 * side**2).all()
     for image, (top, left) in zip(found[:20], squares[:20].tolist(), strict=True):
         assert (image[:, top : top + side, left : left + side] == 0).all()
