@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydantic_core import from_json
+from pydantic import TypeAdapter
 
 from helpers.results.table import from_csv
 
@@ -112,7 +112,7 @@ def read_session(folder: str | Path) -> StoredSession:
     folder, found = Path(folder), []
     for name in ("session", "verdict", "environment", "parameters"):
         with explained(path := folder / f"{name}.json", "read"):
-            found.append({**from_json(read_file(path))})
+            found.append({**TypeAdapter(dict).validate_json(read_file(path))})
     (session, verdict, environment, parameters), rows = found, read_results(folder / "results.csv")
     files = [os.fsencode(path.name).decode("utf-8", "replace") for path in folder.iterdir()]
     table = read_file(folder / "comparaison.md") if "comparaison.md" in files else b""
