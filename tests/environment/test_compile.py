@@ -41,10 +41,9 @@ def differs(probe, **options):
     [
         (torch._inductor.config.cpp, "cxx", (None, "/no/such/compiler"), "C++ compiler"),
         (torch, "compile", fails, "Python.h is missing"),
-        (torch._dynamo.config, "disable", True, "disabled"),
         (torch, "compile", differs, "AssertionError"),
     ],
-    ids=["no compiler", "no Python.h", "disabled", "a wrong result"],
+    ids=["no compiler", "no Python.h", "a wrong result"],
 )
 def test_what_does_not_work_is_named(monkeypatch, tmp_path, owner, name, value, told):
     monkeypatch.setattr(owner, name, value)
@@ -52,6 +51,13 @@ def test_what_does_not_work_is_named(monkeypatch, tmp_path, owner, name, value, 
     check = check_compile("cpu")
     assert not check.usable
     assert told in check.reason
+
+
+def test_a_compiler_that_is_disabled_is_named():
+    with torch._dynamo.config.patch(disable=True):  # monkeypatch would hide the setting for good
+        check = check_compile("cpu")
+    assert not check.usable
+    assert "disabled" in check.reason
 
 
 @pytest.mark.gpu
