@@ -89,7 +89,9 @@ def accepted() -> str:
     rows = pd.read_csv(SESSION / "results.csv")
     clocks = {"p95 GPU": rows.gpu_p95, "p95 hôte": rows.host_p95}
     header = ["horloge", "trois processus (ms)", "écart", "session refaite (ms)"]
-    return table(
+    row = rows.iloc[0]
+    machine = f"{row.gpu_name}, PyTorch {row.torch_version}, CUDA {row.cuda_version}.\n\n"
+    return machine + table(
         header,
         [
             [name, dots(p95), percent(spread(p95)), " – ".join(map(number, further_interval(p95)))]

@@ -8,6 +8,7 @@ from fakes import make_run
 
 from helpers.parameters import validate
 from helpers.results import open_session
+from helpers.validation.interference import tags
 
 FACTS = {
     "gpu": {"name": "NVIDIA H100 80GB HBM3", "uuid": "GPU-1"},
@@ -37,13 +38,19 @@ def add(session, run=None, **told):
     return session.add_run(run or a_run(), **{"dataset": "cifar10", "accuracy": ACCURACY} | told)
 
 
+def judged(session, outcome, deciding="gpu"):
+    """A verdict over the session's runs, as far as `complete` reads it."""
+    told = {"runs": session.runs, "seen": tags(session.runs), "deciding": deciding}
+    return SimpleNamespace(outcome=outcome, **told)
+
+
 def write_session(folder, name="s", runs=3, **parameters):
     """Write a complete session and return its folder."""
     session = opened(folder, name, **parameters)
     for seed in range(runs):
         add(session, a_run(seed=seed))
     session.keep("verdict", {"sentences": ["ACCEPTÉ"], "accepted": True})
-    session.complete(SimpleNamespace(outcome="yes"))
+    session.complete(judged(session, "yes"))
     return session.folder
 
 

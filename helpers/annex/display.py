@@ -62,6 +62,7 @@ REFUSALS = {  # why a variant is not timed
     "nothing_to_change": "{part} : rien à réécrire dans ce modèle",
     "not_built": "construction impossible : {error}",
     "not_checked": "vérification impossible : {error}",
+    "not_scored": "exactitude impossible à mesurer : {error}",
     "recompiled": "{compilations} recompilation(s) et {graph_breaks} rupture(s) de graphe pendant "
     "les passages",
     "lower_precision": "des produits sont moins précis qu'annoncé ({products})",
@@ -209,7 +210,8 @@ def sentences(measured: Measured, comparison: Comparison) -> str:
     """The control first, then what was found, what varies, what is missing: a Markdown list."""
     told = []
     for clock, ratios in comparison.ratios.items():
-        told += [_control(clock, ratios[CONTROL]), _fastest(comparison, clock)]
+        told += [_control(clock, ratios[CONTROL])] if CONTROL in ratios else []
+        told.append(_fastest(comparison, clock))
         told += [_variable(clock, name, ratios[name]) for name in comparison.variable(clock)]
     if comparison.ratios:
         told.append(

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -20,7 +20,7 @@ from helpers.parameters import Parameters
 from helpers.validation.processes import in_fresh_process, pack_model
 
 SCHEDULE = "randomised"  # blocks of all variants in turn, in random order
-_MEASURED: dict[Path, Measured] = {}  # by session's folder: what its rows are made of
+_MEASURED: WeakKeyDictionary = WeakKeyDictionary()  # by session: what its rows are made of
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,21 @@ def admit(
 
 
 def score(candidates: Candidates, batches: Iterable) -> dict[str, Accuracy]:
-    """Accuracy of the very callables that the guard admitted, on (images, labels) batches."""
-    timed, device = candidates.parameters.batch_size, candidates.device
-    return {
-        name: measure_accuracy(a.call, batches, device, a.variant.conditions, timed_batch=timed)
-        for name, a in candidates.admitted.items()
-    }
+    """Accuracy of the very callables that the guard admitted, on (images, labels) batches.
+
+    A variant that cannot be scored is refused after all; the reference's own error is raised.
+    """
+    timed, device, found = candidates.parameters.batch_size, candidates.device, {}
+    for name, a in list(candidates.admitted.items()):
+        conditions = a.variant.conditions
+        try:
+            found[name] = measure_accuracy(a.call, batches, device, conditions, timed_batch=timed)
+        except Exception as error:
+            if name == REFERENCE:
+                raise
+            candidates.refused[name] = Refusal("not_scored", {"error": first_line(error)})
+            del candidates.admitted[name]
+    return found
 
 
 def measure(
@@ -80,11 +89,11 @@ def measure(
     those before it stay. None where there is nothing to compare, or before the session's own runs.
     """
     parameters, ready = candidates.parameters, len(candidates.admitted) > 1
-    if session.folder not in _MEASURED:
+    if session not in _MEASURED:
         if not ready or len(session.runs) < parameters.runs:
             return None
-        _MEASURED[session.folder] = Measured(parameters.compare_processes)
-    measured, told = _MEASURED[session.folder], {"dataset": dataset, "receipt": receipt}
+        _MEASURED[session] = Measured(parameters.compare_processes)
+    measured, told = _MEASURED[session], {"dataset": dataset, "receipt": receipt}
     _record(session, measured, accuracies, told)
     left = range(len(measured.processes) + 1, measured.asked + 1) if ready else ()
     for number in track(left, description="processes"):
@@ -102,10 +111,12 @@ def measure(
 
 def _record(session, measured: Measured, accuracies: dict[str, Accuracy], told: dict) -> None:
     """Add the rows that the session lacks: of each entry, one for each process."""
-    rows = session.rows
-    there = rows["variant"][rows["schedule"] == SCHEDULE].value_counts()
+    rows = session.rows[session.rows["schedule"] == SCHEDULE]
+    there = set(zip(rows["variant"], rows["run"], strict=True))
     for name in measured.names:
         precision = parse(REFERENCE if name == CONTROL else name).precision
-        for run in measured.runs(name)[there.get(name, 0) :]:
-            scored = {"accuracy": accuracies.get(name), "precision": precision}
-            session.add_run(run, variant=name, schedule=SCHEDULE, **scored, **told)
+        for number, process in enumerate(measured.processes, start=1):
+            if name in process.runs and (name, number) not in there:
+                scored = {"accuracy": accuracies.get(name), "precision": precision}
+                given = {"variant": name, "schedule": SCHEDULE, "number": number}
+                session.add_run(process.runs[name], **given, **scored, **told)

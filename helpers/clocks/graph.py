@@ -30,10 +30,9 @@ def graph_latencies(
 
     A model that cannot be captured, because it waits inside for example, is no error.
     """
-    adapted, image = (clock.batch, clock.timeout_ms), inputs[0].clone()  # the graph reads it there
-    samples, why = None, ""
+    adapted, samples, why = (clock.batch, clock.timeout_ms), None, ""
     try:
-        graph = _capture(model, image, clock.device)
+        graph = _capture(model, inputs[0].clone(), clock.device)
         clock.adapt(lambda _: graph.replay(), inputs)
         samples = clock.measure(lambda _: graph.replay(), inputs, count).samples_ms
     except Exception as error:

@@ -116,6 +116,7 @@ def count_kernels(call: Callable, batch, device: torch.device) -> int | None:
 def _gpu_events(prof: profile) -> list[tuple[str, float]]:
     """(name, ms) of what ran on the GPU."""
     events = (e for e in prof.events() if e.device_type == DeviceType.CUDA)
+    events = (e for e in events if not e.is_user_annotation)  # a `record_function` is no kernel
     return [(e.name, e.device_time / 1e3) for e in events]
 
 

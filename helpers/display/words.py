@@ -45,12 +45,12 @@ CAUSES = {  # why the runs' p95 differ
 # What to do, by what was seen: flags of the deciding clock, causes; the protocol shows this table.
 TO_DO = {
     ("foreign_gpu_process", "gpu_disturbed"): "arrêter l'autre processus du GPU, puis relancer",
-    ("cpu_load", "preempted", "steal"): 'libérer l\'hôte, ou juger par `clock="gpu"`',
+    ("cpu_load", "preempted", "steal"): "libérer l'hôte de ses autres programmes, puis relancer",
     ("throttle", "gpu_clock_drop"): "brancher le secteur, améliorer le refroidissement, fixer "
     "les fréquences (`nvidia-smi -lgc`)",
     ("gpu_shift",): "relancer sur un GPU au repos ; ne pas comparer cette session",
-    ("unsteady_warmup",): "relancer avec `-p warmup_iters 200`",
-    ("between_modes",): "relancer avec `-p measure_iters 2000`",
+    ("unsteady_warmup",): "relancer avec `-p warmup_iters 500`",
+    ("between_modes", "chance"): "relancer avec `-p measure_iters 2000`",
     ("level_shift", "mean_spread"): "relancer ; si cela revient, chercher ce qui démarre alors",
     ("launch_bound",): "juger par l'horloge GPU ; la variante `cudagraph` supprime les lancements",
     ("uncalibrated", "not_calibrated"): "relancer ; si cela revient, ne comparer à aucune session",
@@ -59,10 +59,10 @@ TO_DO = {
 _FACTS = "(p50 hôte {host_ms} ms, p50 GPU {gpu_ms} ms, {kernels:.0f} noyaux : {kernel_ms} ms)"
 BOUNDS = {
     "no_gpu_clock": "Pas d'horloge GPU ici : la latence hôte est celle du calcul sur le CPU.",
-    "launches": f"Limitée par les lancements {_FACTS} : un graphe CUDA, "
+    "launches": f"Latence limitée par les lancements {_FACTS} : un graphe CUDA, "
     "torch.compile(mode='reduce-overhead') ou un lot plus grand aideraient ; un autre GPU, non.",
-    "gpu": f"Limitée par le GPU {_FACTS} : une précision réduite, channels_last ou la fusion des "
-    "opérations aideraient ; un processeur plus rapide, non.",
+    "gpu": f"Latence limitée par le GPU {_FACTS} : une précision réduite, channels_last ou la "
+    "fusion des opérations aideraient ; un processeur plus rapide, non.",
 }
 NO_GPU_CLOCK = {  # {why}: the first line of the error itself
     NO_GPU: "aucun GPU CUDA",

@@ -30,7 +30,7 @@ from helpers.results.files import load_samples as load_samples
 from helpers.results.files import read_results as read_results
 from helpers.results.files import read_session as read_session
 from helpers.results.table import COLUMNS as COLUMNS
-from helpers.results.table import csv_text, from_csv, now, run_row
+from helpers.results.table import csv_text, from_csv, judged, now, run_row
 from helpers.validation import Verdict
 
 PUBLISHED = "results_j1_validation.csv"
@@ -81,20 +81,23 @@ class Session:
         variant: str = "fp32",
         precision: str = "",
         schedule: str = CONSECUTIVE,
+        number: int = 0,
         receipt: CalibrationReceipt | None = None,
         profile: ForwardProfile | None = None,
     ) -> Path:
         """Keep one run: its row in results.csv and its raw samples in run_<k>.npz, whose path is
         returned.
 
-        `precision`: of the row, if it is not the run's. `receipt` and `profile` may raise some of
+        `precision`: of the row, if it is not the run's. `number`: of the run, by default the next
+        of its variant, precision and schedule. `receipt` and `profile` may raise some of
         the row's `flags`. Raises ResultsError where the session is complete or a file cannot be
         written; the rows before are untouched, and the same call may be tried again.
         """
         if self._complete:
             raise ResultsError(f"session {self.name!r} is complete: open a new one for more runs")
         entry = {"variant": variant, "precision": precision or run.precision, "schedule": schedule}
-        told = entry | {"run": 1 + sum(entry.items() <= row.items() for row in self._rows)}
+        rank = 1 + sum(entry.items() <= row.items() for row in self._rows)
+        told = entry | {"run": number or rank}
         told |= {"dataset": dataset, "session": self.name}
         told |= {"accuracy": accuracy and accuracy.fraction}
         told |= {"eval_images": accuracy.images if accuracy else 0}
@@ -132,6 +135,9 @@ class Session:
             raise ResultsError(f"session {self.name!r} has no runs: nothing is published")
         own, published = self.folder / "results.csv", self._to_publish()
         if verdict is not None:
+            own_rows = [row for row in self._rows if row["schedule"] == CONSECUTIVE]
+            for row, run, seen in zip(own_rows, verdict.runs, verdict.seen, strict=True):
+                row |= judged(row, run, seen, verdict.deciding)  # as the verdict has it
             self._rows = [row | {"accepted": verdict.outcome} for row in self._rows]
             write_file(own, csv_text(self._rows).encode())
         # In this order: what is published always comes from a session marked complete.

@@ -19,7 +19,7 @@ import pandas as pd
 from helpers.bench_latency import Run
 from helpers.validation import CONTRADICTED, doubt_of
 from helpers.validation.causes import interval
-from helpers.validation.interference import tags
+from helpers.validation.interference import GPU_RULES, HOST_RULES, RunTags, tags
 
 TEXT, INTEGER, FIGURE, OPTIONAL, TIME = "text", "integer", "figure", "optional figure", "time"
 KINDS: dict[str, str] = {  # in the order of the CSV; figures in ms, accuracy in [0, 1]
@@ -50,8 +50,6 @@ def run_row(run: Run, session, receipt, profile) -> dict[str, Any]:
     parameters, facts = session.parameters, session.environment
     doubt = doubt_of(run, profile)
     host_decides = parameters.clock == "host" or run.gpu is None or doubt == CONTRADICTED
-    clock, decisive = ("host", run.host) if host_decides else ("gpu", run.gpu)
-    low, high = interval(decisive) or (None, None)
     flags = [
         "" if run.warmup.steady else "unsteady_warmup",
         "" if run.conditions.required_for(run.precision) else "conditions_not_met",
@@ -60,9 +58,8 @@ def run_row(run: Run, session, receipt, profile) -> dict[str, Any]:
     ]
     flags += [doubt, *tags([*session.runs, run])[-1].codes, *(receipt.flags if receipt else ())]
     return {
-        **{f"lat_{name}": getattr(decisive, name) for name in ("mean", "p95", "std", "p50")},
-        **{"lat_min": decisive.min, "lat_max": decisive.max, "clock": clock},
-        **{"lat_p95_low": low, "lat_p95_high": high, "timestamp": now()},
+        **_deciding(run, "host" if host_decides else "gpu"),
+        **{"timestamp": now()},
         **{"host_mean": run.host.mean, "host_p95": run.host.p95},
         **{"gpu_mean": run.gpu and run.gpu.mean, "gpu_p95": run.gpu and run.gpu.p95},
         **{"batch_size": run.batch_size, "input_shape": "x".join(map(str, run.input_shape))},
@@ -73,6 +70,21 @@ def run_row(run: Run, session, receipt, profile) -> dict[str, Any]:
         **{"cuda_version": facts["cuda"]["torch_cuda"], "flags": ";".join(filter(None, flags))},
         **{"model": Path(parameters.model).name, "accepted": ""},
     }
+
+
+def judged(row: Mapping[str, Any], run: Run, seen: RunTags, clock: str) -> dict[str, Any]:
+    """What a verdict over all runs changes in a run's row: the deciding clock, the tags."""
+    rules = GPU_RULES | HOST_RULES
+    flags = [code for code in row["flags"].split(";") if code and code not in rules]
+    return {**_deciding(run, clock), "flags": ";".join((*flags, *seen.codes))}
+
+
+def _deciding(run: Run, clock: str) -> dict[str, Any]:
+    found = getattr(run, clock)
+    low, high = interval(found) or (None, None)
+    names = ("mean", "p95", "std", "p50", "min", "max")
+    figures = {f"lat_{name}": getattr(found, name) for name in names}
+    return figures | {"clock": clock, "lat_p95_low": low, "lat_p95_high": high}
 
 
 def now() -> str:

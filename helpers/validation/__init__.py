@@ -176,6 +176,9 @@ def judge(
     seen, doubt = tags(runs), max(doubt_of(run, profile) for run in runs)  # one code at most
     reserves = [c for one in seen for c in one.codes if deciding == "host" or c in GPU_RULES]
     reserves += receipt.flags if receipt else ()
+    reserves += ["conditions_not_met"] * any(
+        not run.conditions.required_for(run.precision) for run in runs
+    )
     reserves += ["unsteady_warmup"] * any(not run.warmup.steady for run in runs)
     reserves += ["mean_spread"] * bool(verdicts[deciding].mean_spread >= max_p95_spread)
     reserves = tuple(dict.fromkeys(reserves))

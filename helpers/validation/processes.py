@@ -44,11 +44,13 @@ def in_fresh_process(function: Callable, *args: Any, longest_s: float = LONGEST_
         child.join()
         problem = f"was killed or ran out of memory, without an answer (code {child.exitcode})"
     finally:
-        if child.is_alive():
-            child.join(10)  # an answer was sent: let it end by itself
-            child.kill()
-        child.join()
         ours.close()
+        if child.pid is not None:  # else it never started
+            try:
+                child.join(10 * isinstance(problem, BaseException | None))  # an answer came
+            finally:
+                child.kill()
+                child.join()
     if isinstance(problem, str):
         raise FreshProcessError(f"a fresh process {problem}; isolation='none' measures without it")
     if problem is not None:

@@ -44,7 +44,8 @@ class Recording:
 
     @property
     def rows(self):
-        return pd.DataFrame(self.added, columns=["variant", "schedule"])
+        rows = [{**row, "run": row["number"]} for row in self.added]
+        return pd.DataFrame(rows, columns=["variant", "schedule", "run"])
 
     def add_run(self, run, **told):
         if len(self.added) == self.fail_at:

@@ -77,7 +77,7 @@ def test_the_worst_of_each_disturbance_is_said_with_its_blocks_and_what_is_hidde
 
 
 def test_what_bounds_a_forward():
-    assert told.bound_sentence(RUNS, PROFILE).startswith("Limitée par les lancements")
+    assert told.bound_sentence(RUNS, PROFILE).startswith("Latence limitée par les lancements")
     assert "68 noyaux" in told.bound_sentence([run(host=1.3)], PROFILE)
 
 

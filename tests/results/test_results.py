@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import itertools
 import json
+from dataclasses import replace
 import math
 import os
 import shutil
@@ -18,7 +19,8 @@ import pytest
 from fakes import AS_REQUIRED
 from looks_fake import CLEAN_GPU, look
 from PIL import Image
-from result_rows import FACTS, a_run, add, opened, series, snapshot, state_of, write_session
+from looks_fake import CLEAN_GPU, look
+from result_rows import FACTS, a_run, add, judged, opened, series, snapshot, state_of, write_session
 
 from helpers.clocks.graph import GraphReading
 from helpers.clocks.warmup import Warmup
@@ -37,7 +39,7 @@ def test_session_keeps_each_run_and_publishes_when_complete(tmp_path):
         assert session.runs == tuple(runs[:number])
         assert state_of(session.folder) == "running"
         assert not published.exists()
-    assert session.complete(SimpleNamespace(outcome="reserved")) == published
+    assert session.complete(judged(session, "reserved")) == published
     assert state_of(session.folder) == "complete"
     assert published.read_bytes() == (session.folder / "results.csv").read_bytes()
     assert read_results(published)["accepted"].tolist() == ["reserved"] * 2
@@ -46,6 +48,20 @@ def test_session_keeps_each_run_and_publishes_when_complete(tmp_path):
     assert loaded["gpu_ms"].tolist() == run.gpu.samples_ms.tolist()
     assert loaded["warmup_ms"].tolist() == run.warmup.samples_ms.tolist()
     assert loaded["rejected_gpu_ms"].tolist() == [9.0]
+
+
+def test_a_complete_sessions_rows_say_what_the_verdict_over_all_runs_says(tmp_path):
+    """One run lost the GPU's clock: the host decides for all; a tag may come with a later run."""
+    session = opened(tmp_path, "s")
+    looks = [(look(0.0, gpu), look(1.0, gpu)) for gpu in (replace(CLEAN_GPU, sm_mhz=1700), CLEAN_GPU)]
+    for seen, gpu_ms in zip(looks, (1.3, None), strict=True):
+        add(session, a_run(gpu_ms=gpu_ms, looks=seen, device="cuda:0"))
+    assert session.rows["clock"].tolist() == ["gpu", "host"]
+    session.complete(judged(session, "reserved", "host"))
+    rows = read_results(session.folder / "results.csv")
+    assert rows["clock"].tolist() == ["host", "host"]
+    assert rows["lat_p95"].tolist() == rows["host_p95"].tolist()
+    assert ["gpu_clock_drop" in flags for flags in rows["flags"]] == [True, False]
 
 
 def test_a_session_notes_what_it_begins_with(tmp_path):
