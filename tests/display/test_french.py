@@ -1,14 +1,8 @@
 import pytest
 
-from helpers.display.french import counted, fill, number, percents_apart, scientific
+from helpers.display.french import fill, percents_apart
 
 NBSP = "\N{NO-BREAK SPACE}"
-
-
-def test_numbers_as_french_writes_them():
-    assert [number(*one) for one in [(1.30712, 4), (-2.5, 2), (0, 2)]] == ["1,307", "−2,5", "0,0"]
-    assert [scientific(0.0000371), scientific(0)] == ["3,7·10⁻⁵", "0"]
-    assert (counted(1, "époque"), counted(2, "époque")) == ("1 époque", "2 époques")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import matplotlib
 import numpy as np
 import pytest
-from displayed import CPU_LOAD, THROTTLE, run, tagged
+from displayed import run, tagged
 from fakes import make_run
 from matplotlib.colors import to_hex
 from numpy.testing import assert_allclose, assert_equal
@@ -14,8 +14,7 @@ from PIL import Image
 
 from helpers.clocks.warmup import Warmup
 from helpers.display import plots
-from helpers.display.plots.style import COLOURS, MARKED, WIDTH
-from helpers.display.words import TAG_LABELS
+from helpers.display.plots.style import COLOURS, WIDTH
 from helpers.validation import judge
 
 EARLY = Warmup(np.concatenate(([900.0, 12.0], np.full(48, 2.0))), True)
@@ -103,17 +102,6 @@ def test_a_curve_without_outliers_is_whole(samples):
     assert_allclose(y, np.linspace(0, 100, samples.size + 1))
 
 
-def test_blocks_are_shaded_on_the_clocks_that_their_tags_matter_for():
-    seen = [tagged(), tagged((), (CPU_LOAD,), (THROTTLE,))]
-    figure = plots.plot_over_time([run(0), run(1)], "cifar10", seen)
-    for axis, first in zip(figure.axes, (200, 100), strict=True):
-        (shade,) = axis.collections
-        (area,) = [path.vertices[:, 0] for path in shade.get_paths()]
-        assert to_hex(shade.get_facecolor()[0]) == MARKED.lower()
-        assert_allclose([area.min(), area.max()], plots.STEP + np.array([first + 1, 300]) / 500)
-    assert all(TAG_LABELS[tag.code] in figure.get_label() for tag in (CPU_LOAD, THROTTLE))
-
-
 @pytest.mark.parametrize(("last", "finding"), [(1.09, "8,6 % < 10 %"), (1.12, "11 % ≥ 10 %")])
 def test_runs_lie_in_the_window_exactly_when_the_criterion_is_met(last, finding):
     verdict = judge([make_run(np.full(50, level)) for level in (1.0, 1.06, last)], "host")
@@ -122,15 +110,3 @@ def test_runs_lie_in_the_window_exactly_when_the_criterion_is_met(last, finding)
     low, high = window.get_y(), window.get_y() + window.get_height()
     assert bool(low <= 1 < last <= high) is verdict.clocks["host"].met
     assert texts_of(figure).count(finding) == 2
-
-
-def test_each_process_is_a_point_beside_where_a_further_session_would_land():
-    walk = 1.9 + np.cumsum(np.random.default_rng(0).standard_normal(500)) * 0.001
-    verdict = judge([run(0), run(1), make_run(walk, run(2).gpu.samples_ms)])
-    gpu, host = plots.plot_p95_runs(verdict, "cifar10").axes
-    points = [line.get_ydata()[0] for line in gpu.lines if line.get_marker() == "D"]
-    assert_allclose(points, verdict.clocks["gpu"].p95_ms)
-    assert_allclose(gpu.lines[-1].get_ydata(), verdict.clocks["gpu"].further)
-    hollow = [[line.get_fillstyle() for line in axis.lines].count("none") for axis in (gpu, host)]
-    assert hollow == [0, 1]  # processes whose samples tell no interval
-    assert texts_of(plots.plot_p95_runs(judge([run(0), run(1)]), "cifar10")).count("inconnu") == 2

@@ -1,8 +1,7 @@
 from dataclasses import replace
 
-import numpy as np
 import pytest
-from displayed import CPU_LOAD, PROFILE, RECEIPT, RUNS, THROTTLE, run, tagged
+from displayed import PROFILE, RECEIPT, RUNS, run
 from fakes import AS_REQUIRED
 
 from helpers import clocks
@@ -17,7 +16,6 @@ ONE_PROCESS = [replace(one, process=RUNS[0].process) for one in RUNS]
 CPU_ONLY = [run(seed, gpu=None, no_gpu_clock=clocks.WAITS_INSIDE) for seed in range(2)]
 TF32 = [replace(one, conditions=replace(AS_REQUIRED, tf32_matmul=True)) for one in RUNS]
 OWN_STREAM = [run(seed, gpu=0.003) for seed in range(3)]
-GRAPHS = [replace(r, graph=GraphReading(np.full(9, r.gpu.p50 - 0.1), 50, "")) for r in RUNS]
 NO_GRAPHS = [replace(one, graph=GraphReading(None, 50, "<why>")) for one in RUNS]
 NOT_CALIBRATED = CalibrationReceipt((), None, "no {compiler}")
 
@@ -34,21 +32,15 @@ def text_of(runs, receipt=RECEIPT, profile=PROFILE, unseen="", **settings):
     [
         (UNEVEN, {}, "ACCEPTÉ — horloge GPU : écart du p95 0,0023 % < 10 % sur 3 runs ; refaite"),
         (UNEVEN, {"clock": "host"}, "NON ACCEPTÉ — horloge hôte"),
-        (UNEVEN, {"clock": "host"}, "juger par l'horloge GPU ; la variante"),
-        (UNEVEN, {}, "critère non tenu :\n  - l'horloge hôte mesure surtout Python"),
         (UNSTEADY, {}, "ACCEPTÉ SOUS RÉSERVE — horloge GPU"),
-        (UNSTEADY, {}, "mesures perturbées : échauffement non stabilisé\nÀ faire : relancer avec"),
         (RUNS[:2], {}, "Moins de trois runs"),
         (ONE_PROCESS, {}, "Un seul processus"),
-        (RUNS, {}, "aucune (10 passages profilés)"),
         (RUNS, {"profile": replace(PROFILE, host_to_device=20)}, "ATTENTION, copies hôte↔GPU : 20"),
         (RUNS, {"profile": None, "unseen": "{CUPTI}"}, "non observables (profileur : {CUPTI})"),
-        (CPU_ONLY, {"profile": None}, "sans objet"),
         (CPU_ONLY, {}, "\nPas d'horloge GPU : le modèle attend le GPU pendant"),
         (RUNS, {"receipt": NOT_CALIBRATED}, "possible sur cette plateforme (no {compiler})"),
         (OWN_STREAM, {}, "CONTREDITE par les noyaux : elle lit 0,003"),
         (TF32, {}, "ATTENTION, conditions de précision non tenues (fp32) : Modules"),
-        (GRAPHS, {}, "2,000 à 2,000 µs"),
         (NO_GRAPHS, {}, "(<why>)"),
     ],
 )
@@ -57,28 +49,6 @@ def test_what_is_said_is_said_once_and_only_then(runs, settings, says):
     assert says not in text_of(
         [run(seed, n=400) for seed in range(4)], clock="host", profile=None, unseen="x"
     )
-
-
-def test_a_cause_of_several_runs_is_said_once():
-    walk = 1.3 + np.cumsum(np.random.default_rng(0).standard_normal(500)) * 0.001
-    text = text_of([replace(one, gpu=replace(one.gpu, samples_ms=walk)) for one in RUNS])
-    assert text.count("run 1, 2, 3 : trop peu d'échantillons indépendants") == 1
-
-
-def test_the_worst_of_each_disturbance_is_said_with_its_blocks_and_what_is_hidden():
-    worse = replace(CPU_LOAD, value=0.9, values={"share": 0.9, "cpus": 16})
-    second = tagged((CPU_LOAD,), (), (worse, THROTTLE), idle_foreigners=2, unseen=("steal",))
-    verdict = replace(judge(RUNS), seen=(tagged(steady_power_cap=True), second, tagged()))
-    text = "\n".join(told.verdict_sentences(verdict, RECEIPT, PROFILE))
-    assert "90\N{NO-BREAK SPACE}% des 16 cœurs logiques (run 2, 2 blocs sur 5)" in text
-    for says in ("sans calcul : 2 (run 2)", "limite de puissance du GPU", "ici : CPU volé."):
-        assert text.count(says) == 1
-    assert told.disturbances([tagged()], "les runs").endswith("aucune constatée")
-
-
-def test_what_bounds_a_forward():
-    assert told.bound_sentence(RUNS, PROFILE).startswith("Limitée par les lancements")
-    assert "68 noyaux" in told.bound_sentence([run(host=1.3)], PROFILE)
 
 
 def test_the_verdict_is_a_title_and_a_list_in_which_a_quoted_error_is_whole():

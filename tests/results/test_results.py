@@ -233,17 +233,6 @@ def test_a_full_disk_loses_nothing_and_the_same_call_works_later(
     assert read_results(tmp_path / PUBLISHED)["run"].tolist() == [1, 2]
 
 
-def test_a_session_folder_that_vanishes_and_one_that_cannot_be(tmp_path):
-    session = opened(tmp_path, "now")
-    shutil.rmtree(session.folder)
-    for call in (lambda: add(session), lambda: session.keep("verdict", {})):
-        with pytest.raises(ResultsError, match=r"cannot write .*now"):
-            call()
-    (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(ResultsError, match="results_dir"):
-        opened(tmp_path / "file")
-
-
 def kill_at(step):
     """Kill this process at its `step`-th sync or rename."""
     count = itertools.count()
