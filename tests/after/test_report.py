@@ -65,7 +65,6 @@ def hostile(tmp_path):
     outputs += [new_output("stream", text=SCRIPT), new_output("error", traceback=[SCRIPT])]
     outputs += [new_output("display_data", data, metadata=metadata)]
     cells = [new_markdown_cell(f"## {HOSTILE}"), new_code_cell(SCRIPT, outputs=outputs)]
-    cells[0]["metadata"]["tags"] = [SCRIPT]
     notebook = new_notebook(cells=cells, metadata={"title": SCRIPT})
     notebook.metadata["language_info"] = {"name": SCRIPT, "mimetype": SCRIPT}
     table = f"| {HOSTILE} |\n| --- |\n| {HOSTILE} |\n{HOSTILE}\n"

@@ -52,9 +52,7 @@ def test_foreign_text_does_not_break_out_of_the_markdown(evil):
         assert not any(markup in text for markup in ("<script", "\n# y", "[x]("))
 
 
-def test_the_control_comes_first_then_the_fastest_and_an_alarm_is_said():
-    told = sentences(MEASURED).splitlines()
-    assert ("A/A" in told[0], "compile" in told[1]) == (True, True)
+def test_an_alarm_of_the_control_is_said():
     assert "ATTENTION" not in sentences(MEASURED)
     assert "ATTENTION" in sentences(make_measured(LEVELS | {CONTROL: (1.35, 2.30)}))
 
@@ -106,8 +104,6 @@ def test_ratios_are_sorted_by_speed_with_their_processes_and_intervals():
         lines = {tuple(line.get_xdata()) for line in axis.lines}
         assert {(ratio.low, ratio.high) for ratio in ratios.values()} <= lines
         assert {ratio.values for ratio in ratios.values()} <= lines
-    assert "pour compile" in figure.get_suptitle()
-    assert "fp32 (A/A) (hôte) : pas de différence" in figure.get_label()
 
 
 def test_accuracy_against_p95_on_one_clock_and_with_data_that_is_named():

@@ -52,8 +52,6 @@ def test_every_entry_has_all_its_samples_and_every_look():
     assert list(given.failed) == ["fused+cudagraph"]  # it cannot be built
     for run in given.runs.values():
         assert (run.host.n, run.block, len(run.looks)) == (60, 3, 21)
-    default = SimpleNamespace(runs=3, measure_iters=500, compare_processes=6)
-    assert process.samples_per_process(default) == 250
 
 
 def test_entries_take_turns_in_a_random_order_of_their_process(calls):

