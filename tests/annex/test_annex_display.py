@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from comparison_fakes import ACCURACIES, LEVELS, make_measured, without_gpu_clock
+from comparison_fakes import ACCURACIES, LEVELS, make_measured
 
 from helpers.annex import display
 from helpers.annex.accuracy import compare_accuracy
@@ -117,14 +117,3 @@ def test_accuracy_against_p95_on_one_clock_and_with_data_that_is_named():
     guessed = {REFERENCE: SimpleNamespace(fraction=0.11)}  # by random weights
     told = plot_accuracy_latency(measured, compare(measured), guessed, "cifar10")
     assert told == display.UNTRAINED
-
-
-def test_an_entry_without_gpu_clock_is_last_and_marked_so():
-    measured = without_gpu_clock(make_measured(), "fp16")
-    table = display.ratio_table(measured, compare(measured), "gpu", {})
-    assert table.index[-1] == "fp16"
-    assert table.loc["fp16", ["p50 (ms)", "Verdict"]].tolist() == ["–", display.UNMEASURED]
-    axis = plot_ratios(compare(measured), "cifar10").axes[0]
-    assert axis.get_yticklabels()[-1].get_text() == "fp16"
-    assert axis.texts[-1].get_text() == display.UNMEASURED
-    assert plot_accuracy_latency(measured, compare(measured), ACCURACIES, "cifar10").axes

@@ -1,16 +1,8 @@
 import pytest
 
-from helpers.display.french import fill, percents_apart
+from helpers.display.french import fill
 
 NBSP = "\N{NO-BREAK SPACE}"
-
-
-@pytest.mark.parametrize(
-    ("fraction", "told"),
-    [(0.000056, ("0,0056", "10")), (0.100004, ("10,0004", "10,0000")), (0.1, ("10", "10"))],
-)
-def test_two_percentages_that_differ_are_told_apart(fraction, told):
-    assert percents_apart(fraction, 0.1) == tuple(f"{one}{NBSP}%" for one in told)
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,9 @@ REFUSED += [(find_shift, [1.0]), (find_shift, np.zeros(100))]
 def test_what_gives_no_figure_is_refused(function, samples):
     with pytest.raises(ValueError, match=r"shape|finite|negative|two values|too few, or not above"):
         function(samples)
+
+
+def test_spread_of_the_protocol():
     assert spread([1.789, 2.076, 1.743]) == pytest.approx((2.076 - 1.743) / 1.8693333333)
 
 
