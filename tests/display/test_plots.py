@@ -17,14 +17,13 @@ from helpers.display.plots.style import WIDTH
 from helpers.validation import judge
 
 EARLY = Warmup(np.concatenate(([900.0, 12.0], np.full(48, 2.0))), True)
-NAMES = tuple(f"classe {label}" for label in range(10))
 PIXELS = np.random.default_rng(0).integers(0, 256, (13, 32, 32, 3), dtype=np.uint8)
 
 
 def draw_all(dataset="cifar10", gpus=(1.3, 1.3, 1.3)):
     """The figures of runs whose GPU clock reads `gpus` (ms), None where a run has none."""
     runs = [run(seed, gpu=gpu, warmup=EARLY) for seed, gpu in enumerate(gpus)]
-    data = {"name": dataset, "class_names": NAMES, "test_labels": np.arange(13) % 10}
+    data = {"name": dataset, "class_names": [*"abcdefghij"], "test_labels": np.arange(13) % 10}
     yield plots.plot_images(SimpleNamespace(**data, test_images=PIXELS))
     yield plots.plot_over_time(runs, dataset, [tagged()] * len(runs))
     yield plots.plot_distribution(runs, dataset)
