@@ -1,26 +1,23 @@
 """What the reader sees of a comparison: tables, sentences and figures, the control among them."""
 
-import io
 import math
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from comparison_fakes import ACCURACIES, LEVELS, make_measured, without_gpu_clock
+from comparison_fakes import ACCURACIES, LEVELS, make_measured
 
 from helpers.annex import display
 from helpers.annex.accuracy import compare_accuracy
 from helpers.annex.comparison import CONTROL, REFERENCE, compare
 from helpers.annex.entries import Candidates
-from helpers.annex.plots import MARKERS, plot_accuracy_latency, plot_ratios
-from helpers.annex.variants import PARTS, Refusal
-from helpers.annex.variants.select import ALL
+from helpers.annex.plots import plot_accuracy_latency, plot_ratios
+from helpers.annex.variants import Refusal
 from helpers.models.accuracy import score
 
 MEASURED = make_measured()
 COMPARISON = compare(MEASURED)
-MANY = LEVELS | {name: (0.2 * 1.05**i, 0.3 * 1.01**i) for i, name in enumerate(ALL[1:])}
 
 
 def sentences(measured):
@@ -55,36 +52,18 @@ def test_foreign_text_does_not_break_out_of_the_markdown(evil):
         assert not any(markup in text for markup in ("<script", "\n# y", "[x]("))
 
 
-def test_the_control_comes_first_then_the_fastest_and_an_alarm_is_said():
-    told = sentences(MEASURED).splitlines()
-    assert told[0].startswith("- A/A")
-    assert "compile" in told[1]
+def test_an_alarm_of_the_control_is_said():
     assert "ATTENTION" not in sentences(MEASURED)
     assert "ATTENTION" in sentences(make_measured(LEVELS | {CONTROL: (1.35, 2.30)}))
 
 
-def test_a_variant_whose_algorithms_are_chosen_by_trial_is_said_to_vary():
-    levels, sds = LEVELS | {"cudagraph_tuned": (0.12, 0.14)}, {"cudagraph_tuned": 0.05}
-    assert "choisis par essai" in sentences(make_measured(levels, sds=sds, processes=12))
-    assert "varie de" not in sentences(make_measured(levels, processes=12))
-
-
-def test_nothing_faster_and_what_was_not_measured_are_said():
-    levels = {REFERENCE: (1.3, 2.3), CONTROL: (1.3, 2.3), "slow": (1.5, 2.5)}
-    measured = make_measured(levels, gpu=False, stopped="it was killed", asked=8)
-    for told in ("Aucune variante plus rapide", "aucun GPU CUDA", "6 processus sur 8"):
-        assert told in sentences(measured)
-    assert "aucune variante" in plot_ratios(compare(measured), "cifar10").get_suptitle()
+def test_what_was_not_measured_is_said():
+    measured = make_measured(gpu=False, stopped="it was killed", asked=8)
+    assert "6 processus sur 8" in sentences(measured)
     for processes in (0, 2):
         few = make_measured(processes=processes)
         assert "trois processus" in sentences(few)
         assert plot_ratios(compare(few), "cifar10") == display.NOT_COMPARED
-
-
-def test_every_part_and_every_precision_has_its_words():
-    refusal = Refusal("lower_precision", {"products": {"bf16": 3}, "announced": "fp32"})
-    assert "3 en BF16" in display.refusal_sentence(refusal)
-    assert set(PARTS) == set(display.PARTS)
 
 
 def test_a_changed_accuracy_counts_what_only_one_of_them_gets_right():
@@ -114,17 +93,6 @@ def points(axis, markers):
     return {line.get_ydata()[0]: line.get_xdata()[0] for line in lines}
 
 
-def inside(figure):
-    """Draw it; does every text lie within, and does none of an axis lie on another?"""
-    figure.savefig(io.BytesIO(), format="png")
-    width, height = figure.canvas.get_width_height()
-    for axis in figure.axes:
-        boxes = [t.get_window_extent() for t in (*axis.texts, *axis.get_yticklabels())]
-        assert all(b.x0 >= 0 and b.x1 <= width and b.y1 <= height for b in boxes if b.width)
-        numbers = [text.get_window_extent() for text in axis.texts]
-        assert not any(a.overlaps(b) for i, a in enumerate(numbers) for b in numbers[:i])
-
-
 def test_ratios_are_sorted_by_speed_with_their_processes_and_intervals():
     figure = plot_ratios(COMPARISON, "cifar10")
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
@@ -136,8 +104,6 @@ def test_ratios_are_sorted_by_speed_with_their_processes_and_intervals():
         lines = {tuple(line.get_xdata()) for line in axis.lines}
         assert {(ratio.low, ratio.high) for ratio in ratios.values()} <= lines
         assert {ratio.values for ratio in ratios.values()} <= lines
-    assert "pour compile" in figure.get_suptitle()
-    assert "fp32 (A/A) (hôte) : pas de différence" in figure.get_label()
 
 
 def test_accuracy_against_p95_on_one_clock_and_with_data_that_is_named():
@@ -151,25 +117,3 @@ def test_accuracy_against_p95_on_one_clock_and_with_data_that_is_named():
     guessed = {REFERENCE: SimpleNamespace(fraction=0.11)}  # by random weights
     told = plot_accuracy_latency(measured, compare(measured), guessed, "cifar10")
     assert told == display.UNTRAINED
-
-
-def test_with_many_variants_names_are_whole_and_no_text_lies_on_another():
-    measured, scored = make_measured(MANY), dict.fromkeys(ALL, ACCURACIES["fp32"])
-    ratios = plot_ratios(compare(measured), "cifar10")
-    figure = plot_accuracy_latency(measured, compare(measured), scored, "cifar10")
-    inside(ratios)
-    inside(figure)
-    shown = {t.get_text().replace("\n", "") for t in ratios.axes[0].get_yticklabels()}
-    assert shown == set(MANY) - {REFERENCE}
-    assert len(figure.legends[0].get_texts()) == len(MARKERS) + 1
-
-
-def test_an_entry_without_gpu_clock_is_last_and_marked_so():
-    measured = without_gpu_clock(make_measured(), "fp16")
-    table = display.ratio_table(measured, compare(measured), "gpu", {})
-    assert table.index[-1] == "fp16"
-    assert table.loc["fp16", ["p50 (ms)", "Verdict"]].tolist() == ["–", display.UNMEASURED]
-    axis = plot_ratios(compare(measured), "cifar10").axes[0]
-    assert axis.get_yticklabels()[-1].get_text() == "fp16"
-    assert axis.texts[-1].get_text() == display.UNMEASURED
-    assert plot_accuracy_latency(measured, compare(measured), ACCURACIES, "cifar10").axes

@@ -25,10 +25,9 @@ def run(seed=0, host=1.9, gpu=1.3, n=500, outliers=(), **changes):
     return make_run(host_ms, gpu_ms, **({"process": process} | changes))
 
 
-def tagged(*blocks, unseen=(), idle_foreigners=0, steady_power_cap=False):
+def tagged(*blocks):
     """Tags of a run of five blocks of which the first ones are given."""
-    blocks += ((),) * (5 - len(blocks))
-    return RunTags(blocks, unseen, idle_foreigners, steady_power_cap)
+    return RunTags(blocks + ((),) * (5 - len(blocks)), (), 0, False)
 
 
 RUNS = [run(seed) for seed in range(3)]

@@ -1,22 +1,8 @@
 import pytest
 
-from helpers.display.french import counted, fill, number, percents_apart, scientific
+from helpers.display.french import fill
 
 NBSP = "\N{NO-BREAK SPACE}"
-
-
-def test_numbers_as_french_writes_them():
-    assert [number(*one) for one in [(1.30712, 4), (-2.5, 2), (0, 2)]] == ["1,307", "−2,5", "0,0"]
-    assert [scientific(0.0000371), scientific(0)] == ["3,7·10⁻⁵", "0"]
-    assert (counted(1, "époque"), counted(2, "époque")) == ("1 époque", "2 époques")
-
-
-@pytest.mark.parametrize(
-    ("fraction", "told"),
-    [(0.000056, ("0,0056", "10")), (0.100004, ("10,0004", "10,0000")), (0.1, ("10", "10"))],
-)
-def test_two_percentages_that_differ_are_told_apart(fraction, told):
-    assert percents_apart(fraction, 0.1) == tuple(f"{one}{NBSP}%" for one in told)
 
 
 @pytest.mark.parametrize(

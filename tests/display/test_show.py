@@ -49,11 +49,3 @@ def test_a_figure_has_its_alternative_text(shown):
     data, metadata = shown[0]._repr_mimebundle_()
     assert metadata["image/png"]["alt"] == figure.get_label() != ""
     assert list(data) == ["image/png"]
-
-
-@pytest.mark.parametrize("outside", [False, True])
-def test_the_banner_is_filled_with_the_headline_where_there_is_a_notebook(monkeypatch, outside):
-    place = SimpleNamespace(update=(filled := []).append)
-    monkeypatch.setattr(display, "display", lambda *_, display_id: None if outside else place)
-    display.Banner().update(["ACCEPTÉ — <x>", "autre phrase"])
-    assert ["**ACCEPTÉ — &lt;x&gt;**" in text.data for text in filled] == [True] * (not outside)

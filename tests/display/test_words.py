@@ -5,7 +5,6 @@ import inspect
 import string
 
 import pytest
-from displayed import CPU_LOAD, THROTTLE
 
 from helpers import bench_latency, clocks
 from helpers.display import words
@@ -30,10 +29,3 @@ def test_codes_and_fields_are_those_that_validation_gives(table):
     assert table.keys() <= given
     for text in table.values():
         assert {name for _, name, *_ in string.Formatter().parse(text) if name} <= given
-
-
-def test_codes_among_the_values_become_nouns_and_hidden_ones_are_called_so():
-    assert "limite de puissance)" in words.said(words.TAGS, "throttle", THROTTLE.values)
-    hidden = words.said(words.TAGS, "foreign_gpu_process", {"share": 0.3, "pids": []})
-    assert "PID non visible" in hidden
-    assert words.said(words.TAGS, "unknown", CPU_LOAD.values) == "unknown"

@@ -1,7 +1,5 @@
 """Models by name, by the user's function, from a checkpoint."""
 
-import argparse
-
 import numpy as np
 import pytest
 import torch
@@ -85,8 +83,6 @@ def test_a_name_is_checked_without_importing_anything(own):
     ("name", "error", "told"),
     [
         ("own_broken_for_a_test:make", ModuleNotFoundError, "nowhere_to_be_found"),
-        ("no_such_module_at_all:make", ModuleNotFoundError, "no_such_module_at_all"),
-        ("own_models_for_a_test:other", AttributeError, "has no attribute 'other'"),
         ("own_models_for_a_test:with_arguments", TypeError, "width"),
         ("own_exit_for_a_test:make", ModelNameError, "own_exit_for_a_test.* SystemExit"),  # case 5
         ("own_models_for_a_test:leaves", ModelNameError, "leaves.* SystemExit"),  # case 5
@@ -128,7 +124,6 @@ TENSORS = {"a": torch.zeros(1)}
 REFUSED = [
     ([1, 2], "holds .*list"),
     ({"epoch": 3}, "keys .*epoch"),
-    ({"model": "resnet18", "state_dict": {"a": 1}}, "keys .*state_dict"),
     ({"model": "os:getcwd", "state_dict": TENSORS}, "name the model"),
     ({"net": TENSORS, "model": TENSORS}, "no one model.*net.*model"),
     (WEIGHTS | {"fc.weight": torch.zeros(9, 512)}, r"fc\.weight.*\[9, 512\].*\[10, 512\]"),
@@ -158,7 +153,6 @@ LAYOUTS = {  # case 13: the form of the file, what lies in it, prefixes that are
     "model": ("pt", {"model": WEIGHTS, "acc": 0.9, "epoch": 3}, ()),
     "model_state_dict": ("pt", {"model_state_dict": WEIGHTS, "optimizer": {"state": {}}}, ()),
     "DataParallel": ("pt", renamed("module."), ("module.",)),
-    "compiled": ("pt", {"state_dict": renamed("_orig_mod.")}, ("_orig_mod.",)),
     "both": ("pt", renamed("_orig_mod.", "module."), ("_orig_mod.module.",)),
     "lightning": ("pt", {"state_dict": renamed("model.")}, ("model.",)),
     "a part compiled": ("pt", COMPILED_PART, ("_orig_mod.",)),
@@ -178,10 +172,8 @@ def test_case_13_common_layouts_are_read_and_what_was_stripped_is_said(
 
 def test_case_12_what_lies_beside_the_weights_is_named_and_not_run(tmp_path):
     content = {"arch": "resnet18_cifar", "state_dict": WEIGHTS, "best_acc": np.float64(0.93)}
-    content |= {"args": argparse.Namespace(lr=1), "epoch": 3}
-    origin = build_model(saved(tmp_path / "m.pt", content)).built_from
-    assert origin.ignored == ("best_acc", "args")
-    assert not origin.guessed
+    origin = build_model(saved(tmp_path / "m.pt", content | {"epoch": 3})).built_from
+    assert (origin.ignored, origin.guessed) == (("best_acc",), False)
     assert "best_acc" in str(origin)
 
 
@@ -214,7 +206,6 @@ def leave(_):
 TRIALS = {
     "case 14": (nn.Conv2d(3, 1, 64), RuntimeError, "smaller|larger|Kernel"),
     "case 15: dict": (Returns(lambda y: {"logits": y}), ModelNameError, "returned dict"),
-    "one score": (Returns(lambda y: y[:, 0]), ModelNameError, r"returned \(2,\)"),
     "case 5: exit in forward": (Returns(leave), ModelNameError, "raised SystemExit"),
 }
 
