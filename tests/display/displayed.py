@@ -25,9 +25,10 @@ def run(seed=0, host=1.9, gpu=1.3, n=500, outliers=(), **changes):
     return make_run(host_ms, gpu_ms, **({"process": process} | changes))
 
 
-def tagged(*blocks):
+def tagged(*blocks, unseen=(), idle_foreigners=0, steady_power_cap=False):
     """Tags of a run of five blocks of which the first ones are given."""
-    return RunTags(blocks + ((),) * (5 - len(blocks)), (), 0, False)
+    blocks += ((),) * (5 - len(blocks))
+    return RunTags(blocks, unseen, idle_foreigners, steady_power_cap)
 
 
 RUNS = [run(seed) for seed in range(3)]

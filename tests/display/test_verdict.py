@@ -1,7 +1,8 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
-from displayed import PROFILE, RECEIPT, RUNS, run
+from displayed import CPU_LOAD, PROFILE, RECEIPT, RUNS, THROTTLE, run, tagged
 from fakes import AS_REQUIRED
 
 from helpers import clocks
@@ -16,6 +17,7 @@ ONE_PROCESS = [replace(one, process=RUNS[0].process) for one in RUNS]
 CPU_ONLY = [run(seed, gpu=None, no_gpu_clock=clocks.WAITS_INSIDE) for seed in range(2)]
 TF32 = [replace(one, conditions=replace(AS_REQUIRED, tf32_matmul=True)) for one in RUNS]
 OWN_STREAM = [run(seed, gpu=0.003) for seed in range(3)]
+GRAPHS = [replace(r, graph=GraphReading(np.full(9, r.gpu.p50 - 0.1), 50, "")) for r in RUNS]
 NO_GRAPHS = [replace(one, graph=GraphReading(None, 50, "<why>")) for one in RUNS]
 NOT_CALIBRATED = CalibrationReceipt((), None, "no {compiler}")
 
@@ -32,15 +34,21 @@ def text_of(runs, receipt=RECEIPT, profile=PROFILE, unseen="", **settings):
     [
         (UNEVEN, {}, "ACCEPTÉ — horloge GPU : écart du p95 0,0023 % < 10 % sur 3 runs ; refaite"),
         (UNEVEN, {"clock": "host"}, "NON ACCEPTÉ — horloge hôte"),
+        (UNEVEN, {"clock": "host"}, "juger par l'horloge GPU ; la variante"),
+        (UNEVEN, {}, "critère non tenu :\n  - l'horloge hôte mesure surtout Python"),
         (UNSTEADY, {}, "ACCEPTÉ SOUS RÉSERVE — horloge GPU"),
+        (UNSTEADY, {}, "mesures perturbées : échauffement non stabilisé\nÀ faire : relancer avec"),
         (RUNS[:2], {}, "Moins de trois runs"),
         (ONE_PROCESS, {}, "Un seul processus"),
+        (RUNS, {}, "aucune (10 passages profilés)"),
         (RUNS, {"profile": replace(PROFILE, host_to_device=20)}, "ATTENTION, copies hôte↔GPU : 20"),
         (RUNS, {"profile": None, "unseen": "{CUPTI}"}, "non observables (profileur : {CUPTI})"),
+        (CPU_ONLY, {"profile": None}, "sans objet"),
         (CPU_ONLY, {}, "\nPas d'horloge GPU : le modèle attend le GPU pendant"),
         (RUNS, {"receipt": NOT_CALIBRATED}, "possible sur cette plateforme (no {compiler})"),
         (OWN_STREAM, {}, "CONTREDITE par les noyaux : elle lit 0,003"),
         (TF32, {}, "ATTENTION, conditions de précision non tenues (fp32) : Modules"),
+        (GRAPHS, {}, "2,000 à 2,000 µs"),
         (NO_GRAPHS, {}, "(<why>)"),
     ],
 )
