@@ -5,7 +5,6 @@ Each round holds one block of each, in random order: drift hits all alike. torch
 compiles; the algorithms that max-autotune chose there are thereby the others' too.
 """
 
-import gc
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -47,7 +46,6 @@ def measure_process(
     `packed` is the model, of `pack_model`; the first of `names` is the reference, and whatever it
     raises is raised here. Another that cannot be built or measured has no run, and why is said.
     """
-    gc.freeze()  # each variant's two collections need not search all that was imported
     model, inputs = unpack_model(packed).to(device), move_inputs(inputs, device)
     entries = _Entries()
     for name in names:
