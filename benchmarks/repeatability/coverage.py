@@ -8,13 +8,14 @@ binomial interval is too narrow.
 
 import sys
 from collections.abc import Iterable, Sequence
-from itertools import permutations, product
+from itertools import combinations, permutations, product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from benchmarks.common import load, share
+from helpers.stats import welch_interval
 from helpers.validation import further_p95
 
 CLOCKS = ("gpu", "host", "graph")
@@ -35,6 +36,12 @@ def covered(sessions: list[list[float]], launches: Sequence[float] = ()) -> tupl
         low, high = further_p95(first, launches)
         hits += low <= level(other) <= high
     return hits, len(sessions) * (len(sessions) - 1)
+
+
+def told_apart(sessions: list[list[float]]) -> int:
+    """How many pairs of sessions, of the same code on one machine, Welch's interval tells apart."""
+    found = [welch_interval(*pair)[1:] for pair in combinations(sessions, 2)]
+    return sum(not low <= 1 <= high for low, high in found)
 
 
 def rows(files: Iterable[Path]) -> list[dict]:
@@ -60,6 +67,7 @@ def rows(files: Iterable[Path]) -> list[dict]:
                 "level_ms": level(levels),
                 "covered": hits,
                 "alone": alone,
+                "told_apart": told_apart(sessions),
                 "pairs": pairs,
                 "furthest": float(np.abs(levels / level(levels) - 1).max()),
                 "sd": float(np.sqrt(np.mean([np.log(one).var(ddof=1) for one in sessions]))),

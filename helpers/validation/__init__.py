@@ -28,8 +28,8 @@ ACCEPTED, RESERVED, NOT_ACCEPTED = "yes", "reserved", "no"  # as the CSV says it
 
 # Flags of a run whose GPU clock is in doubt
 CONTRADICTED, UNPROVEN = "gpu_clock_contradicted", "gpu_clock_unproven"
-# For the life of a process each eager launch costs some 0.2 µs of GPU time more, or not (measured on
-# H100s): half of that is a fair coin's standard deviation. It counts as six more processes would.
+# For the life of a process each eager launch costs some 0.2 µs of GPU time more, or not (measured
+# on H100s): half of it is a fair coin's standard deviation. It counts like six more processes.
 LAUNCH_SD_MS, LAUNCH_FREEDOM = 0.1e-3, 6.0
 UNPROVEN_RATIO = 0.2  # GPU p50 over host p50; a launch-bound eager ResNet-18 reads 0.4 to 0.8
 
