@@ -116,7 +116,7 @@ def test_strict_fails_and_keeps_the_results(tmp_path):
 
 
 def test_bad_parameters_stop_before_anything_is_touched(tmp_path):
-    bad = "-p strict true -p runs 1 -p device gpu".split()
+    bad = ["-p", "strict", "true", "-p", "runs", "1", "-p", "device", "gpu"]
     done = papermill(tmp_path / "out.ipynb", *bad, "-p", "results_dir", str(tmp_path / "results"))
     assert done.returncode == 1
     last = "\n".join(done.stderr.strip().splitlines()[-4:])
