@@ -43,6 +43,7 @@ class Parameters:
     data_dir: _Path = "data"
     results_dir: _Path = "results"
     model: _Path = "resnet18"
+    input_shape: Annotated[str, Field(pattern=r"^[1-9][0-9]*(x[1-9][0-9]*)*$")] = "3x32x32"
     train_epochs: Annotated[int, Field(ge=0, le=1000)] = 0
     eval_images: _Images = 10_000
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  # NumPy's legacy generators take no more

@@ -7,18 +7,23 @@
 """
 
 import importlib
+import os
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import nn
 from torchvision import models
 from torchvision.models.resnet import BasicBlock, ResNet
 
+from helpers.clocks.checks import DISTINCT_INPUTS
 from helpers.models.accuracy import measure_accuracy as measure_accuracy
 from helpers.models.checkpoint import fill, read_weights
 from helpers.models.trial import ModelNameError, own_random_state, seed_generators, users_code
 from helpers.models.trial import try_forward as try_forward
+from helpers.parameters import Parameters
 
 SUFFIXES = (".pt", ".pth", ".safetensors")
 OWN_FUNCTION = re.compile(r"[\w.]+:\w+")
@@ -40,6 +45,33 @@ class Origin:
         told = [self.architecture, self.weights or "random weights"] + [guess] * self.guessed
         told += [f"stripped from the keys: {prefix}" for prefix in self.stripped]
         return "; ".join([*told, *(f"not read: {name}" for name in self.ignored)])
+
+
+def prepare(
+    parameters: Parameters, device: torch.device
+) -> tuple[nn.Module, tuple[str, list[torch.Tensor]] | None]:
+    """Build the parameters' model and try one forward on `device`; returns it and its own inputs.
+
+    These are None for CIFAR-10's images, else their name in the results and a few batches: of the
+    module's `example_inputs` (n, …) where it has them, or of random numbers of `input_shape`.
+    """
+    network, size = build_model(parameters.model, parameters.seed), parameters.batch_size
+    example, images = getattr(network, "example_inputs", None), False
+    name = "random" if example is None else "example"
+    if example is None:
+        images = parameters.input_shape == Parameters.input_shape
+        shape = (
+            size * (1 if images else DISTINCT_INPUTS),
+            *map(int, parameters.input_shape.split("x")),
+        )
+        example = torch.randn(shape, generator=torch.Generator().manual_seed(parameters.seed))
+    if not isinstance(example, torch.Tensor) or len(example) < size:
+        raise ModelNameError("model: example_inputs must be a tensor of batch_size inputs or more")
+    if parameters.train_epochs and not images:
+        raise ModelNameError("train_epochs trains on CIFAR-10's images: leave it 0 for own inputs")
+    batches = [own.clone() for own in example.split(size)[:DISTINCT_INPUTS] if len(own) == size]
+    try_forward(network, batches[0], device, scored=images)
+    return network, None if images else (name, batches)
 
 
 def build_model(name: str = "resnet18", seed: int = 0) -> nn.Module:
@@ -102,13 +134,32 @@ def _seeded(name: str, seed: int = 0) -> nn.Module:
         if name == "resnet18_cifar":
             return resnet18_cifar()
         if ":" not in name:
-            return models.get_model(name, weights=None, num_classes=10)
+            network = models.get_model(name, weights=None, num_classes=10)
+            for layer in network.modules():  # ViT's head of zeros answers alike to all images
+                if isinstance(layer, nn.Linear) and not layer.weight.any():
+                    layer.reset_parameters()
+            return network
         module, function = name.split(":")
-        importlib.invalidate_caches()  # the file may be younger than the kernel
-        network = getattr(importlib.import_module(module), function)()
+        network = getattr(_imported(module), function)()
     if not isinstance(network, nn.Module):
         raise ModelNameError(f"model={name!r} returned {type(network)}, not a torch.nn.Module")
     return network
+
+
+def _imported(module: str):
+    """A module of the user's: from PYTHONPATH, the caller's folder or beside the notebook."""
+    # The shell's PWD is the caller's folder also where papermill starts the kernel elsewhere.
+    places = os.getcwd(), os.environ.get("PWD"), str(Path(__file__).parents[2])
+    # They stay: fresh processes get the same path.
+    sys.path += [place for place in dict.fromkeys(places) if place and place not in sys.path]
+    importlib.invalidate_caches()  # the file may be younger than the kernel
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if not f"{module}.".startswith(f"{error.name}."):
+            raise  # what the user's module imports
+        told = f"model: no module {module!r} in {' or '.join(dict.fromkeys(filter(None, places)))}"
+        raise ModelNameError(f"{told}: put it there, or its folder into PYTHONPATH") from error
 
 
 def _from_file(architecture: str, path: str) -> nn.Module:
