@@ -1,9 +1,6 @@
-"""What is measured: a model by name, by the user's own function or from a file of weights.
-
-- any classification model of torchvision, with random weights;
-- `resnet18_cifar`: torchvision's ResNet-18 with a stem made for 32x32 images;
-- `package.module:function`, a function without arguments that returns an `nn.Module`;
-- a file of weights (`helpers.models.checkpoint`), or `NAME@FILE`: these weights in that model.
+"""What is measured: a classification model of torchvision with random weights, `resnet18_cifar`,
+`package.module:function` (without arguments, returns an `nn.Module`), a file of weights, or
+`NAME@FILE`: these weights in that model.
 """
 
 import importlib
@@ -56,29 +53,23 @@ def prepare(
     module's `example_inputs` (n, …) where it has them, or of random numbers of `input_shape`.
     """
     network, size = build_model(parameters.model, parameters.seed), parameters.batch_size
-    example, images = getattr(network, "example_inputs", None), False
-    name = "random" if example is None else "example"
+    example, name = getattr(network, "example_inputs", None), "example"
+    images = example is None and parameters.input_shape == Parameters.input_shape
     if example is None:
-        images = parameters.input_shape == Parameters.input_shape
-        shape = (
-            size * (1 if images else DISTINCT_INPUTS),
-            *map(int, parameters.input_shape.split("x")),
-        )
-        example = torch.randn(shape, generator=torch.Generator().manual_seed(parameters.seed))
-    if not isinstance(example, torch.Tensor) or len(example) < size:
-        raise ModelNameError("model: example_inputs must be a tensor of batch_size inputs or more")
-    if parameters.train_epochs and not images:
-        raise ModelNameError("train_epochs trains on CIFAR-10's images: leave it 0 for own inputs")
+        name, count = "random", size if images else size * DISTINCT_INPUTS
+        shape, drawn = parameters.input_shape.split("x"), torch.Generator()
+        example = torch.randn(count, *map(int, shape), generator=drawn.manual_seed(parameters.seed))
+    elif not isinstance(example, torch.Tensor) or len(example) < size:
+        raise ModelNameError(f"model: example_inputs must be a tensor of batch_size={size} or more")
     batches = [own.clone() for own in example.split(size)[:DISTINCT_INPUTS] if len(own) == size]
     try_forward(network, batches[0], device, scored=images)
     return network, None if images else (name, batches)
 
 
 def build_model(name: str = "resnet18", seed: int = 0) -> nn.Module:
-    """Build a model of 10 classes on the CPU; see the module's docstring for what `name` may be.
+    """Build a model of 10 classes on the CPU, as the module's docstring says; `seed`: its weights'.
 
-    The seed decides the random weights; the caller's random state is left as it was. Raises what a
-    user's function raises, and ModelNameError where no model is found under this name.
+    The caller's random state is left as it was; what a user's function raises is raised.
     """
     if problem := model_problem(name):
         raise ModelNameError(f"model: {problem}")
@@ -104,10 +95,7 @@ def model_problem(name: str) -> str | None:
 
 
 def resnet18_cifar() -> nn.Module:
-    """ResNet-18 with a stem for 32x32 images, 3x3 of stride 1, no max-pool (He et al. 2016, §4.2).
-
-    torchvision's, made for 224x224, leaves 1x1 pixel to the last blocks.
-    """
+    """ResNet-18 for 32x32 images: 3x3 stem of stride 1, no max-pool (He et al. 2016, §4.2)."""
     model = ResNet(BasicBlock, [2, 2, 2, 2], num_classes=10)
     model.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
@@ -149,16 +137,16 @@ def _seeded(name: str, seed: int = 0) -> nn.Module:
 def _imported(module: str):
     """A module of the user's: from PYTHONPATH, the caller's folder or beside the notebook."""
     # The shell's PWD is the caller's folder also where papermill starts the kernel elsewhere.
-    places = os.getcwd(), os.environ.get("PWD"), str(Path(__file__).parents[2])
+    folders = [os.getcwd(), os.environ.get("PWD", "."), str(Path(__file__).parents[2])]
     # They stay: fresh processes get the same path.
-    sys.path += [place for place in dict.fromkeys(places) if place and place not in sys.path]
+    sys.path += [folder for folder in dict.fromkeys(folders) if folder not in sys.path]
     importlib.invalidate_caches()  # the file may be younger than the kernel
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if not f"{module}.".startswith(f"{error.name}."):
             raise  # what the user's module imports
-        told = f"model: no module {module!r} in {' or '.join(dict.fromkeys(filter(None, places)))}"
+        told = f"model: no module {module!r} in {' or '.join(dict.fromkeys(folders))}"
         raise ModelNameError(f"{told}: put it there, or its folder into PYTHONPATH") from error
 
 
@@ -166,7 +154,7 @@ def _from_file(architecture: str, path: str) -> nn.Module:
     tensors, inside, ignored = read_weights(path)
     # A file must not choose code to run: a function in it is not called, only one in `model`.
     named = architecture or (inside if ":" not in inside and _is_named(inside) else "")
-    problem = f"model={path!r}: name the model as NAME@{path}, it does not fit"
+    problem = f"model={path!r}: name the model it is of, NAME@{path}; it does not fit"
     for name in (named,) if named else BARE_GUESSES:
         network = _seeded(name)
         try:

@@ -57,11 +57,8 @@ def measure_accuracy(
 
 
 def score(found: torch.Tensor, labels: torch.Tensor, batch_size: int) -> Accuracy:
-    """Count right answers of logits (N, classes) against labels (N,), with Wilson's interval.
-
-    Raises ValueError for what would pass: NaN has an argmax, other shapes broadcast, labels that
-    the model does not know are merely never met.
-    """
+    """Count right answers of logits (N, classes) against labels (N,), with Wilson's interval."""
+    # What would pass in silence: NaN has an argmax, other shapes broadcast, unknown labels.
     fit = found.dim() == 2 and labels.shape == found.shape[:1] and found.isfinite().all()
     if not fit or not torch.isin(labels, torch.arange(found.shape[1])).all():
         told = f"scores {tuple(found.shape)} for labels {tuple(labels.shape)} up to {labels.max()}"

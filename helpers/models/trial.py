@@ -46,8 +46,7 @@ def try_forward(
     `training` moves batch-norms: pass a copy. What the model raises gets a note; an output that is
     no tensor (N, …), or is to be `scored` and not (N, classes), raises ModelNameError.
     """
-    what = f"the model, tried on {batch.dtype} {tuple(batch.shape)}"
-    what += " in training mode" if training else ""
+    what = f"the model{' in training mode' * training}, tried on {batch.dtype} {(*batch.shape,)}"
     network.to(device)
     if training:
         network.train()
@@ -56,7 +55,7 @@ def try_forward(
         with own_random_state(), torch.set_grad_enabled(training), mode, users_code("the model"):
             output = network(batch.to(device))
     except Exception as error:
-        error.add_note(what)
+        error.add_note(f"{what}; others: parameter input_shape, or its attribute example_inputs")
         raise
     shape = tuple(output.shape) if isinstance(output, torch.Tensor) else ()
     if shape[:1] != batch.shape[:1] or (scored and len(shape) != 2):
