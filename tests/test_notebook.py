@@ -1,6 +1,7 @@
 """The notebook as its users run it: papermill, nbval, verbatim from the root."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -18,16 +19,15 @@ CHECKED = "nbval-check-output"
 SMALL = "-p device cpu -p runs 2 -p warmup_iters 10 -p measure_iters 60 -p eval_images 200"
 
 
-def run(*command):
-    """Run a command of this environment from the root; returns what it said and its exit code."""
-    tool = Path(sys.executable).parent / command[0]
-    return subprocess.run(
-        [tool, *command[1:]], cwd=ROOT, capture_output=True, text=True, timeout=600
-    )
+def run(*command, folder=ROOT):
+    """Run a command of this environment in a folder; returns what it said and its exit code."""
+    tool, how = Path(sys.executable).parent / command[0], {"capture_output": True, "text": True}
+    environment = os.environ | {"PWD": str(folder)}  # as a shell has it
+    return subprocess.run([tool, *command[1:]], cwd=folder, env=environment, timeout=600, **how)
 
 
-def papermill(out, *arguments):
-    return run("papermill", "J1_benchmark.ipynb", str(out), "--no-progress-bar", *arguments)
+def papermill(out, *arguments, folder=ROOT):
+    return run("papermill", NOTEBOOK, out, "--no-progress-bar", *arguments, folder=folder)
 
 
 def stored():
@@ -113,6 +113,50 @@ def test_strict_fails_and_keeps_the_results(tmp_path):
     assert done.returncode == 1
     assert "NON ACCEPTÉ" in done.stderr
     assert set(read_results(tmp_path / "strict" / "results.csv")["accepted"]) == {"no"}
+
+
+OWN = """
+import torch
+from torch import nn
+
+class Tokens(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.head = nn.Embedding(100, 16), nn.Linear(16, 100)
+        self.mixer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+        self.example_inputs = torch.randint(100, (8, 12))
+
+    def forward(self, tokens):
+        return self.head(self.mixer(self.embed(tokens)))
+"""
+
+
+def test_a_model_of_ones_own_on_its_own_inputs_started_elsewhere(tmp_path):
+    (tmp_path / "my_tokens.py").write_text(OWN)
+    done = papermill(
+        tmp_path / "out.ipynb",
+        *("--cwd", str(ROOT), *SMALL.split(), "-p", "dataset", "synthetic"),
+        *("-p", "model", "my_tokens:Tokens", "-p", "variants", "fp32,bf16"),
+        *(
+            "-p",
+            "compare_processes",
+            "3",
+            "-p",
+            "session",
+            "own",
+            "-p",
+            "results_dir",
+            str(tmp_path),
+        ),
+        folder=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = read_results(tmp_path / "own" / "results.csv")
+    assert set(rows["variant"]) == {"fp32", "fp32 (A/A)", "bf16"}
+    assert set(zip(rows["dataset"], rows["input_shape"], rows["eval_images"], strict=True)) == {
+        ("example", "1x12", 0)
+    }
+    assert rows["accuracy"].isna().all()
 
 
 @pytest.mark.parametrize(

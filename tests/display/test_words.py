@@ -9,6 +9,7 @@ import pytest
 from helpers import bench_latency, clocks
 from helpers.display import words
 from helpers.display.french import NOUNS
+from helpers.results.table import CHOICES
 from helpers.validation import causes, interference
 
 
@@ -19,6 +20,10 @@ def test_every_tag_and_every_reason_for_no_gpu_clock_has_its_french():
     reasons = {bench_latency.NO_GPU, bench_latency.NOT_ASKED, bench_latency.NO_KERNELS}
     reasons |= {clocks.LAUNCHES_BLOCK, clocks.QUEUE_TOO_SHORT, clocks.WAITS_INSIDE}
     assert words.NO_GPU_CLOCK.keys() == reasons | {clocks.HOST_TOO_SLOW}
+
+
+def test_every_dataset_that_a_row_may_name_has_its_french():
+    assert words.DATASETS.keys() == CHOICES["dataset"]
 
 
 @pytest.mark.parametrize("table", [words.TAGS, words.CAUSES, words.BOUNDS])
