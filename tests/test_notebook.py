@@ -69,13 +69,7 @@ def test_the_csv_has_one_row_per_run_and_is_published_by_j1s_own_sessions_alone(
     assert not (folder.parent / PUBLISHED).exists()
     rows = read_results(folder / "results.csv")
     assert tuple(rows.columns) == COLUMNS
-    assert rows.columns[:5].tolist() == [
-        "variant",
-        "accuracy",
-        "lat_mean",
-        "lat_p95",
-        "timestamp",
-    ]
+    assert list(rows.columns[:5]) == ["variant", "accuracy", "lat_mean", "lat_p95", "timestamp"]
     assert rows["run"].tolist() == [1, 2]
     assert set(rows["clock"]) == {"host"}
     assert set(rows["dataset"]) == {"synthetic"}
@@ -95,12 +89,7 @@ def test_the_executed_notebook_is_clean(session):
         o for c in code_cells(notebook) for o in c.outputs if "image/png" in o.get("data", {})
     ]
     assert len(figures) >= 4
-
-
-def test_synthetic_data_is_never_blurred_with_cifar10(session):
-    _, notebook = session
-    text = json.dumps([c.outputs for c in code_cells(notebook)], ensure_ascii=False)
-    assert "synthétique" in text
+    assert "synthétique" in json.dumps(notebook.cells, ensure_ascii=False)
 
 
 def test_strict_fails_and_keeps_the_results(tmp_path):
@@ -119,44 +108,27 @@ OWN = """
 import torch
 from torch import nn
 
-class Tokens(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.embed, self.head = nn.Embedding(100, 16), nn.Linear(16, 100)
-        self.mixer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
-        self.example_inputs = torch.randint(100, (8, 12))
-
-    def forward(self, tokens):
-        return self.head(self.mixer(self.embed(tokens)))
+def make():
+    mixer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+    model = nn.Sequential(nn.Embedding(100, 16), mixer)
+    model.example_inputs = torch.randint(100, (8, 12))
+    return model
 """
 
 
 def test_a_model_of_ones_own_on_its_own_inputs_started_elsewhere(tmp_path):
-    (tmp_path / "my_tokens.py").write_text(OWN)
-    done = papermill(
-        tmp_path / "out.ipynb",
-        *("--cwd", str(ROOT), *SMALL.split(), "-p", "dataset", "synthetic"),
-        *("-p", "model", "my_tokens:Tokens", "-p", "variants", "fp32,bf16"),
-        *(
-            "-p",
-            "compare_processes",
-            "3",
-            "-p",
-            "session",
-            "own",
-            "-p",
-            "results_dir",
-            str(tmp_path),
-        ),
-        folder=tmp_path,
+    (tmp_path / "tokens.py").write_text(OWN)
+    given = (
+        f"{SMALL} --cwd {ROOT} -p model tokens:make -p variants fp32,bf16 -p compare_processes 3"
     )
+    given += f" -p dataset synthetic -p session own -p results_dir {tmp_path}"
+    done = papermill(tmp_path / "out.ipynb", *given.split(), folder=tmp_path)
     assert done.returncode == 0, done.stderr
     rows = read_results(tmp_path / "own" / "results.csv")
     assert set(rows["variant"]) == {"fp32", "fp32 (A/A)", "bf16"}
-    assert set(zip(rows["dataset"], rows["input_shape"], rows["eval_images"], strict=True)) == {
-        ("example", "1x12", 0)
-    }
     assert rows["accuracy"].isna().all()
+    told = rows[["dataset", "input_shape", "eval_images"]].drop_duplicates().to_numpy().tolist()
+    assert told == [["example", "1x12", 0]]
 
 
 @pytest.mark.parametrize(
@@ -181,13 +153,6 @@ def test_help_lists_every_parameter_with_type_and_help():
     for name, field in Parameters.__dataclass_fields__.items():
         pattern = rf"^\s+{name}: {type(field.default).__name__} \(default .+\)\s*\S+"
         assert re.search(pattern, done.stdout, re.MULTILINE), name
-
-
-def test_the_parameters_cell_has_the_defaults_of_the_code():
-    (cell,) = tagged(stored(), "parameters")
-    namespace = {}
-    exec(cell.source, namespace)
-    assert {k: namespace[k] for k in Parameters.__dataclass_fields__} == vars(Parameters())
 
 
 def test_the_notebook_is_fit_to_be_committed():
@@ -225,29 +190,3 @@ def test_every_cell_is_either_checked_or_silent_or_ignored():
 def test_nbval_passes_verbatim(option):
     done = run("pytest", option, "J1_benchmark.ipynb")
     assert done.returncode == 0, done.stdout[-3000:]
-
-
-def test_nbval_catches_a_wrong_stored_output(tmp_path):
-    prepared = ROOT / f"out_{tmp_path.name}.ipynb"  # nbval's kernel starts in its notebook's folder
-    try:
-        arguments = [*SMALL.split(), "-p", "dataset", "synthetic", "-p", "results_dir"]
-        done = papermill(prepared, "--prepare-only", *arguments, str(tmp_path / "results"))
-        assert done.returncode == 0, done.stderr
-        notebook = nbformat.read(prepared, as_version=4)
-        checked = tagged(notebook, CHECKED)
-        for cell in checked:
-            falsify(cell.outputs[0])
-        nbformat.write(notebook, prepared)
-        done = run("pytest", "--nbval-lax", prepared.name)
-        assert done.returncode == 1, done.stdout[-3000:]
-        assert f"{len(checked)} failed" in done.stdout
-    finally:
-        prepared.unlink(missing_ok=True)
-
-
-def falsify(output):
-    """Change one stored output as a careless edit would."""
-    if "text" in output:
-        output.text = output.text.replace("e", "é", 1)
-    else:
-        output.data["text/html"] = output.data["text/html"].replace("non", "oui", 1)

@@ -101,10 +101,6 @@ def test_cases_2_and_9_scored_as_timed_where_the_batch_matters(model, timed, sco
         assert found.right == 90
 
 
-def test_without_labelled_images_there_is_no_accuracy():
-    assert measure_accuracy(torch.nn.Identity(), [], CPU) is None
-
-
 def leave(x):
     raise SystemExit(0)
 
