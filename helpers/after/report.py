@@ -78,7 +78,7 @@ def session_markdown(session: StoredSession) -> str:
         f"# J1, session {session.name}",
         f"**{headline}**",
         "\n".join(f"- {sentence}" for sentence in sentences),
-        f"Latences en ms. Jeu de données : **{DATASETS[session.dataset]}**.",
+        f"Latences en ms. Entrées : **{DATASETS[session.dataset]}**.",
         markdown_table(pd.DataFrame(map(_run, session.validation_rows.to_dict("records")))),
         *(["**Variantes, mesurées à tour de rôle**"] if session.comparison.strip() else []),
         session.comparison,

@@ -55,7 +55,7 @@ def try_forward(
         with own_random_state(), torch.set_grad_enabled(training), mode, users_code("the model"):
             output = network(batch.to(device))
     except Exception as error:
-        error.add_note(f"{what}; others: parameter input_shape, or its attribute example_inputs")
+        error.add_note(f"{what}: give it others by -p input_shape 3x224x224 or its example_inputs")
         raise
     shape = tuple(output.shape) if isinstance(output, torch.Tensor) else ()
     if shape[:1] != batch.shape[:1] or (scored and len(shape) != 2):
