@@ -22,16 +22,12 @@ def move_inputs(dataloader: Iterable, device: torch.device) -> list[torch.Tensor
     """
     if device.type not in ("cpu", "cuda"):
         raise ValueError(f"device='{device}' cannot be timed: use 'cpu' or 'cuda'")
-    batches = [
-        batch[0] if isinstance(batch, (tuple, list)) else batch
-        for batch in islice(dataloader, DISTINCT_INPUTS)
-    ]
+    first = islice(dataloader, DISTINCT_INPUTS)
+    batches = [batch[0] if isinstance(batch, (tuple, list)) else batch for batch in first]
     kinds = {(tuple(batch.shape), batch.dtype) for batch in batches}
     if len(kinds) != 1 or not batches[0].numel():
-        raise ValueError(
-            f"the data loader yields {kinds or 'nothing'}: batches (N, ...) of one shape and type "
-            "are needed, N >= 1 (drop_last=True)"
-        )
+        needed = "batches (N, ...) of one shape and type are needed, N >= 1 (drop_last=True)"
+        raise ValueError(f"the data loader yields {kinds or 'nothing'}: {needed}")
     return [batch.to(device) for batch in batches]
 
 
@@ -45,10 +41,8 @@ def check_output(model: Callable, batch: torch.Tensor, device: torch.device) -> 
     if output.device.type != device.type:
         raise ValueError(f"the model's output is on {output.device}, the benchmark on {device}")
     if not output.numel() or not torch.isfinite(output).all():
-        raise ValueError(
-            f"the model's output, {tuple(output.shape)}, is empty or holds NaN or infinity: its "
-            "latency means nothing, check its weights and the inputs' normalisation"
-        )
+        found = f"the model's output, {tuple(output.shape)}, is empty or holds NaN or infinity"
+        raise ValueError(f"{found}: check its weights and the inputs' normalisation")
     return tuple(output.shape)
 
 
@@ -65,8 +59,8 @@ def check_repeats(model: Callable, batch: torch.Tensor) -> None:
     if apart > 1e-2 * scale:
         raise ValueError(
             f"the model gives two answers to the same batch, {apart:.3g} apart where its largest "
-            f"output is {scale:.3g}: it draws at random although it is in eval mode "
-            "(F.dropout without training=self.training, noise) or keeps a state; make it repeat"
+            f"output is {scale:.3g}: it draws at random in eval mode (F.dropout without "
+            "training=self.training) or keeps a state; make it repeat"
         )
 
 
@@ -74,10 +68,8 @@ def check_unchanged(inputs: list[torch.Tensor], originals: list[torch.Tensor]) -
     """Raise ValueError where an input is no longer what it was: the model changed it in place."""
     for index, (batch, original) in enumerate(zip(inputs, originals, strict=True)):
         if not torch.equal(batch.cpu(), original):
-            raise ValueError(
-                f"the model changes its input in place (batch {index}), so that each forward sees "
-                "other values than the last: let it work on a copy (x = x.clone(), inplace=False)"
-            )
+            told = f"the model changes its input in place (batch {index})"
+            raise ValueError(f"{told}: let it work on a copy (x = x.clone(), inplace=False)")
 
 
 @contextmanager

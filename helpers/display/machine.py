@@ -15,7 +15,6 @@ _UNUSABLE = (
     "PyTorch ne peut pas utiliser le GPU ({seen}). À vérifier : le pilote, "
     "CUDA_VISIBLE_DEVICES, un PyTorch construit pour CUDA (sélecteur de pytorch.org)."
 )
-_SAME_CODE = "Rien n'indique un autre que celui du notebook."
 _ASSERTIONS = "Sans effet : retirer PYTHONOPTIMIZE (ou -O) et redémarrer le noyau."
 _SUSPENDED = f"{_QUOTA} : le noyau les suspend par moments ; OMP_NUM_THREADS le borne."
 # By code of a check of the machine: what is checked, the sentence if it holds, and if not.
@@ -25,11 +24,13 @@ MACHINE_CHECKS = {
     "gpu_none": ("GPU", _NO_GPU, ""),
     "gpu_unusable": ("GPU", "", _UNUSABLE),
     "compile": ("torch.compile", "Compilé ou non, le résultat est le même.", "Non : {reason}."),
-    "code": ("Code mesuré", _SAME_CODE, "Un autre que celui du notebook : {other_code}."),
     "assertions": ("Assertions", "En vigueur.", _ASSERTIONS),
     "nvml": ("NVML", "", "Processus, fréquences et pilote illisibles : {why}."),
-    "mig": ("NVML", "Instance MIG : ce que NVML n'en dit pas est non observable.", ""),
-    "mig_parent": ("NVML", "Instance MIG lue comme GPU entier, voisines comprises.", ""),
+    "mig": (
+        "NVML",
+        "Instance MIG : NVML la lit peut-être comme GPU entier, voisines comprises.",
+        "",
+    ),
     "quota": ("Quota de CPU", f"{_QUOTA}.", _SUSPENDED),
 }
 REASONS = {"asked": "demandé explicitement", "automatic": "choisi automatiquement"}
@@ -50,11 +51,10 @@ def environment_table(machine: Machine) -> pd.DataFrame:
     """Show the machine's record in short, one row per subject."""
     facts, sections = machine.facts, ("gpu", "software", "cuda", "cpu", "system")
     gpu, software, cuda, cpu, system = (facts[name] for name in sections)
-    build = f"ROCm {cuda['torch_hip']}" if cuda["torch_hip"] else cuda["torch_cuda"]
     rows = {
         "Python": software["python"],
         "PyTorch / torchvision": (software["torch"], software["torchvision"]),
-        "CUDA de PyTorch / cuDNN": (build, cuda["cudnn"]),
+        "CUDA de PyTorch / cuDNN": (cuda["torch_cuda"], cuda["cudnn"]),
         "Pilote NVIDIA (CUDA maximale)": (cuda["driver"], cuda["driver_cuda"]),
         "GPU": "non utilisé",
     }

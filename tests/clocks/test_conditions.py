@@ -9,6 +9,8 @@ from helpers.clocks.checks import check_repeats
 from helpers.clocks.conditions import measuring_conditions, tf32, tf32_in_force
 
 BACKENDS = torch.backends
+NEWER = (BACKENDS.cudnn.conv, BACKENDS.cudnn.rnn, BACKENDS.cuda.matmul)
+NEWER += (BACKENDS.mkldnn.conv, BACKENDS.mkldnn.matmul)
 
 
 @pytest.fixture(autouse=True)
@@ -17,11 +19,9 @@ def fresh_switches():
 
     def reset():
         BACKENDS.fp32_precision = "none"
+        torch.set_float32_matmul_precision("highest")
         BACKENDS.cudnn.allow_tf32 = True
-        BACKENDS.cuda.matmul.allow_tf32 = False
-        for owner in (BACKENDS.cudnn.conv, BACKENDS.cudnn.rnn):
-            owner.fp32_precision = "tf32"
-        for owner in (BACKENDS.cuda.matmul, BACKENDS.mkldnn.conv, BACKENDS.mkldnn.matmul):
+        for owner in NEWER[2:]:
             owner.fp32_precision = "none"
 
     reset()
@@ -29,32 +29,52 @@ def fresh_switches():
     reset()
 
 
-SETTINGS = {  # what a caller set, and TF32 then in force: (convolutions, matmul)
-    "nothing": ([], (True, False)),
-    "older API": (
-        [(BACKENDS.cudnn, "allow_tf32", False), (BACKENDS.cuda.matmul, "allow_tf32", True)],
-        (False, True),
-    ),
-    # now the older flag cannot be read
-    "newer API": ([(BACKENDS.cudnn.conv, "fp32_precision", "ieee")], (False, False)),
-    "newer API, matmul": ([(BACKENDS.cuda.matmul, "fp32_precision", "tf32")], (True, True)),
-    "global": ([(BACKENDS, "fp32_precision", "tf32")], (True, True)),
+def switches():
+    """All of them as the caller reads them; None: torch refuses, the two APIs contradict."""
+    seen = [owner.fp32_precision for owner in (BACKENDS, *NEWER)]
+    older = (BACKENDS.cudnn, "allow_tf32"), (BACKENDS.cuda.matmul, "allow_tf32")
+    for owner, name in older:
+        with suppress(RuntimeError):
+            seen.append((owner, getattr(owner, name)))
+    with suppress(RuntimeError):
+        seen.append(torch.get_float32_matmul_precision())
+    return seen
+
+
+def older(convolutions, matmul):
+    BACKENDS.cudnn.allow_tf32 = convolutions
+    torch.set_float32_matmul_precision(matmul)
+
+
+SETTINGS = {  # what a caller set by the older API, then by the newer, and TF32 then in force
+    "nothing": ((), {}, (True, False)),
+    "older": ((False, "high"), {}, (False, True)),
+    "older, bf16 on a CPU": ((True, "medium"), {}, (True, True)),
+    "newer": ((), {BACKENDS.cudnn.conv: "ieee", BACKENDS.cuda.matmul: "tf32"}, (False, True)),
+    "global": ((), {BACKENDS: "tf32"}, (True, True)),
+    "mixed": ((False, "high"), {BACKENDS.cuda.matmul: "ieee"}, (False, False)),
+    "mixed, convolutions": ((False, "highest"), {BACKENDS.cudnn.conv: "tf32"}, (True, False)),
+    "mixed, on a CPU": ((True, "high"), {BACKENDS.mkldnn.matmul: "bf16"}, (True, True)),
 }
 
 
 @pytest.mark.parametrize("case", SETTINGS)
 def test_tf32_is_as_asked_inside_and_every_caller_finds_its_setting_again(case):
-    settings, found = SETTINGS[case]
-    for owner, name, value in settings:
-        setattr(owner, name, value)
-    rnn = BACKENDS.cudnn.rnn.fp32_precision
+    first, then, found = SETTINGS[case]
+    if first:
+        older(*first)
+    for owner, value in then.items():
+        owner.fp32_precision = value
+    before = switches()
     assert tf32_in_force() == found
     for allowed in (False, True):
         with tf32(allowed):
             assert tf32_in_force() == (allowed, allowed)
-        assert tf32_in_force() == found
-    assert all(getattr(owner, name) == value for owner, name, value in settings)
-    assert BACKENDS.cudnn.rnn.fp32_precision == rnn
+            assert BACKENDS.cuda.matmul.allow_tf32 == BACKENDS.cudnn.allow_tf32 == allowed
+        assert switches() == before
+    for owner in NEWER:  # now the older ones can be read
+        owner.fp32_precision = "ieee"
+    assert torch.get_float32_matmul_precision() == (first[1] if first else "highest")
 
 
 @pytest.mark.parametrize("collects", [True, False])
@@ -62,22 +82,18 @@ def test_tf32_is_as_asked_inside_and_every_caller_finds_its_setting_again(case):
 def test_all_holds_inside_and_is_restored_whatever_happens(request, error, collects):
     request.addfinalizer(gc.enable)
     (gc.enable if collects else gc.disable)()
-    model = TinyNet().train()
+    model, before = TinyNet().train(), switches()
     model.norm.eval()  # a frozen batch-norm in a model under training
     with suppress(RuntimeError, KeyboardInterrupt), measuring_conditions(model) as seen:
         assert (seen.modules, seen.modules_in_eval) == (3, 3)
         assert seen.required_for("fp32")
         assert not seen.required_for("tf32")
-        assert not torch.is_grad_enabled()
-        assert not gc.isenabled()
+        assert (torch.is_grad_enabled(), gc.isenabled()) == (False, False)
         if error:
             raise error("in the middle")
-    assert model.training
-    assert not model.norm.training
-    assert gc.isenabled() == collects
-    assert torch.is_grad_enabled()
-    assert not torch.is_inference_mode_enabled()
-    assert tf32_in_force() == (True, False)
+    assert (model.training, model.norm.training, gc.isenabled()) == (True, False, collects)
+    assert (torch.is_grad_enabled(), torch.is_inference_mode_enabled()) == (True, False)
+    assert switches() == before
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,18 @@
 import os
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from types import SimpleNamespace
 
 import pytest
 import torch
 from fakes import TinyNet
+from torch.autograd import DeviceType
 
 from helpers.clocks import profiling, try_profile
 from helpers.clocks.profiling import (
     count_kernels,
     detached_profile,
-    profile_forwards,
     silent_stderr,
     summarise_events,
 )
@@ -47,6 +48,18 @@ def test_a_profiler_that_fails_leaves_its_reason(monkeypatch, error):
     assert try_profile(TinyNet(), INPUTS, torch.device("cpu")) == (None, "")
 
 
+@pytest.mark.parametrize(("seen", "kernels"), [(0, None), (1, 0), (69, 68)])
+def test_kernels_are_counted_beside_one_of_its_own_that_proves_the_profiler(
+    monkeypatch, seen, kernels
+):
+    event = SimpleNamespace(
+        device_type=DeviceType.CUDA, is_user_annotation=False, name="k", device_time=1.0
+    )
+    found = SimpleNamespace(events=lambda: [event] * seen)
+    monkeypatch.setattr(profiling, "detached_profile", lambda device: nullcontext(found))
+    assert count_kernels(TinyNet(), INPUTS[0], torch.device("cpu")) == kernels
+
+
 @pytest.mark.filterwarnings("ignore:CUDA is not available")
 @pytest.mark.parametrize("before", ["0", None])
 @pytest.mark.parametrize("error", [None, ValueError])
@@ -72,7 +85,7 @@ def test_copies_inside_a_model_are_caught():
         def forward(self, x):
             return super().forward(x.cpu().to("cuda"))
 
-    clean, copying = (profile_forwards(m.cuda(), INPUTS, CUDA) for m in (TinyNet(), Copying()))
+    clean, copying = (try_profile(m.cuda(), INPUTS, CUDA)[0] for m in (TinyNet(), Copying()))
     assert clean.copies == 0
     assert clean.kernels > 0
     assert min(copying.host_to_device, copying.device_to_host) >= copying.forwards
