@@ -23,7 +23,6 @@ def install(monkeypatch, **properties) -> dict:
         "nvmlDeviceGetHandleByIndex": lambda index: ("GPU-a", "GPU-b")[index],
         "nvmlDeviceGetHandleByUUID": lambda uuid: {"GPU-a": "GPU-a", "GPU-b": "GPU-b"}[uuid],
         "nvmlDeviceGetHandleByPciBusId": lambda bus: {"00000000:41:00.0": "GPU-b"}[bus],
-        "nvmlDeviceGetName": lambda handle: f"name of {handle}",
         "nvmlDeviceGetUUID": lambda handle: handle,
         "nvmlDeviceGetMigMode": [0, 0],
         "nvmlDeviceGetClockInfo": lambda handle, kind: {"GPU-a": 345}.get(handle, 1980),

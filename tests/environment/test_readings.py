@@ -1,10 +1,8 @@
 """Side readings: what one look sees, and that one which raises leaves a complete record."""
 
-import importlib
 import json
 import multiprocessing
 import os
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,11 +21,10 @@ from helpers.environment.readings import Looker, this_process
 UTILISATION = "nvmlDeviceGetProcessUtilization"
 OWNERS = {  # of the functions that side readings call
     **dict.fromkeys(("Process", "cpu_times", "cpu_count"), readings.psutil),
-    **dict.fromkeys(("device_count", "max_memory_allocated"), torch.cuda),
+    "device_count": torch.cuda,
     "getrusage": readings.resource,
     "sched_getaffinity": readings.os,
     "run": facts.subprocess,  # git
-    "find_other_code": facts,
     "version": torch.backends.cudnn,
 }
 FILES = ("/proc/stat", "/proc/", "/proc/cpuinfo", "/proc/self/cgroup")
@@ -37,7 +34,7 @@ with pytest.MonkeyPatch.context() as patch:
     QUERIES = list(nvml_fake.install(patch))
 COVERED = {  # another reading stands in, or the value itself says that nothing was seen
     *("nvmlDeviceGetHandleByUUID", "nvmlDeviceGetHandleByPciBusId", "nvmlDeviceGetMigMode"),
-    *("nvmlDeviceGetGraphicsRunningProcesses", "max_memory_allocated"),
+    "nvmlDeviceGetGraphicsRunningProcesses",
 }
 
 
@@ -94,27 +91,11 @@ def test_a_side_reading_that_raises_leaves_a_complete_record(side, error, answer
     assert "injected" in str(found) or side in COVERED
 
 
-@pytest.mark.parametrize("error", [AttributeError, SyntaxError, ImportError, None])
-def test_a_pynvml_that_is_not_nvidia_ml_py_is_named_with_what_to_type(error, answers, monkeypatch):
-    """An old `pynvml` package in front of it, which cannot be imported or is a folder."""
-
-    class Broken:
-        def find_spec(self, name, *_):
-            if name == "pynvml":
-                raise error("old package")
-
-    if error:
-        monkeypatch.delitem(sys.modules, "pynvml")
-        monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
-    else:
-        monkeypatch.setattr(nvml.pynvml, "__path__", [], raising=False)
-    try:
-        importlib.reload(nvml)
-        found = session()
-    finally:
-        monkeypatch.undo()
-        importlib.reload(nvml)
-    assert "old" in found["record"]["cuda"]["nvml"]
+def test_without_pynvml_a_session_says_so_with_what_to_type(answers, monkeypatch):
+    monkeypatch.setattr(nvml, "pynvml", None)
+    monkeypatch.setattr(nvml, "_IMPORT", "ImportError: old: `pip install nvidia-ml-py`", False)
+    found = session()
+    assert "ImportError" in found["record"]["cuda"]["nvml"]
     assert found["look"]["gpu"] is None
     assert any("pip install nvidia-ml-py" in told for told in found["told"])
 
