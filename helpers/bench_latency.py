@@ -9,12 +9,11 @@ import torch
 
 from helpers.clocks.checks import (
     DISTINCT_INPUTS,  # noqa: F401  for the notebook
-    check_count,
+    check_counts,
     check_output,
     check_repeats,
     check_unchanged,
     move_inputs,
-    phase,
 )
 from helpers.clocks.conditions import ConditionsSeen, measuring_conditions, modules_of
 from helpers.clocks.graph import GraphReading, graph_latencies
@@ -105,11 +104,11 @@ def benchmark_latency(
     ------
     ValueError
         No batch, unequal batches, too few iterations, a model that changes its inputs, or whose
-        output is no finite tensor of one shape. What the model raises gets a note of where.
+        output is no finite tensor of one shape.
     """
-    settings = {"device": device, "precision": precision, "clock": clock}
-    with prepared(model, dataloader, warmup_iters, **settings) as bench:
-        look, run = Looker(bench.device), bench.new_run(measure_iters)
+    check_counts(warmup_iters=warmup_iters, measure_iters=measure_iters)
+    with prepared(model, dataloader, warmup_iters, device, precision, clock) as bench:
+        look, run = Looker(bench.device), Measuring(bench, measure_iters)
         run.saw(look())
         while not run.complete:
             run.measure_block()
@@ -122,24 +121,23 @@ def benchmark_latency(
 
 @contextmanager
 def prepared(
-    model, dataloader, warmup_iters=50, *, device=None, precision="fp32", clock="auto"
+    model, dataloader, warmup_iters, device=None, precision="fp32", clock="auto"
 ) -> Iterator["Bench"]:
-    """Everything before the first sample, given what `benchmark_latency` is: yields a warm `Bench`.
-
-    On exit all is restored.
-    """
-    check_count("warmup_iters", warmup_iters)
+    """Do everything before the first sample, as `benchmark_latency` says; yields the `Bench`."""
     placed = (p.device for module in modules_of(model) for p in module.parameters())
     device = torch.device(next(placed, "cpu") if device is None else device)
     inputs = move_inputs(dataloader, device)
-    with measuring_conditions(model, precision) as seen:
-        bench = Bench(model, inputs, device, precision, seen, clock)
-        bench.warm_up(warmup_iters)
-        yield bench
+    try:
+        with measuring_conditions(model, precision) as seen:
+            bench = Bench(model, inputs, device, precision, seen, clock)
+            bench.warm_up(warmup_iters)
+            yield bench
+    except SystemExit as error:  # would end the notebook as if all were well
+        raise RuntimeError(f"the model ended Python: {error!r}") from error
 
 
 class Bench:
-    """A warm model with its inputs on the device; makes runs that measure block by block."""
+    """A warm model with its inputs on the device."""
 
     def __init__(self, model, inputs, device, precision, seen: ConditionsSeen, clock="auto"):
         self.model, self.inputs, self.device = model, inputs, device
@@ -174,20 +172,14 @@ class Bench:
         except Exception as error:  # whatever the compiler or the driver raise: the host goes on
             return None, (NO_KERNELS, first_line(error))
         try:
-            with phase("GPU clock's adaptation"):
-                clock.adapt(self.model, self.inputs)
+            clock.adapt(self.model, self.inputs)
         except NotQueueableError as error:
             return None, (error.reason, str(error))
         return clock, ("", "")
 
-    def new_run(self, measure_iters: int) -> "Measuring":
-        """Start a run of `measure_iters` samples per clock."""
-        check_count("measure_iters", measure_iters)
-        return Measuring(self, measure_iters)
-
 
 class Measuring:
-    """Collects one run's samples, block by block, so that several models may also take turns."""
+    """Collects one run's samples, so many per clock, in blocks: several models may take turns."""
 
     def __init__(self, bench: Bench, measure_iters: int):
         self._bench, self._total, self._done, self._block = bench, measure_iters, 0, 0
@@ -210,13 +202,11 @@ class Measuring:
         """
         bench, count = self._bench, min(size, self._total - self._done)
         model, inputs = bench.model, bench.inputs
-        with phase("measurement by the host's clock", self._done):
-            host_latencies(model, inputs, 1, bench.device)
-            self._host.append(host_latencies(model, inputs, count, bench.device))
+        host_latencies(model, inputs, 1, bench.device)
+        self._host.append(host_latencies(model, inputs, count, bench.device))
         if bench.gpu_clock and not self._given_up:
             try:
-                with phase("measurement by the GPU's clock", self._done):
-                    self._gpu.append(bench.gpu_clock.measure(model, inputs, count))
+                self._gpu.append(bench.gpu_clock.measure(model, inputs, count))
             except NotQueueableError as error:  # this run goes on with the host's clock alone
                 self._given_up = error
         self._block = max(self._block, count)

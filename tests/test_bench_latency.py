@@ -21,7 +21,7 @@ def loader(batch_size=1, images=16):
 
 
 def measured(ready, iterations):
-    measuring = ready.new_run(iterations)
+    measuring = bench.Measuring(ready, iterations)
     while not measuring.complete:
         measuring.measure_block()
     return measuring.result()

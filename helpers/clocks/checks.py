@@ -1,7 +1,6 @@
 """What would spoil a measurement in silence, in a model or a data loader."""
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from itertools import islice
 
 import torch
@@ -9,10 +8,11 @@ import torch
 DISTINCT_INPUTS = 8  # several images, rotated: one image alone may be a special case
 
 
-def check_count(name: str, value: int) -> None:
-    """Raise ValueError unless `value` iterations, at least 1, can be done."""
-    if value < 1 or value != int(value):
-        raise ValueError(f"{name}={value!r}: an integer of at least 1 is needed")
+def check_counts(**counts: int) -> None:
+    """Raise ValueError unless each number of iterations is an integer of at least 1."""
+    for name, value in counts.items():
+        if value < 1 or value != int(value):
+            raise ValueError(f"{name}={value!r}: an integer of at least 1 is needed")
 
 
 def move_inputs(dataloader: Iterable, device: torch.device) -> list[torch.Tensor]:
@@ -33,8 +33,7 @@ def move_inputs(dataloader: Iterable, device: torch.device) -> list[torch.Tensor
 
 def check_output(model: Callable, batch: torch.Tensor, device: torch.device) -> tuple[int, ...]:
     """Return the output's shape; ValueError unless it is a finite tensor on `device`, not empty."""
-    with phase("check of its output"):
-        output = model(batch)
+    output = model(batch)
     if not isinstance(output, torch.Tensor):
         kind = type(output).__name__
         raise ValueError(f"the model returned {kind}, not the tensor that is to be timed")
@@ -70,15 +69,3 @@ def check_unchanged(inputs: list[torch.Tensor], originals: list[torch.Tensor]) -
         if not torch.equal(batch.cpu(), original):
             told = f"the model changes its input in place (batch {index})"
             raise ValueError(f"{told}: let it work on a copy (x = x.clone(), inplace=False)")
-
-
-@contextmanager
-def phase(name: str, done: int = 0) -> Iterator[None]:
-    """Note on what the model raises in which iteration of a phase, from 1, after `done` others."""
-    try:
-        yield
-    except SystemExit as error:  # would end the notebook as if all were well
-        raise RuntimeError(f"the model ended Python in the {name}: {error!r}") from error
-    except Exception as error:
-        error.add_note(f"in iteration {done + getattr(error, 'forward', 0) + 1} of the {name}")
-        raise

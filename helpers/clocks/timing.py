@@ -53,23 +53,15 @@ class GpuSamples:
 def host_latencies(
     call: Callable, inputs: Sequence[torch.Tensor], iterations: int, device: torch.device
 ) -> np.ndarray:
-    """Time `iterations` forwards one by one with the host's clock, the inputs in turn: (n,) ms.
-
-    What the model raises gets the attribute `forward`, the forward's index in this series.
-    """
+    """Time `iterations` forwards one by one with the host's clock, the inputs in turn: (n,) ms."""
     synchronize, kinds = synchronizer(device), len(inputs)
     elapsed_ns = np.zeros(iterations, dtype=np.int64)
     synchronize()
-    i = 0
-    try:  # outside the loop: it costs nothing inside
-        for i in range(iterations):
-            start = perf_counter_ns()
-            call(inputs[i % kinds])
-            synchronize()
-            elapsed_ns[i] = perf_counter_ns() - start
-    except BaseException as error:
-        error.forward = i
-        raise
+    for i in range(iterations):
+        start = perf_counter_ns()
+        call(inputs[i % kinds])
+        synchronize()
+        elapsed_ns[i] = perf_counter_ns() - start
     return elapsed_ns / 1e6
 
 
@@ -156,7 +148,7 @@ class GpuClock:
         to back. `launch_ms`: the host's time to queue one forward.
         """
         opened, timed_out, events = self._opened, self._timed_out, self._events[:count]
-        opened[0], timed_out[0], i = 0, 0, 0
+        opened[0], timed_out[0] = 0, 0
         with torch.cuda.device(self.device):
             try:
                 self._gate(opened.data_ptr(), timed_out.data_ptr(), np.int32(self.timeout_ms))
@@ -167,9 +159,6 @@ class GpuClock:
                     end.record()
                 launch_ms = (perf_counter_ns() - begun) / 1e6 / count
                 shut = not timed_out.item()
-            except BaseException as error:
-                error.forward = first + i
-                raise
             finally:  # also when the model raises: never leave the stream held
                 opened[0] = 1
                 torch.cuda.synchronize(self.device)

@@ -74,7 +74,7 @@ def environment_table(machine: Machine) -> pd.DataFrame:
         "Cœurs physiques / logiques / utilisables": tuple(cpu[f"{n}_cores"] for n in cores),
         "Gouverneur de fréquence": cpu["governor"],
         "Système / noyau": (system["os"], system["kernel"]),
-        "Machine virtuelle / conteneur": (system["hypervisor"], system["container"] or "non"),
+        "Machine virtuelle": system["hypervisor"],
         "TF32 par défaut (convolutions / matmul)": tuple(facts["switches"][name] for name in tf32),
         "Fils d'exécution de PyTorch": cpu["torch_threads"],
         "Commit git": _commit(facts["git"]),
@@ -107,13 +107,6 @@ def fixed_conditions(session: Any) -> pd.DataFrame:
             "Runs": int((session.rows[keys] == row[keys]).all(axis=1).sum()),
         }
     )
-
-
-def cost_sentence(cost: dict) -> str:
-    """Say in short what `environment.cost` found; what it could not see is left out."""
-    seen = {"wall_s": "{:.0f} s", "peak_host_mib": "{:.0f} Mio au plus"}
-    told = [text.format(cost[name]) for name, text in seen.items() if cost[name] is not None]
-    return ", ".join(told) or "coût non visible"
 
 
 def _table(rows: dict[str, Any]) -> pd.DataFrame:

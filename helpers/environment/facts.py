@@ -3,10 +3,8 @@
 import os
 import platform
 import re
-import resource
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -90,7 +88,6 @@ def tf32_in_force() -> tuple[bool, bool]:
 
 
 CPUS, GOVERNOR = Path("/sys/devices/system/cpu"), "cpu[0-9]*/cpufreq/scaling_governor"
-MARKS = {"docker": "/.dockerenv", "podman": "/run/.containerenv"}
 PACKAGES = ("torchvision", "numpy", "scipy", "pandas", "triton", "nvidia-ml-py")
 FACTS: dict[str, dict[str, Callable]] = {  # by section of the record
     "software": {
@@ -112,7 +109,6 @@ FACTS: dict[str, dict[str, Callable]] = {  # by section of the record
         "os": lambda: platform.freedesktop_os_release()["PRETTY_NAME"],
         "kernel": platform.release,
         "hypervisor": lambda: " hypervisor" in _text("/proc/cpuinfo"),
-        "container": lambda: next((name for name in MARKS if Path(MARKS[name]).exists()), None),
     },
     "switches": {
         "tf32_convolutions": lambda: tf32_in_force()[0],
@@ -152,12 +148,3 @@ def collect_git(root: Path = ROOT) -> dict:
     except Exception as error:  # git's own words hold the remedy
         told = " ".join((getattr(error, "stderr", None) or first_line(error)).split())
         return {"commit": None, "dirty": None, "problem": told}
-
-
-def cost() -> dict[str, float | None]:
-    """Seconds since this process began, and its peak memory in MiB; None: cannot be seen."""
-    mib = 2**20 if sys.platform == "darwin" else 2**10  # of ru_maxrss, in bytes or in KiB
-    return {
-        "wall_s": attempt(lambda: time.time() - psutil.Process().create_time()),
-        "peak_host_mib": attempt(lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / mib),
-    }

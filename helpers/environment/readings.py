@@ -15,12 +15,13 @@ from helpers.environment import nvml
 from helpers.environment.facts import Reader, attempt
 from helpers.environment.nvml import query
 
+HELD_BACK = "nvmlDeviceGetViolationStatus"
 NVML = {  # of a GpuReading
     "sm_mhz": nvml.FACTS["sm_clock_mhz"],
     "memory_mhz": nvml.FACTS["memory_clock_mhz"],
     "reasons": lambda gpu: query("nvmlDeviceGetCurrentClocksEventReasons", gpu),  # driver >= 535
-    "power_limited_s": lambda gpu: _held_back_s(gpu, 0),
-    "thermal_limited_s": lambda gpu: _held_back_s(gpu, 1),
+    "power_limited_s": lambda gpu: query(HELD_BACK, gpu, 0).violationTime / 1e9,
+    "thermal_limited_s": lambda gpu: query(HELD_BACK, gpu, 1).violationTime / 1e9,
 }
 BUSY = ("user", "nice", "system", "irq", "softirq")
 
@@ -125,10 +126,6 @@ class Looker:
         valid = [s for s in samples if s.timeStamp > self._last_seen and s.smUtil <= 100]
         self._last_seen = max((s.timeStamp for s in valid), default=self._last_seen)
         return tuple((s.pid, s.smUtil) for s in valid)
-
-
-def _held_back_s(gpu, policy: int) -> float:
-    return query("nvmlDeviceGetViolationStatus", gpu, policy).violationTime / 1e9
 
 
 def _busy_s() -> float:

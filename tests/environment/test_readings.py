@@ -14,7 +14,7 @@ import torch
 from nvml_fake import ME, OTHER, sample
 
 from helpers import environment
-from helpers.display.machine import MACHINE_CHECKS, cost_sentence, environment_table
+from helpers.display.machine import MACHINE_CHECKS, environment_table
 from helpers.environment import facts, nvml, readings
 from helpers.environment.readings import Looker, this_process
 
@@ -46,15 +46,14 @@ def shape_of(record):
 
 
 def session():
-    """The record, a look and the cost of a session on a GPU that only NVML's stand-in has."""
+    """The record and a look of a session on a GPU that only NVML's stand-in has."""
     machine = environment.look("auto")
-    seen, cost = Looker(torch.device("cuda", 0))(), environment.cost()
+    seen = Looker(torch.device("cuda", 0))()
     assert this_process().cpus >= 1
-    assert cost_sentence(cost)
     assert environment_table(machine).map(bool).all(axis=None)
     told = [MACHINE_CHECKS[c.code][1 if c.ok else 2].format(**c.values) for c in machine.checks]
     assert all(told)
-    return {"record": machine.facts, "look": asdict(seen), "cost": cost, "told": told}
+    return {"record": machine.facts, "look": asdict(seen), "told": told}
 
 
 @pytest.fixture

@@ -101,9 +101,3 @@ def test_only_variables_that_change_a_measurement_are_recorded(monkeypatch):
     for name, value in (given | {"CUDA_HOME": "/usr", "SECRET": "1"}).items():
         monkeypatch.setenv(name, value)
     assert collect_facts(Reader())["variables"] == before | given
-
-
-def test_cost_is_that_of_this_process():
-    cost = environment.cost()
-    assert 0 < cost["wall_s"] < 24 * 3600
-    assert cost["peak_host_mib"] > 50
