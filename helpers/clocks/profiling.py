@@ -13,10 +13,10 @@ from torch.profiler import ProfilerActivity, profile
 from helpers.clocks.checks import move_inputs
 from helpers.clocks.conditions import measuring_conditions
 from helpers.clocks.kernels import synchronizer
+from helpers.environment.compile import quiet
 from helpers.environment.facts import first_line
 
 PROFILED_FORWARDS = 10
-CONTRADICTED = 0.5  # GPU p50 over the kernels' time below which the clock missed work
 
 
 @dataclass(frozen=True)
@@ -29,24 +29,6 @@ class ForwardProfile:
     host_to_device: int  # copies in all forwards
     device_to_host: int
     kernel_names: tuple[str, ...]  # without repeats
-
-    @property
-    def copies(self) -> int:
-        """Copies between host and device, either way."""
-        return self.host_to_device + self.device_to_host
-
-
-@contextmanager
-def silent_stderr() -> Iterator[None]:
-    """Keep out of stored notebooks what compiled code writes to stderr, as Kineto does."""
-    kept = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 @contextmanager
@@ -61,7 +43,7 @@ def detached_profile(device: torch.device) -> Iterator[profile]:
     os.environ["TEARDOWN_CUPTI"] = "1"
     try:
         activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA]
-        with silent_stderr(), profile(activities=activities, acc_events=True) as prof:
+        with quiet(), profile(activities=activities, acc_events=True) as prof:
             yield prof
             synchronize()
     finally:
@@ -77,10 +59,7 @@ def detached_profile(device: torch.device) -> Iterator[profile]:
 def try_profile(
     model: Callable, dataloader: Iterable, device: torch.device, precision: str = "fp32"
 ) -> tuple[ForwardProfile | None, str]:
-    """Profile warm forwards as in the timed loop, inputs moved before it.
-
-    None on a CPU, and None with the reason where it cannot be: no session ends for a profile.
-    """
+    """Profile warm forwards as in the timed loop; None on a CPU, or with why it cannot be."""
     if device.type != "cuda":
         return None, ""
     try:
@@ -115,11 +94,11 @@ def _gpu_events(prof: profile) -> list[tuple[str, float]]:
 
 
 def contradicted(gpu_p50_ms: float, kernel_ms: float) -> bool:
-    """Is the GPU clock's median below half of what the profile says its kernels take?
+    """Did the GPU clock miss work, on a stream that it does not watch?
 
-    Kernels on two streams overlap, hence half. Less means work on a stream that nobody watches.
+    Its median is then below half of what the kernels take: those on two streams may overlap.
     """
-    return gpu_p50_ms < CONTRADICTED * kernel_ms
+    return gpu_p50_ms < kernel_ms / 2
 
 
 def summarise_events(events: list[tuple[str, float]], forwards: int) -> ForwardProfile:

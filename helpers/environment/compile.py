@@ -1,6 +1,7 @@
 """Whether torch.compile really works: its presence says nothing of a C++ compiler or Triton."""
 
 import logging
+import os
 import random
 import sysconfig
 import warnings
@@ -48,11 +49,14 @@ def check_compile_once(device: torch.device | str) -> CompileCheck:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep torch's compiler from writing to stderr, which a stored notebook would keep."""
-    disabled = logging.root.manager.disable
+    """Keep torch, and what it is compiled of, from writing to stderr: stored notebooks keep it."""
+    disabled, kept = logging.root.manager.disable, os.dup(2)
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(action="ignore"):
+        with open(os.devnull, "wb") as nowhere, warnings.catch_warnings(action="ignore"):
+            os.dup2(nowhere.fileno(), 2)
             yield
     finally:
+        os.dup2(kept, 2)
+        os.close(kept)
         logging.disable(disabled)

@@ -13,7 +13,6 @@ from helpers.clocks import profiling, try_profile
 from helpers.clocks.profiling import (
     count_kernels,
     detached_profile,
-    silent_stderr,
     summarise_events,
 )
 
@@ -27,7 +26,7 @@ def test_kernels_and_copies_are_told_apart():
     found = summarise_events(events, forwards=2)
     assert found.kernels == 1.5
     assert found.kernel_ms == pytest.approx(1.25)
-    assert (found.host_to_device, found.device_to_host, found.copies) == (1, 1, 2)
+    assert (found.host_to_device, found.device_to_host) == (1, 1)
     assert found.kernel_names == ("sgemm", "relu")
     with pytest.raises(RuntimeError, match="no GPU kernel"):
         summarise_events(events[3:], forwards=1)  # proves nothing
@@ -86,7 +85,7 @@ def test_copies_inside_a_model_are_caught():
             return super().forward(x.cpu().to("cuda"))
 
     clean, copying = (try_profile(m.cuda(), INPUTS, CUDA)[0] for m in (TinyNet(), Copying()))
-    assert clean.copies == 0
+    assert (clean.host_to_device, clean.device_to_host) == (0, 0)
     assert clean.kernels > 0
     assert min(copying.host_to_device, copying.device_to_host) >= copying.forwards
 
@@ -118,11 +117,3 @@ def test_no_profiler_stays_attached(profile, free):
     run = [sys.executable, "-c", code]
     found = subprocess.run(run, capture_output=True, text=True, check=True, timeout=120)
     assert ("code 0" in found.stdout) == free, found.stdout
-
-
-def test_compiled_code_writes_nothing_to_stderr_meanwhile(capfd):
-    with suppress(KeyError), silent_stderr():
-        os.write(2, b"profiler_start")
-        raise KeyError
-    os.write(2, b"after")
-    assert capfd.readouterr().err == "after"
