@@ -7,17 +7,14 @@ import torch
 
 from helpers.environment.facts import Reader, attempt, first_line
 
-try:
-    import pynvml
-except Exception as error:  # absent, or an old package of this name
-    pynvml, _IMPORT = None, f"{first_line(error)}: `pip install nvidia-ml-py`, without `pynvml`"
-
 NO_DRIVER = "LibraryNotFound"  # none at all: no fault of this machine
 SM, MEMORY = 1, 2  # NVML's clocks
 
 
 def query(name: str, *args: Any) -> Any:
     """Call a function of NVML; raises whatever it, or the lack of it, raises."""
+    import pynvml  # of nvidia-ml-py; here, so that its absence is a reading that fails
+
     return getattr(pynvml, name)(*args)
 
 
@@ -37,7 +34,7 @@ sm_clock_mhz = partial(attempt, FACTS["sm_clock_mhz"])  # now, or None
 def nvml_problem() -> str | None:
     """Open NVML, which then stays open; None, or why it cannot be read, in its own words."""
     try:
-        return _IMPORT if pynvml is None else pynvml.nvmlInit()
+        return query("nvmlInit")
     except Exception as error:
         return first_line(error)
 

@@ -23,6 +23,7 @@ NVML = {  # of a GpuReading
     "power_limited_s": lambda gpu: query(HELD_BACK, gpu, 0).violationTime / 1e9,
     "thermal_limited_s": lambda gpu: query(HELD_BACK, gpu, 1).violationTime / 1e9,
 }
+THREAD = getattr(resource, "RUSAGE_THREAD", None)  # Linux alone counts by thread
 BUSY = ("user", "nice", "system", "irq", "softirq")
 
 
@@ -54,10 +55,8 @@ class HostReading:
 
 @dataclass(frozen=True)
 class Look:
-    """When it began and ended (s, perf_counter), what was read, and why the rest was not."""
+    """What was read at one moment, and why the rest was not."""
 
-    start_s: float
-    end_s: float
     gpu: GpuReading | None  # None: no GPU is watched, or NVML is not there
     host: HostReading
     failed: dict[str, str]
@@ -92,7 +91,7 @@ class Looker:
 
     def __call__(self) -> Look:
         """Take one look; what cannot be read is None, and nothing is raised."""
-        start, gpu, read = perf_counter(), None, Reader()
+        gpu, read = None, Reader()
         if self._handle is not None:
             processes, shares = read("processes", self._processes), read("shares", self._shares)
             seen = {key: read(key, get, self._handle) for key, get in NVML.items()}
@@ -101,14 +100,12 @@ class Looker:
             core=read("core", lambda: psutil.Process().cpu_num()),
             busy_s=read("busy", _busy_s),
             steal_s=read("steal", _steal_s),
-            preemptions=read(
-                "preemptions", lambda: resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw
-            ),
+            preemptions=read("preemptions", lambda: resource.getrusage(THREAD).ru_nivcsw),
             at_s=perf_counter(),
             own_s=process_time(),
             thread_s=thread_time(),
         )
-        return Look(start, perf_counter(), gpu, host, read.failed)
+        return Look(gpu, host, read.failed)
 
     def _processes(self) -> frozenset[int]:
         computing = query("nvmlDeviceGetComputeRunningProcesses", self._handle)

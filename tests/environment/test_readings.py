@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from nvml_fake import ME, OTHER, sample
 
 from helpers import environment
 from helpers.display.machine import MACHINE_CHECKS, environment_table
-from helpers.environment import facts, nvml, readings
+from helpers.environment import facts, readings
 from helpers.environment.readings import Looker, this_process
 
 UTILISATION = "nvmlDeviceGetProcessUtilization"
@@ -90,13 +91,12 @@ def test_a_side_reading_that_raises_leaves_a_complete_record(side, error, answer
     assert "injected" in str(found) or side in COVERED
 
 
-def test_without_pynvml_a_session_says_so_with_what_to_type(answers, monkeypatch):
-    monkeypatch.setattr(nvml, "pynvml", None)
-    monkeypatch.setattr(nvml, "_IMPORT", "ImportError: old: `pip install nvidia-ml-py`", False)
+def test_without_pynvml_a_session_says_so(answers, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", None)
     found = session()
-    assert "ImportError" in found["record"]["cuda"]["nvml"]
+    assert "pynvml" in found["record"]["cuda"]["nvml"]
     assert found["look"]["gpu"] is None
-    assert any("pip install nvidia-ml-py" in told for told in found["told"])
+    assert any("pynvml" in told for told in found["told"])
 
 
 def test_looks_in_their_units_whose_counters_never_fall(answers):
@@ -105,7 +105,6 @@ def test_looks_in_their_units_whose_counters_never_fall(answers):
     assert after.failed == {}
     assert after.gpu.processes == {ME}
     assert after.gpu.power_limited_s == after.gpu.thermal_limited_s == 0.5
-    assert after.start_s <= after.host.at_s <= after.end_s
     assert set(after.host.steal_s) >= os.sched_getaffinity(0)
     for name in ("at_s", "busy_s", "own_s", "thread_s", "preemptions"):
         assert getattr(after.host, name) >= getattr(before.host, name)
