@@ -29,8 +29,6 @@ def install(monkeypatch, **properties) -> dict:
         "nvmlDeviceGetMaxClockInfo": 1980,
         "nvmlDeviceGetEnforcedPowerLimit": 700_000,
         "nvmlDeviceGetTemperature": 54,
-        "nvmlDeviceGetEccMode": [1, 1],
-        "nvmlDeviceGetPersistenceMode": 1,
         "nvmlDeviceGetComputeRunningProcesses": [SimpleNamespace(pid=ME)],
         "nvmlDeviceGetGraphicsRunningProcesses": [],
         "nvmlDeviceGetCurrentClocksEventReasons": 4,

@@ -63,7 +63,6 @@ def environment_table(machine: Machine) -> pd.DataFrame:
             "Fréquence SM / maximale (MHz)": ("sm_clock_mhz", "sm_clock_max_mhz"),
             "Fréquence mémoire / maximale (MHz)": ("memory_clock_mhz", "memory_clock_max_mhz"),
             "Limite de puissance (W) / température (°C)": ("power_limit_w", "temperature_c"),
-            "ECC / mode persistant": ("ecc", "persistence_mode"),
         }
         what = f"{gpu['name']}, capacité de calcul {gpu['compute_capability']}"
         rows["GPU"] = f"{what}, {number(gpu['memory_gib'], 3)} Gio"
@@ -77,7 +76,7 @@ def environment_table(machine: Machine) -> pd.DataFrame:
         "Machine virtuelle": system["hypervisor"],
         "TF32 par défaut (convolutions / matmul)": tuple(facts["switches"][name] for name in tf32),
         "Fils d'exécution de PyTorch": cpu["torch_threads"],
-        "Commit git": _commit(facts["git"]),
+        "Commit git": _commit(facts["git"], facts["unreadable"].get("git.commit")),
     }
     if cpu["quota_cpus"]:
         rows["Quota de CPU (cgroup)"] = f"{number(cpu['quota_cpus'], 3)} CPU"
@@ -124,8 +123,8 @@ def _text(value: Any) -> str:
     return number(value, 3) if isinstance(value, float) else str(value)
 
 
-def _commit(git: dict) -> str | None:
+def _commit(git: dict, why: str | None) -> str | None:
     if git["commit"] is None:
-        return git["problem"] and f"{NOT_VISIBLE} : {git['problem']}"
+        return why and f"{NOT_VISIBLE} : {why}"
     note = {True: " (modifications non validées)", False: "", None: " (état inconnu)"}
     return git["commit"][:12] + note[git["dirty"]]

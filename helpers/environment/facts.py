@@ -32,11 +32,11 @@ class Check:
     values: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
 class Reader:
     """Returns ``read(*args)``, or None where that fails; `failed` keeps the reason by name."""
 
-    def __init__(self):
-        self.failed: dict[str, str] = {}
+    failed: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, name: str, read: Callable, *args: Any) -> Any:
         try:
@@ -53,7 +53,7 @@ def attempt(read: Callable, *args: Any) -> Any:
 
 def first_line(error: BaseException) -> str:
     """An error's type and its first line with "error:", else its first; 200 characters at most."""
-    lines = [line.strip() for line in str(error).splitlines()]
+    lines = [line.strip() for line in str(getattr(error, "stderr", None) or error).splitlines()]
     told = [line for line in lines if line and not line.startswith("backend=")]
     said = next((line for line in told if "error:" in line), *told[:1] or [""])
     return f"{type(error).__name__}: {said}".removesuffix(": ")[:200]
@@ -87,6 +87,14 @@ def tf32_in_force() -> tuple[bool, bool]:
     return convolutions, matmul or override == "1"
 
 
+def git(*arguments: str) -> str:
+    """What git says of this code; another repository, in a folder above, says nothing of it."""
+    if not (ROOT / ".git").exists():
+        raise FileNotFoundError(f"no .git in {ROOT}: clone it, or set J1_GIT_COMMIT")
+    settings = {"capture_output": True, "text": True, "check": True, "timeout": 20, "cwd": ROOT}
+    return subprocess.run(["git", *arguments], **settings).stdout.strip()
+
+
 CPUS, GOVERNOR = Path("/sys/devices/system/cpu"), "cpu[0-9]*/cpufreq/scaling_governor"
 PACKAGES = ("torchvision", "numpy", "scipy", "pandas", "triton", "nvidia-ml-py")
 FACTS: dict[str, dict[str, Callable]] = {  # by section of the record
@@ -115,8 +123,13 @@ FACTS: dict[str, dict[str, Callable]] = {  # by section of the record
         "tf32_matmul": lambda: tf32_in_force()[1],
         "cudnn_enabled": lambda: torch.backends.cudnn.enabled,
         "cudnn_benchmark": lambda: torch.backends.cudnn.benchmark,
-        "cudnn_deterministic": lambda: torch.backends.cudnn.deterministic,
         "deterministic_algorithms": torch.are_deterministic_algorithms_enabled,
+    },
+    "git": {  # J1_GIT_COMMIT: of a copy, whose .git may be older than its files
+        "commit": lambda: os.environ.get("J1_GIT_COMMIT") or git("rev-parse", "HEAD"),
+        "dirty": lambda: (
+            None if os.environ.get("J1_GIT_COMMIT") else git("status", "--porcelain") != ""
+        ),
     },
 }
 
@@ -127,24 +140,4 @@ def collect_facts(read: Reader) -> dict:
     return {
         **{s: {key: read(f"{s}.{key}", get) for key, get in FACTS[s].items()} for s in FACTS},
         "variables": {name: os.environ[name] for name in given if not name.endswith(WHERE)},
-        "git": collect_git(),
     }
-
-
-def collect_git(root: Path = ROOT) -> dict:
-    """Commit of the code, whether tracked or new files differ from it, and why it is not known."""
-    if given := os.environ.get(
-        "J1_GIT_COMMIT"
-    ):  # of a copy, whose .git may be older than its files
-        return {"commit": given, "dirty": None, "problem": None}
-    git = partial(subprocess.run, capture_output=True, text=True, check=True, timeout=20, cwd=root)
-    try:
-        # A folder above may be a repository of its own; its commit says nothing of this code.
-        if not (root / ".git").exists():
-            raise FileNotFoundError(f"no .git in {root}: clone it, or set J1_GIT_COMMIT")
-        commit = git(["git", "rev-parse", "HEAD"]).stdout.strip()
-        changes = git(["git", "status", "--porcelain"]).stdout.strip()
-        return {"commit": commit, "dirty": changes != "", "problem": None}
-    except Exception as error:  # git's own words hold the remedy
-        told = " ".join((getattr(error, "stderr", None) or first_line(error)).split())
-        return {"commit": None, "dirty": None, "problem": told}

@@ -25,8 +25,6 @@ FACTS = {  # of a GPU, by its handle
     "memory_clock_max_mhz": lambda gpu: query("nvmlDeviceGetMaxClockInfo", gpu, MEMORY),
     "power_limit_w": lambda gpu: query("nvmlDeviceGetEnforcedPowerLimit", gpu) / 1000,
     "temperature_c": lambda gpu: query("nvmlDeviceGetTemperature", gpu, 0),
-    "ecc": lambda gpu: bool(query("nvmlDeviceGetEccMode", gpu)[0]),  # (now, after a reboot)
-    "persistence_mode": lambda gpu: bool(query("nvmlDeviceGetPersistenceMode", gpu)),
 }
 sm_clock_mhz = partial(attempt, FACTS["sm_clock_mhz"])  # now, or None
 

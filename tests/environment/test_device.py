@@ -96,14 +96,14 @@ def test_why_torch_cannot_use_cuda_or_runs_no_kernel(monkeypatch):
 
 def test_driver_and_gpus_as_nvml_sees_them_in_their_units(monkeypatch):
     answers = nvml_fake.install(monkeypatch)
-    answers["nvmlDeviceGetPersistenceMode"] = pynvml.NVMLError_NotSupported
+    answers["nvmlDeviceGetTemperature"] = pynvml.NVMLError_NotSupported
     cuda, gpu = collect_cuda(CPU, Reader()), collect_gpu(CUDA, Reader())
     assert (cuda["driver"], cuda["driver_cuda"]) == ("580.95.05", "13.1")
     assert cuda["gpus"] == ["GPU-a", "GPU-b"]
     assert (cuda["cudnn"] or "9.24.0").startswith("9.")
     assert gpu["uuid"] == "GPU-b"
-    assert (gpu["power_limit_w"], gpu["ecc"], gpu["memory_gib"]) == (700.0, True, 80.0)
-    assert (gpu["compute_capability"], gpu["persistence_mode"]) == ("9.0", None)
+    assert (gpu["power_limit_w"], gpu["temperature_c"], gpu["memory_gib"]) == (700.0, None, 80.0)
+    assert gpu["compute_capability"] == "9.0"
 
 
 # NVML's second GPU is torch's cuda:0, as with CUDA_VISIBLE_DEVICES=1: never matched by index

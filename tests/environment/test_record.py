@@ -5,7 +5,8 @@ import subprocess
 import pytest
 
 from helpers import environment
-from helpers.environment.facts import Reader, collect_facts, collect_git, cpu_quota, first_line
+from helpers.environment import facts
+from helpers.environment.facts import Reader, collect_facts, cpu_quota, first_line
 
 
 def test_of_a_long_error_the_line_that_says_most_is_kept_and_is_short():
@@ -14,10 +15,16 @@ def test_of_a_long_error_the_line_that_says_most_is_kept_and_is_short():
     assert len(first_line(RuntimeError("x" * 5000))) == 200
 
 
+def code():
+    """What the record says of this code: its commit, is it dirty, why is it not known."""
+    read = Reader()
+    return *collect_facts(read)["git"].values(), read.failed.get("git.commit")
+
+
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
     monkeypatch.delenv("J1_GIT_COMMIT", raising=False)
-    (tmp_path / "copy").mkdir()
+    monkeypatch.setattr(facts, "ROOT", tmp_path)
     author = ("-c", "user.name=test", "-c", "user.email=test@example.org")
     for args in (["init", "-q"], [*author, "commit", "--allow-empty", "-q", "-m", "first"]):
         subprocess.run(["git", *args], cwd=tmp_path, check=True, capture_output=True)
@@ -25,30 +32,30 @@ def repository(tmp_path, monkeypatch):
 
 
 def test_git_clean_then_dirty(repository):
-    clean = collect_git(repository)
-    assert (len(clean["commit"]), clean["dirty"]) == (40, False)
+    commit, dirty, problem = code()
+    assert (len(commit), dirty, problem) == (40, False, None)
     (repository / "new.py").write_text("2\n")
-    assert collect_git(repository) == clean | {"dirty": True}
+    assert code() == (commit, True, None)
 
 
 @pytest.mark.parametrize(
     ("folder", "variable", "value", "words"),
     [
         ("copy", "UNUSED", "", "J1_GIT_COMMIT"),  # below a repository of another
-        (".", "GIT_TEST_ASSUME_DIFFERENT_OWNER", "1", "--add safe.directory"),
+        (".", "GIT_TEST_ASSUME_DIFFERENT_OWNER", "1", "dubious ownership"),
         (".", "PATH", "/nonexistent", "git"),
     ],
 )
 def test_an_unknown_commit_has_its_reason_and_can_be_given(
     repository, monkeypatch, folder, variable, value, words
 ):
+    monkeypatch.setattr(facts, "ROOT", repository / folder)
     monkeypatch.setenv(variable, value)
-    found = collect_git(repository / folder)
-    assert (found["commit"], found["dirty"]) == (None, None)
-    assert words in found["problem"]
+    *unknown, problem = code()
+    assert unknown == [None, None]
+    assert words in problem
     monkeypatch.setenv("J1_GIT_COMMIT", "abc123")
-    given = {"commit": "abc123", "dirty": None, "problem": None}
-    assert collect_git(repository / folder) == given
+    assert code() == ("abc123", None, None)
 
 
 @pytest.mark.parametrize(
