@@ -14,6 +14,7 @@ from helpers.clocks.checks import (
     check_repeats,
     check_unchanged,
     move_inputs,
+    phase,
 )
 from helpers.clocks.conditions import ConditionsSeen, measuring_conditions, modules_of
 from helpers.clocks.graph import GraphReading, graph_latencies
@@ -108,7 +109,7 @@ def benchmark_latency(
     """
     check_counts(warmup_iters=warmup_iters, measure_iters=measure_iters)
     with prepared(model, dataloader, warmup_iters, device, precision, clock) as bench:
-        look, run = Looker(bench.device), Measuring(bench, measure_iters)
+        look, run = Looker(bench.device), bench.new_run(measure_iters)
         run.saw(look())
         while not run.complete:
             run.measure_block()
@@ -127,13 +128,10 @@ def prepared(
     placed = (p.device for module in modules_of(model) for p in module.parameters())
     device = torch.device(next(placed, "cpu") if device is None else device)
     inputs = move_inputs(dataloader, device)
-    try:
-        with measuring_conditions(model, precision) as seen:
-            bench = Bench(model, inputs, device, precision, seen, clock)
-            bench.warm_up(warmup_iters)
-            yield bench
-    except SystemExit as error:  # would end the notebook as if all were well
-        raise RuntimeError(f"the model ended Python: {error!r}") from error
+    with measuring_conditions(model, precision) as seen:
+        bench = Bench(model, inputs, device, precision, seen, clock)
+        bench.warm_up(warmup_iters)
+        yield bench
 
 
 class Bench:
@@ -172,10 +170,15 @@ class Bench:
         except Exception as error:  # whatever the compiler or the driver raise: the host goes on
             return None, (NO_KERNELS, first_line(error))
         try:
-            clock.adapt(self.model, self.inputs)
+            with phase("GPU clock's adaptation"):
+                clock.adapt(self.model, self.inputs)
         except NotQueueableError as error:
             return None, (error.reason, str(error))
         return clock, ("", "")
+
+    def new_run(self, measure_iters: int) -> "Measuring":
+        """Start a run of `measure_iters` samples per clock."""
+        return Measuring(self, measure_iters)
 
 
 class Measuring:
@@ -202,11 +205,13 @@ class Measuring:
         """
         bench, count = self._bench, min(size, self._total - self._done)
         model, inputs = bench.model, bench.inputs
-        host_latencies(model, inputs, 1, bench.device)
-        self._host.append(host_latencies(model, inputs, count, bench.device))
+        with phase("measurement by the host's clock"):
+            host_latencies(model, inputs, 1, bench.device)
+            self._host.append(host_latencies(model, inputs, count, bench.device))
         if bench.gpu_clock and not self._given_up:
             try:
-                self._gpu.append(bench.gpu_clock.measure(model, inputs, count))
+                with phase("measurement by the GPU's clock"):
+                    self._gpu.append(bench.gpu_clock.measure(model, inputs, count))
             except NotQueueableError as error:  # this run goes on with the host's clock alone
                 self._given_up = error
         self._block = max(self._block, count)

@@ -20,7 +20,7 @@ def loader(batch_size=1, images=16):
 
 
 def measured(ready, iterations):
-    measuring = bench.Measuring(ready, iterations)
+    measuring = ready.new_run(iterations)
     while not measuring.complete:
         measuring.measure_block()
     return measuring.result()

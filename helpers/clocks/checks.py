@@ -1,6 +1,7 @@
 """What would spoil a measurement in silence, in a model or a data loader."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 
 import torch
@@ -33,7 +34,8 @@ def move_inputs(dataloader: Iterable, device: torch.device) -> list[torch.Tensor
 
 def check_output(model: Callable, batch: torch.Tensor, device: torch.device) -> tuple[int, ...]:
     """Return the output's shape; ValueError unless it is a finite tensor on `device`, not empty."""
-    output = model(batch)
+    with phase("check of its output"):
+        output = model(batch)
     if not isinstance(output, torch.Tensor):
         kind = type(output).__name__
         raise ValueError(f"the model returned {kind}, not the tensor that is to be timed")
@@ -69,3 +71,15 @@ def check_unchanged(inputs: list[torch.Tensor], originals: list[torch.Tensor]) -
         if not torch.equal(batch.cpu(), original):
             told = f"the model changes its input in place (batch {index})"
             raise ValueError(f"{told}: let it work on a copy (x = x.clone(), inplace=False)")
+
+
+@contextmanager
+def phase(name: str) -> Iterator[None]:
+    """Note on what the model raises in which phase it did."""
+    try:
+        yield
+    except SystemExit as error:  # would end the notebook as if all were well
+        raise RuntimeError(f"the model ended Python in the {name}: {error!r}") from error
+    except Exception as error:
+        error.add_note(f"in the {name}")
+        raise

@@ -7,6 +7,7 @@ from time import perf_counter
 import numpy as np
 import torch
 
+from helpers.clocks.checks import phase
 from helpers.clocks.timing import host_latencies
 from helpers.environment.nvml import find_gpu, sm_clock_mhz
 
@@ -36,7 +37,8 @@ def warm_up(
         if done >= max(warmup_iters, WARMUP_MAX_ITERS) or perf_counter() - start > WARMUP_MAX_S:
             break
         count = min(WARMUP_WINDOW, warmup_iters)
-        windows.append(host_latencies(call, inputs, count, device))
+        with phase("warm-up"):
+            windows.append(host_latencies(call, inputs, count, device))
         clocks_mhz.append(sm_clock_mhz(handle))
         done += count
     return Warmup(np.concatenate(windows), _steady(windows, clocks_mhz))

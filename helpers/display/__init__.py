@@ -13,7 +13,7 @@ from helpers.bench_latency import Run
 from helpers.clocks.calibration import CalibrationReceipt
 from helpers.display import tables
 from helpers.display.french import fill, percent
-from helpers.display.machine import environment_table, fixed_conditions, reason
+from helpers.display.machine import cost_sentence, environment_table, fixed_conditions, reason
 from helpers.display.plots import plot_distribution, plot_images, plot_over_time, plot_p95_runs
 from helpers.display.tables import checks_table, conditions_table, markdown_text, untagged_table
 from helpers.display.verdict import HEADLINE, bound_sentence, verdict_sentences, verdict_text
@@ -22,7 +22,7 @@ from helpers.environment import Machine
 from helpers.models.accuracy import Accuracy
 from helpers.validation import Verdict
 
-__all__ = ["HEADLINE", "Banner", "bound_sentence", "show"]
+__all__ = ["HEADLINE", "Banner", "bound_sentence", "cost_sentence", "show"]
 __all__ += ["checks_table", "conditions_table", "fixed_conditions", "untagged_table"]
 __all__ += ["plot_distribution", "plot_images", "plot_over_time", "plot_p95_runs"]
 __all__ += ["verdict_sentences", "verdict_text"]

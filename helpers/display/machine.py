@@ -108,6 +108,13 @@ def fixed_conditions(session: Any) -> pd.DataFrame:
     )
 
 
+def cost_sentence(cost: dict) -> str:
+    """Say in short what `environment.cost` found; what it could not see is left out."""
+    seen = {"wall_s": "{:.0f} s", "peak_host_mib": "{:.0f} Mio au plus"}
+    told = [text.format(cost[name]) for name, text in seen.items() if cost[name] is not None]
+    return ", ".join(told) or "coût non visible"
+
+
 def _table(rows: dict[str, Any]) -> pd.DataFrame:
     table = pd.DataFrame({"Valeur": [_text(value) for value in rows.values()]}, index=list(rows))
     return table.rename_axis("Élément")

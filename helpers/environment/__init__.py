@@ -9,9 +9,9 @@ import torch
 
 from helpers.environment import nvml
 from helpers.environment.compile import check_compile_once
-from helpers.environment.facts import Check, Reader, collect_facts, first_line
+from helpers.environment.facts import Check, Reader, collect_facts, cost, first_line
 
-__all__ = ["Check", "DeviceError", "Machine", "look"]
+__all__ = ["Check", "DeviceError", "Machine", "cost", "look"]
 
 UNAVAILABLE = "torch.cuda.is_available() is False"
 # What torch says where there simply is no GPU; anything else it says is a fault.

@@ -3,8 +3,10 @@
 import os
 import platform
 import re
+import resource
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -140,4 +142,16 @@ def collect_facts(read: Reader) -> dict:
     return {
         **{s: {key: read(f"{s}.{key}", get) for key, get in FACTS[s].items()} for s in FACTS},
         "variables": {name: os.environ[name] for name in given if not name.endswith(WHERE)},
+    }
+
+
+def cost(device: torch.device | str | None = None) -> dict[str, float | None]:
+    """Seconds since this process began, and its peak memory in MiB; None: cannot be seen."""
+    mib = 2**20 if sys.platform == "darwin" else 2**10  # of ru_maxrss, in bytes or in KiB
+    on_gpu = torch.cuda.is_initialized() and torch.device(device or "cuda").type == "cuda"
+    gpu = attempt(torch.cuda.max_memory_allocated, device) if on_gpu else None
+    return {
+        "wall_s": attempt(lambda: time.time() - psutil.Process().create_time()),
+        "peak_host_mib": attempt(lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / mib),
+        "peak_gpu_mib": None if gpu is None else gpu / 2**20,
     }

@@ -15,14 +15,14 @@ import torch
 from nvml_fake import ME, OTHER, sample
 
 from helpers import environment
-from helpers.display.machine import MACHINE_CHECKS, environment_table
+from helpers.display.machine import MACHINE_CHECKS, cost_sentence, environment_table
 from helpers.environment import facts, readings
 from helpers.environment.readings import Looker, this_process
 
 UTILISATION = "nvmlDeviceGetProcessUtilization"
 OWNERS = {  # of the functions that side readings call
     **dict.fromkeys(("Process", "cpu_times", "cpu_count"), readings.psutil),
-    "device_count": torch.cuda,
+    **dict.fromkeys(("device_count", "max_memory_allocated"), torch.cuda),
     "getrusage": readings.resource,
     "sched_getaffinity": readings.os,
     "run": facts.subprocess,  # git
@@ -35,7 +35,7 @@ with pytest.MonkeyPatch.context() as patch:
     QUERIES = list(nvml_fake.install(patch))
 COVERED = {  # another reading stands in, or the value itself says that nothing was seen
     *("nvmlDeviceGetHandleByUUID", "nvmlDeviceGetHandleByPciBusId", "nvmlDeviceGetMigMode"),
-    "nvmlDeviceGetGraphicsRunningProcesses",
+    *("nvmlDeviceGetGraphicsRunningProcesses", "max_memory_allocated"),
 }
 
 
@@ -47,14 +47,15 @@ def shape_of(record):
 
 
 def session():
-    """The record and a look of a session on a GPU that only NVML's stand-in has."""
+    """The record, a look and the cost of a session on a GPU that only NVML's stand-in has."""
     machine = environment.look("auto")
-    seen = Looker(torch.device("cuda", 0))()
+    seen, cost = Looker(torch.device("cuda", 0))(), environment.cost()
     assert this_process().cpus >= 1
+    assert cost_sentence(cost)
     assert environment_table(machine).map(bool).all(axis=None)
     told = [MACHINE_CHECKS[c.code][1 if c.ok else 2].format(**c.values) for c in machine.checks]
     assert all(told)
-    return {"record": machine.facts, "look": asdict(seen), "told": told}
+    return {"record": machine.facts, "look": asdict(seen), "cost": cost, "told": told}
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import torch
 from fakes import TinyNet
 from torch import nn
 
-from helpers.bench_latency import Measuring, benchmark_latency, prepared
+from helpers.bench_latency import benchmark_latency, prepared
 
 ONE = [torch.zeros(1, 3, 8, 8)]
 ANY = (ValueError, RuntimeError, TypeError, AttributeError, OSError, IndexError, StopIteration)
@@ -62,7 +62,6 @@ MODELS = {
     "shrinks late": (Counting(60, lambda x: x.mean((1, 2, 3))), "now has"),
     "raises at once": (boom, "inner trouble"),
     "raises in the warm-up": (Counting(8, boom), "inner trouble"),
-    "raises while measured": (Counting(100, boom), "inner trouble"),
     "case 5: exit": (leaves, "SystemExit"),
 }
 
@@ -72,6 +71,12 @@ def test_models(model, word):
     random = torch.rand(1, 3, 8, 8) - (0.5 if word == "in place" else 0)  # zero stays zero
     with pytest.raises(ANY, match=word or None):
         benchmark_latency(model, [random], 10, 120, device="cpu")
+
+
+def test_a_model_that_raises_while_it_is_measured_says_when():
+    with pytest.raises(RuntimeError, match="inner trouble") as caught:
+        benchmark_latency(Counting(300, boom), ONE, 10, 300, device="cpu")
+    assert caught.value.__notes__ == ["in the measurement by the host's clock"]
 
 
 @pytest.mark.parametrize("device", ["meta", "mps", "xpu"])
@@ -141,9 +146,10 @@ def test_a_model_that_raises_behind_the_closed_gate_leaves_no_stream_held():
     def measures():
         with prepared(model, ONE, 5, "cuda") as bench:
             model.nth = model.calls + 1 + 100 + 30  # in the first block's GPU series
-            Measuring(bench, 500).measure_block()
+            bench.new_run(500).measure_block()
 
-    with pytest.raises(RuntimeError, match="inner trouble"):
+    with pytest.raises(RuntimeError, match="inner trouble") as caught:
         measures()
+    assert "GPU" in caught.value.__notes__[0]
     torch.cuda.synchronize()  # returns at once: the gate is open
     assert benchmark_latency(TinyNet().cuda(), ONE, 5, 50).gpu.n == 50

@@ -10,7 +10,7 @@ import torch
 from fakes import make_run
 from looks_fake import look
 
-from helpers.bench_latency import BLOCK, Measuring, prepared
+from helpers.bench_latency import BLOCK, prepared
 from helpers.display import plots, tables, verdict
 from helpers.validation import interference, judge
 
@@ -28,7 +28,7 @@ def resident():
 def test_memory_is_flat_while_it_measures(iterations):
     grown = []
     with prepared(lambda x: x, INPUTS, 50) as bench:
-        measuring = Measuring(bench, iterations)
+        measuring = bench.new_run(iterations)
         while not measuring.complete:
             measuring.measure_block()
             grown.append(resident())

@@ -84,7 +84,7 @@ class _Entries:
 
 def _take_rounds(entries: _Entries, look, samples: int, random) -> dict[str, Measuring]:
     """Take all rounds, one look for all between two; then see that no model has changed."""
-    measuring = {name: Measuring(bench, samples) for name, bench in entries.benches.items()}
+    measuring = {name: bench.new_run(samples) for name, bench in entries.benches.items()}
     block = math.ceil(samples / ROUNDS)
     orders = [random.permutation(list(measuring)) for _ in range(math.ceil(samples / block))]
     for order in (*orders, ()):
