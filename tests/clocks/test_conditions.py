@@ -7,6 +7,7 @@ from fakes import TinyNet
 
 from helpers.clocks.checks import check_repeats
 from helpers.clocks.conditions import measuring_conditions, tf32, tf32_in_force
+from helpers.environment.facts import attempt
 
 BACKENDS = torch.backends
 NEWER = (BACKENDS.cudnn.conv, BACKENDS.cudnn.rnn, BACKENDS.cuda.matmul)
@@ -30,40 +31,30 @@ def fresh_switches():
 
 
 def switches():
-    """All of them as the caller reads them; None: torch refuses, the two APIs contradict."""
-    seen = [owner.fp32_precision for owner in (BACKENDS, *NEWER)]
-    older = (BACKENDS.cudnn, "allow_tf32"), (BACKENDS.cuda.matmul, "allow_tf32")
-    for owner, name in older:
-        with suppress(RuntimeError):
-            seen.append((owner, getattr(owner, name)))
-    with suppress(RuntimeError):
-        seen.append(torch.get_float32_matmul_precision())
-    return seen
+    """All of them as the caller reads them; None: torch refuses, the older contradict the newer."""
+    owners = (BACKENDS.cudnn, BACKENDS.cuda.matmul)
+    older = [attempt(getattr, owner, "allow_tf32") for owner in owners]
+    older.append(attempt(torch.get_float32_matmul_precision))
+    return older, [owner.fp32_precision for owner in (BACKENDS, *NEWER)]
 
 
-def older(convolutions, matmul):
-    BACKENDS.cudnn.allow_tf32 = convolutions
-    torch.set_float32_matmul_precision(matmul)
-
-
-SETTINGS = {  # what a caller set by the older API, then by the newer, and TF32 then in force
+SETTINGS = {  # what a caller set by the older switches, then by the newer, and TF32 then in force
     "nothing": ((), {}, (True, False)),
-    "older": ((False, "high"), {}, (False, True)),
-    "older, bf16 on a CPU": ((True, "medium"), {}, (True, True)),
-    "newer": ((), {BACKENDS.cudnn.conv: "ieee", BACKENDS.cuda.matmul: "tf32"}, (False, True)),
+    "older, bf16 on a CPU": ((False, "medium"), {}, (False, True)),
+    "newer": ((), {BACKENDS.cudnn.conv: "ieee"}, (False, False)),
     "global": ((), {BACKENDS: "tf32"}, (True, True)),
     "mixed": ((False, "high"), {BACKENDS.cuda.matmul: "ieee"}, (False, False)),
-    "mixed, convolutions": ((False, "highest"), {BACKENDS.cudnn.conv: "tf32"}, (True, False)),
     "mixed, on a CPU": ((True, "high"), {BACKENDS.mkldnn.matmul: "bf16"}, (True, True)),
 }
 
 
 @pytest.mark.parametrize("case", SETTINGS)
 def test_tf32_is_as_asked_inside_and_every_caller_finds_its_setting_again(case):
-    first, then, found = SETTINGS[case]
-    if first:
-        older(*first)
-    for owner, value in then.items():
+    older, newer, found = SETTINGS[case]
+    if older:
+        BACKENDS.cudnn.allow_tf32 = older[0]
+        torch.set_float32_matmul_precision(older[1])
+    for owner, value in newer.items():
         owner.fp32_precision = value
     before = switches()
     assert tf32_in_force() == found
@@ -72,9 +63,9 @@ def test_tf32_is_as_asked_inside_and_every_caller_finds_its_setting_again(case):
             assert tf32_in_force() == (allowed, allowed)
             assert BACKENDS.cuda.matmul.allow_tf32 == BACKENDS.cudnn.allow_tf32 == allowed
         assert switches() == before
-    for owner in NEWER:  # now the older ones can be read
+    for owner in NEWER:  # now the older one can be read
         owner.fp32_precision = "ieee"
-    assert torch.get_float32_matmul_precision() == (first[1] if first else "highest")
+    assert torch.get_float32_matmul_precision() == (older[1] if older else "highest")
 
 
 @pytest.mark.parametrize("collects", [True, False])
