@@ -49,7 +49,7 @@ def check_compile_once(device: torch.device | str) -> CompileCheck:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep torch, and what it is compiled of, from writing to stderr: stored notebooks keep it."""
+    """Keep torch's Python and C++ from writing to stderr, which a stored notebook would keep."""
     disabled, kept = logging.root.manager.disable, os.dup(2)
     logging.disable(logging.CRITICAL)
     try:
