@@ -9,7 +9,7 @@ import torch
 
 from helpers.clocks.checks import (
     DISTINCT_INPUTS,  # noqa: F401  for the notebook
-    check_count,
+    check_counts,
     check_output,
     check_repeats,
     check_unchanged,
@@ -32,29 +32,23 @@ BLOCK = 100  # samples per block; between blocks other things may be looked at, 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """Everything of one execution: samples, conditions, and who else was there; durations in ms.
-
-    `gpu` is None on a CPU or where the model cannot be queued: then `no_gpu_clock` is the reason's
-    code and `no_gpu_clock_why` its words. `rejected_gpu_ms`: samples of batches whose gate opened
-    too early. `looks`: taken before, between and after the blocks of `block` samples. `process`:
-    the one that measured. `graph`: the same model as a CUDA graph, None where it was not asked for.
-    """
+    """Everything of one execution: samples, conditions, and who else was there; durations in ms."""
 
     host: LatencySummary
-    gpu: LatencySummary | None
-    no_gpu_clock: str
-    no_gpu_clock_why: str
-    rejected_gpu_ms: np.ndarray
+    gpu: LatencySummary | None  # None on a CPU or where the model cannot be queued:
+    no_gpu_clock: str  # then the reason's code,
+    no_gpu_clock_why: str  # and its words
+    rejected_gpu_ms: np.ndarray  # samples of batches whose gate opened too early
     retried_batches: int
     warmup: Warmup
     conditions: ConditionsSeen
-    looks: tuple[Look, ...]
-    process: Process
+    looks: tuple[Look, ...]  # before, between and after the blocks of `block` samples
+    process: Process  # the one that measured
     precision: str
     input_shape: tuple[int, ...]
     device: str
     block: int = BLOCK
-    graph: GraphReading | None = None
+    graph: GraphReading | None = None  # the same model as a CUDA graph, where it was asked for
 
     @property
     def batch_size(self) -> int:
@@ -112,52 +106,42 @@ def benchmark_latency(
     ValueError
         No batch, unequal batches, too few iterations, a model that changes its inputs, or whose
         output is no finite tensor of one shape.
-    Exception
-        Whatever the model raises, with a note of the phase and the iteration.
     """
-    settings = {"device": device, "precision": precision, "clock": clock}
-    with prepared(model, dataloader, warmup_iters, **settings) as bench:
+    check_counts(warmup_iters=warmup_iters, measure_iters=measure_iters)
+    with prepared(model, dataloader, warmup_iters, device, precision, clock) as bench:
         look, run = Looker(bench.device), bench.new_run(measure_iters)
         run.saw(look())
         while not run.complete:
             run.measure_block()
             run.saw(look())
         bench.check()
-        measured = run.result(bench.read_graph() if graph else None)
-        bench.checked = True  # what a failed capture leaves behind must not cost the run
-        return measured
+        # Last: what a failed capture leaves behind must not cost the run.
+        captured = graph and bench.gpu_clock
+        return run.result(graph_latencies(model, bench.inputs, captured) if captured else None)
 
 
 @contextmanager
 def prepared(
-    model, dataloader, warmup_iters=50, *, device=None, precision="fp32", clock="auto"
+    model, dataloader, warmup_iters, device=None, precision="fp32", clock="auto"
 ) -> Iterator["Bench"]:
-    """Everything before the first sample, given what `benchmark_latency` is: yields a warm `Bench`.
-
-    On exit all is restored, and a model that has changed meanwhile raises.
-    """
-    check_count("warmup_iters", warmup_iters)
+    """Do everything before the first sample, as `benchmark_latency` says; yields the `Bench`."""
     placed = (p.device for module in modules_of(model) for p in module.parameters())
     device = torch.device(next(placed, "cpu") if device is None else device)
     inputs = move_inputs(dataloader, device)
     with measuring_conditions(model, precision) as seen:
         bench = Bench(model, inputs, device, precision, seen, clock)
         bench.warm_up(warmup_iters)
-        bench.check()
         yield bench
-        if not bench.checked:
-            bench.check()
 
 
 class Bench:
-    """A warm model with its inputs on the device; makes runs that measure block by block."""
+    """A warm model with its inputs on the device."""
 
     def __init__(self, model, inputs, device, precision, seen: ConditionsSeen, clock="auto"):
         self.model, self.inputs, self.device = model, inputs, device
         self.precision, self.seen, self._asked = precision, seen, clock
         self._originals = [batch.to("cpu", copy=True) for batch in inputs]
         self._shape: tuple[int, ...] | None = None
-        self.checked = False
 
     def warm_up(self, warmup_iters: int) -> None:
         """Run until latencies and clocks are steady, then adapt the GPU's clock to the model."""
@@ -171,10 +155,8 @@ class Bench:
         shape = check_output(self.model, self.inputs[-1], self.device)
         check_unchanged(self.inputs, self._originals)
         if self._shape not in (None, shape):
-            raise ValueError(
-                f"the model's output had shape {self._shape} and now has {shape}: its forwards "
-                "are not the same work, give it inputs and a state for which they are"
-            )
+            told = f"the model's output had shape {self._shape} and now has {shape}"
+            raise ValueError(f"{told}: its forwards are not the same work, make them so")
         self._shape = shape
 
     def _start_gpu_clock(self) -> tuple[GpuClock | None, tuple[str, str]]:
@@ -194,18 +176,13 @@ class Bench:
             return None, (error.reason, str(error))
         return clock, ("", "")
 
-    def read_graph(self) -> GraphReading | None:
-        """Read the model as a CUDA graph on the GPU clock; None where there is no such clock."""
-        return self.gpu_clock and graph_latencies(self.model, self.inputs, self.gpu_clock)
-
     def new_run(self, measure_iters: int) -> "Measuring":
         """Start a run of `measure_iters` samples per clock."""
-        check_count("measure_iters", measure_iters)
         return Measuring(self, measure_iters)
 
 
 class Measuring:
-    """Collects one run's samples, block by block, so that several models may also take turns."""
+    """Collects one run's samples, so many per clock, in blocks: several models may take turns."""
 
     def __init__(self, bench: Bench, measure_iters: int):
         self._bench, self._total, self._done, self._block = bench, measure_iters, 0, 0
@@ -228,12 +205,12 @@ class Measuring:
         """
         bench, count = self._bench, min(size, self._total - self._done)
         model, inputs = bench.model, bench.inputs
-        with phase("measurement by the host's clock", self._done):
+        with phase("measurement by the host's clock"):
             host_latencies(model, inputs, 1, bench.device)
             self._host.append(host_latencies(model, inputs, count, bench.device))
         if bench.gpu_clock and not self._given_up:
             try:
-                with phase("measurement by the GPU's clock", self._done):
+                with phase("measurement by the GPU's clock"):
                     self._gpu.append(bench.gpu_clock.measure(model, inputs, count))
             except NotQueueableError as error:  # this run goes on with the host's clock alone
                 self._given_up = error

@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 from scipy import fft, optimize, special, stats
 
-PERCENTILE_METHOD = "linear"  # Hyndman & Fan type 7, the default of NumPy and of pandas
 MIN_SAMPLES_FOR_SHIFT = 50
 
 
@@ -55,14 +54,13 @@ def summarise(samples_ms) -> LatencySummary:
         raise ValueError(f"a latency is negative: {samples.min()} ms at {samples.argmin()}")
     samples.flags.writeable = False
     std = float(samples.std(ddof=1)) if samples.size > 1 else 0.0
-    p50, p95 = (percentile(samples, q) for q in (0.50, 0.95))
-    ends = float(samples.min()), float(samples.max())
-    return LatencySummary(samples, float(samples.mean()), p50, p95, std, *ends)
+    figures = samples.mean(), *np.quantile(samples, (0.50, 0.95)), std, samples.min(), samples.max()
+    return LatencySummary(samples, *map(float, figures))
 
 
 def percentile(samples, q: float) -> float:
     """The q-quantile, 0 <= q <= 1, of samples (n,): q = 0.95 gives the p95."""
-    return float(np.quantile(_checked(samples), q, method=PERCENTILE_METHOD))
+    return float(np.quantile(_checked(samples), q))  # type 7, as pandas has it
 
 
 def spread(values) -> float:
@@ -216,20 +214,16 @@ def chance_of_failing(
     low where the samples do not show all that varies, as what differs between processes.
     """
     samples, generator = _checked(samples), np.random.default_rng(seed)
-    block = _block_length(samples)
+    tau = correlation_time(samples).tau
+    best = (math.sqrt(6) / 4 * (tau - 1 / tau)) ** (2 / 3) * samples.size ** (1 / 3)
+    block = min(max(math.ceil(best), 1), samples.size)
     total, failures = runs * run_length, 0
     for _ in range(draws):
         starts = generator.integers(samples.size, size=math.ceil(total / block))
         indices = (starts[:, None] + np.arange(block)).ravel()[:total] % samples.size
         drawn = samples[indices].reshape(runs, run_length)
-        failures += spread(np.quantile(drawn, 0.95, axis=1, method=PERCENTILE_METHOD)) > limit
+        failures += spread(np.quantile(drawn, 0.95, axis=1)) > limit
     return failures / draws
-
-
-def _block_length(samples: np.ndarray) -> int:
-    tau = correlation_time(samples).tau
-    best = (math.sqrt(6) / 4 * (tau - 1 / tau)) ** (2 / 3) * samples.size ** (1 / 3)
-    return min(max(math.ceil(best), 1), samples.size)
 
 
 def _checked(values) -> np.ndarray:

@@ -32,7 +32,7 @@ def host_at(at_s, **changes):
 
 
 def look(at_s, gpu=CLEAN_GPU, **host):
-    return Look(at_s, at_s + 0.005, gpu, host_at(at_s, **host), {})
+    return Look(gpu, host_at(at_s, **host), {})
 
 
 def clean_samples(n=100, seed=0):

@@ -23,7 +23,7 @@ from torchvision.datasets import CIFAR10
 from torchvision.datasets.utils import check_integrity
 
 from helpers.environment.facts import Check
-from helpers.environment.progress import bar
+from helpers.environment.progress import track
 
 # SHA-256 of label byte, red, green and blue plane of each image: the same whatever the source
 FINGERPRINT = {
@@ -161,7 +161,7 @@ def _run(command: list[str], archive: Path, expected: int | None) -> None:
     """Run what writes `archive`, of `expected` bytes; end it if too slow, too long or too large."""
     log, start = archive.with_name("log"), time.monotonic()
     apart = {"stdin": subprocess.DEVNULL, "stderr": subprocess.STDOUT, "start_new_session": True}
-    shown = bar(total=expected, desc=archive.name, unit="B", unit_scale=True)
+    shown = track(total=expected, description=archive.name, unit="B", unit_scale=True)
     with log.open("wb") as output, shown:
         process = subprocess.Popen(command, cwd=archive.parent, stdout=output, **apart)
         try:

@@ -3,7 +3,8 @@
 On a GPU the known work is a kernel that spins on the GPU's nanosecond timer and notes how long it
 really spun; on a CPU, a busy-wait on the raw monotonic counter, which no time service slews.
 measured = intercept + slope x true is fitted on some durations and judged on others. Nothing is
-subtracted from the benchmark's samples: the receipt says how far a label can be trusted.
+subtracted from the benchmark's samples: the receipt says how far a label can be trusted. The GPU's
+events and timer may share a time base: it is the host clock's slope that compares it with another.
 """
 
 import time
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 
 from helpers.clocks.kernels import compile_kernel
-from helpers.clocks.timing import GpuClock, host_latencies, launches_block
+from helpers.clocks.timing import GpuClock, host_latencies
 from helpers.environment.facts import first_line
 
 FIT_US = {10: 200, 100: 100, 1_000: 30, 10_000: 10}  # duration: how often it is read
@@ -22,40 +23,27 @@ HELD_OUT_US = {30: 200, 300: 100, 3_000: 20}
 # Stated limits of the error left on held-out durations: absolute (ms), and relative, the larger.
 # The host's clock also waits for the scheduler: below 0.1 ms it says nothing on a virtual machine.
 LIMITS = {"gpu": (0.001, 0.001), "host": (0.100, 0.010)}
-TIMER_SPINS_S = (0.3, 1.3)
-TIMER_LIMIT = 5e-4  # GPU timer against host clock: half of the GPU clock's 0.1 %
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """How one clock reads known durations, in ms.
-
-    `resolution_ms`: the smallest step between two readings, None where none was seen. `points`:
-    (true, measured, used for the fit) medians. `held_out_error_ms`: the largest error of
-    (measured - intercept) / slope on the others, `limit_ratio` the largest error over its limit.
-    """
+    """How one clock reads known durations, in ms."""
 
     clock: str
-    resolution_ms: float | None
-    empty_ms: float
-    points: tuple[tuple[float, float, bool], ...]
+    resolution_ms: float | None  # the smallest step between two readings; None: none was seen
+    empty_ms: float  # what it reads around nothing
+    points: tuple[tuple[float, float, bool], ...]  # medians: true, measured, used for the fit?
     intercept_ms: float
     slope: float
-    held_out_error_ms: float
-    limit_ratio: float
-
-    @property
-    def within_limits(self) -> bool:
-        """Does the clock keep its own stated limits?"""
-        return self.limit_ratio <= 1
+    held_out_error_ms: float  # the largest of (measured - intercept) / slope on the others
+    within_limits: bool
 
 
 @dataclass(frozen=True)
 class CalibrationReceipt:
-    """The calibrations, GPU timer / host clock (None on a CPU), and why there are none, or some."""
+    """The calibrations, and why there are none, or only some."""
 
     clocks: tuple[Calibration, ...]
-    gpu_timer_ratio: float | None
     reason: str
 
     @property
@@ -63,9 +51,7 @@ class CalibrationReceipt:
         """'calibrated', 'uncalibrated' (off its own limits) or 'not calibrated' (impossible)."""
         if self.reason:
             return "not calibrated"
-        timer_ok = self.gpu_timer_ratio is None or abs(self.gpu_timer_ratio - 1) <= TIMER_LIMIT
-        good = timer_ok and all(c.within_limits for c in self.clocks)
-        return "calibrated" if good else "uncalibrated"
+        return "calibrated" if all(c.within_limits for c in self.clocks) else "uncalibrated"
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -73,39 +59,28 @@ class CalibrationReceipt:
         return () if self.status == "calibrated" else (self.status.replace(" ", "_"),)
 
 
-def limit_ms(true_ms, clock: str, resolution_ms: float | None = None):
-    """Stated limit of the error at `true_ms`: absolute or relative, the larger, at least a tick."""
-    absolute, relative = LIMITS[clock]
-    return np.maximum(max(absolute, resolution_ms or 0.0), relative * np.asarray(true_ms))
-
-
-def judge(clock: str, resolution_ms: float | None, empty_ms: float, points) -> Calibration:
-    """Fit the (true_ms, measured_ms, used for the fit) points marked for it, judge the others."""
-    true, measured, fitted = (np.array(column) for column in zip(*points, strict=True))
-    limits = limit_ms(true, clock, resolution_ms)
-    slope, intercept = np.polyfit(true[fitted], measured[fitted], 1, w=1 / limits[fitted]).tolist()
-    error = np.abs((measured - intercept) / slope - true)[~fitted]
-    ratio, largest = float(np.max(error / limits[~fitted])), float(error.max())
-    points = tuple(points)
-    return Calibration(clock, resolution_ms, empty_ms, points, intercept, slope, largest, ratio)
-
-
 def calibrate(device: torch.device) -> CalibrationReceipt:
-    """Calibrate every clock that exists on `device`; takes about 3 s on a GPU, 1 s on a CPU.
-
-    It stands beside the measurement: what cannot be calibrated, for whatever reason, is said.
-    """
-    clocks, ratio, reason = [], None, ""
+    """Calibrate every clock that exists on `device`; what cannot be done is said, not raised."""
+    clocks, reason = [], ""
     try:
         work = Spin(device) if device.type == "cuda" else BusyWait()
         clocks.append(calibrate_host(work, device))
         if device.type == "cuda":
             clocks.append(calibrate_gpu(work))
-            ratio = gpu_timer_ratio(work)
     except Exception as error:  # no compiler, launches that wait, a GPU that is lost …
-        blocking = "CUDA_LAUNCH_BLOCKING is set; " if launches_block() else ""
-        reason = blocking + first_line(error)
-    return CalibrationReceipt(tuple(clocks), ratio, reason)
+        reason = first_line(error)
+    return CalibrationReceipt(tuple(clocks), reason)
+
+
+def judge(clock: str, resolution_ms: float | None, empty_ms: float, points) -> Calibration:
+    """Fit the (true_ms, measured_ms, used for the fit) points marked for it, judge the others."""
+    true, measured, fitted = (np.array(column) for column in zip(*points, strict=True))
+    absolute, relative = LIMITS[clock]
+    limits = np.maximum(max(absolute, resolution_ms or 0.0), relative * true)
+    slope, intercept = np.polyfit(true[fitted], measured[fitted], 1, w=1 / limits[fitted]).tolist()
+    error = np.abs((measured - intercept) / slope - true)[~fitted]
+    judged = float(error.max()), bool((error <= limits[~fitted]).all())
+    return Calibration(clock, resolution_ms, empty_ms, tuple(points), intercept, slope, *judged)
 
 
 class Spin:
@@ -124,11 +99,7 @@ class Spin:
         self._launched += 1
 
     def take_ms(self) -> float:
-        """Median of the durations that were noted since the last call.
-
-        The samples' own spins: with one spin's duration alone, whatever delayed it, such as a
-        display's refresh, would stand for all.
-        """
+        """Median of the durations that were noted since the last call."""
         noted, self._launched = min(self._launched, self.ROOM), 0
         return float(self._elapsed_ns[:noted].median()) / 1e6
 
@@ -174,26 +145,5 @@ def _points(work: Spin | BusyWait, read: Callable) -> list[tuple[float, float, b
     points = []
     for duration, repeats in sorted((FIT_US | HELD_OUT_US).items()):
         measured = float(np.median(read([duration], repeats)))
-        points.append((work.take_ms(), measured, duration in FIT_US))
+        points.append((work.take_ms(), measured, duration in FIT_US))  # of the same waits
     return points
-
-
-def gpu_timer_ratio(spin: Spin) -> float:
-    """GPU timer over host clock: events and the GPU's timer may share a time base, the host's not.
-
-    The host may wake up a millisecond late: what looks off the limit is measured twice more, and
-    the median of the three counts.
-    """
-    ratios = [_timer_ratio_once(spin)]
-    if abs(ratios[0] - 1) > TIMER_LIMIT:
-        ratios += [_timer_ratio_once(spin) for _ in range(2)]
-    return float(np.median(ratios))
-
-
-def _timer_ratio_once(spin: Spin) -> float:
-    """One short spin and one long: their difference cancels the launch overhead."""
-    host, gpu = [], []
-    for seconds in TIMER_SPINS_S:
-        host.append(host_latencies(spin, [int(seconds * 1e6)], 1, spin.device)[0])
-        gpu.append(spin.take_ms())
-    return (gpu[1] - gpu[0]) / (host[1] - host[0])

@@ -9,10 +9,11 @@ import torch
 DISTINCT_INPUTS = 8  # several images, rotated: one image alone may be a special case
 
 
-def check_count(name: str, value: int) -> None:
-    """Raise ValueError unless `value` iterations, at least 1, can be done."""
-    if value < 1 or value != int(value):
-        raise ValueError(f"{name}={value!r}: an integer of at least 1 is needed")
+def check_counts(**counts: int) -> None:
+    """Raise ValueError unless each number of iterations is an integer of at least 1."""
+    for name, value in counts.items():
+        if value < 1 or value != int(value):
+            raise ValueError(f"{name}={value!r}: an integer of at least 1 is needed")
 
 
 def move_inputs(dataloader: Iterable, device: torch.device) -> list[torch.Tensor]:
@@ -22,16 +23,12 @@ def move_inputs(dataloader: Iterable, device: torch.device) -> list[torch.Tensor
     """
     if device.type not in ("cpu", "cuda"):
         raise ValueError(f"device='{device}' cannot be timed: use 'cpu' or 'cuda'")
-    batches = [
-        batch[0] if isinstance(batch, (tuple, list)) else batch
-        for batch in islice(dataloader, DISTINCT_INPUTS)
-    ]
+    first = islice(dataloader, DISTINCT_INPUTS)
+    batches = [batch[0] if isinstance(batch, (tuple, list)) else batch for batch in first]
     kinds = {(tuple(batch.shape), batch.dtype) for batch in batches}
     if len(kinds) != 1 or not batches[0].numel():
-        raise ValueError(
-            f"the data loader yields {kinds or 'nothing'}: batches (N, ...) of one shape and type "
-            "are needed, N >= 1 (drop_last=True)"
-        )
+        needed = "batches (N, ...) of one shape and type are needed, N >= 1 (drop_last=True)"
+        raise ValueError(f"the data loader yields {kinds or 'nothing'}: {needed}")
     return [batch.to(device) for batch in batches]
 
 
@@ -45,10 +42,8 @@ def check_output(model: Callable, batch: torch.Tensor, device: torch.device) -> 
     if output.device.type != device.type:
         raise ValueError(f"the model's output is on {output.device}, the benchmark on {device}")
     if not output.numel() or not torch.isfinite(output).all():
-        raise ValueError(
-            f"the model's output, {tuple(output.shape)}, is empty or holds NaN or infinity: its "
-            "latency means nothing, check its weights and the inputs' normalisation"
-        )
+        found = f"the model's output, {tuple(output.shape)}, is empty or holds NaN or infinity"
+        raise ValueError(f"{found}: check its weights and the inputs' normalisation")
     return tuple(output.shape)
 
 
@@ -65,8 +60,8 @@ def check_repeats(model: Callable, batch: torch.Tensor) -> None:
     if apart > 1e-2 * scale:
         raise ValueError(
             f"the model gives two answers to the same batch, {apart:.3g} apart where its largest "
-            f"output is {scale:.3g}: it draws at random although it is in eval mode "
-            "(F.dropout without training=self.training, noise) or keeps a state; make it repeat"
+            f"output is {scale:.3g}: it draws at random in eval mode (F.dropout without "
+            "training=self.training) or keeps a state; make it repeat"
         )
 
 
@@ -74,19 +69,17 @@ def check_unchanged(inputs: list[torch.Tensor], originals: list[torch.Tensor]) -
     """Raise ValueError where an input is no longer what it was: the model changed it in place."""
     for index, (batch, original) in enumerate(zip(inputs, originals, strict=True)):
         if not torch.equal(batch.cpu(), original):
-            raise ValueError(
-                f"the model changes its input in place (batch {index}), so that each forward sees "
-                "other values than the last: let it work on a copy (x = x.clone(), inplace=False)"
-            )
+            told = f"the model changes its input in place (batch {index})"
+            raise ValueError(f"{told}: let it work on a copy (x = x.clone(), inplace=False)")
 
 
 @contextmanager
-def phase(name: str, done: int = 0) -> Iterator[None]:
-    """Note on what the model raises in which iteration of a phase, from 1, after `done` others."""
+def phase(name: str) -> Iterator[None]:
+    """Note on what the model raises in which phase it did."""
     try:
         yield
     except SystemExit as error:  # would end the notebook as if all were well
         raise RuntimeError(f"the model ended Python in the {name}: {error!r}") from error
     except Exception as error:
-        error.add_note(f"in iteration {done + getattr(error, 'forward', 0) + 1} of the {name}")
+        error.add_note(f"in the {name}")
         raise

@@ -10,12 +10,8 @@ from torch import nn
 
 from helpers.environment.facts import attempt, tf32_in_force
 
-# Reading an older switch raises RuntimeError when its successor (torch >= 2.9) contradicts it, so
-# both are set, and both are put back as they were: (owner, name, (not allowed, allowed)).
-_CUDNN, _MATMUL, _MKLDNN = torch.backends.cudnn, torch.backends.cuda.matmul, torch.backends.mkldnn
-_NEWER = (_CUDNN.conv, _CUDNN.rnn, _MATMUL, _MKLDNN.conv, _MKLDNN.matmul)
-_SWITCHES = [(owner, "allow_tf32", (False, True)) for owner in (_CUDNN, _MATMUL)]
-_SWITCHES += [(owner, "fp32_precision", ("ieee", "tf32")) for owner in _NEWER]
+_CUDNN, _MKLDNN = torch.backends.cudnn, torch.backends.mkldnn
+_SWITCHES = (_CUDNN.conv, _CUDNN.rnn, torch.backends.cuda.matmul, _MKLDNN.conv, _MKLDNN.matmul)
 
 
 @dataclass(frozen=True)
@@ -45,17 +41,27 @@ def tf32(allowed: bool) -> Iterator[None]:
     """Allow or forbid TF32 (and its bf16 cousins on a CPU) in FP32 convolutions and matmuls.
 
     "FP32" convolutions run in TF32 by default on NVIDIA GPUs: 10 bits of mantissa instead of 23.
+    torch has two older switches beside the newer ones; reading an older one raises where it
+    contradicts its successor, so both kinds are set, and both are put back as they were.
     """
-    # A caller who mixed the two APIs has one that cannot be read: that one is left alone.
-    before = [attempt(getattr, owner, name) for owner, name, _ in _SWITCHES]
-    found = [(*s, value) for s, value in zip(_SWITCHES, before, strict=True) if value is not None]
+    newer, older = [switch.fp32_precision for switch in _SWITCHES], None
     try:
-        for owner, name, values, _ in found:
-            setattr(owner, name, values[allowed])
+        _set(["ieee"] * len(newer))  # contradicts the older ones only where they allow TF32
+        allows = attempt(getattr, _CUDNN, "allow_tf32") is None
+        older = torch.get_float32_matmul_precision(), allows
+        kinds = ("tf32", "high") if allowed else ("ieee", "highest")
+        _set([kinds[0]] * len(newer), (kinds[1], allowed))
         yield
     finally:
-        for owner, name, _, value in found:
-            setattr(owner, name, value)
+        _set(newer, older)
+
+
+def _set(newer: list[str], older: tuple[str, bool] | None = None) -> None:
+    if older:  # first: this changes some of the newer ones
+        matmul, _CUDNN.allow_tf32 = older
+        torch.set_float32_matmul_precision(matmul)
+    for switch, value in zip(_SWITCHES, newer, strict=True):
+        switch.fp32_precision = value
 
 
 @contextmanager

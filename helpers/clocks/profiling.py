@@ -1,7 +1,7 @@
 """One profiled pass, apart from any timing: which kernels ran, and did anything cross the bus."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from time import sleep
@@ -13,44 +13,22 @@ from torch.profiler import ProfilerActivity, profile
 from helpers.clocks.checks import move_inputs
 from helpers.clocks.conditions import measuring_conditions
 from helpers.clocks.kernels import synchronizer
+from helpers.environment.compile import quiet
 from helpers.environment.facts import first_line
 
 PROFILED_FORWARDS = 10
-CONTRADICTED = 0.5  # GPU p50 over the kernels' time below which the clock missed work
 
 
 @dataclass(frozen=True)
 class ForwardProfile:
-    """What the GPU did during some forwards.
-
-    `kernels` and the sum of their durations, `kernel_ms`, are per forward; copies are counted over
-    all `forwards`; `kernel_names` are without repeats.
-    """
+    """What the GPU did during some forwards."""
 
     forwards: int
-    kernels: float
-    kernel_ms: float
-    host_to_device: int
+    kernels: float  # per forward
+    kernel_ms: float  # sum of their durations, per forward
+    host_to_device: int  # copies in all forwards
     device_to_host: int
-    kernel_names: tuple[str, ...]
-
-    @property
-    def copies(self) -> int:
-        """Copies between host and device, either way."""
-        return self.host_to_device + self.device_to_host
-
-
-@contextmanager
-def silent_stderr() -> Iterator[None]:
-    """Keep out of stored notebooks what compiled code writes to stderr, as Kineto does."""
-    kept = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+    kernel_names: tuple[str, ...]  # without repeats
 
 
 @contextmanager
@@ -65,7 +43,7 @@ def detached_profile(device: torch.device) -> Iterator[profile]:
     os.environ["TEARDOWN_CUPTI"] = "1"
     try:
         activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA]
-        with silent_stderr(), profile(activities=activities, acc_events=True) as prof:
+        with quiet(), profile(activities=activities, acc_events=True) as prof:
             yield prof
             synchronize()
     finally:
@@ -78,28 +56,21 @@ def detached_profile(device: torch.device) -> Iterator[profile]:
             del os.environ["TEARDOWN_CUPTI"]
 
 
-def profile_forwards(
-    model: Callable, dataloader: Iterable, device: torch.device, precision: str = "fp32"
-) -> ForwardProfile | None:
-    """Profile warm forwards as in the timed loop, inputs moved before it; None on a CPU."""
-    if device.type != "cuda":
-        return None
-    inputs = move_inputs(dataloader, device)
-    with measuring_conditions(model, precision):
-        model(inputs[0])
-        synchronizer(device)()
-        with detached_profile(device) as prof:
-            for i in range(PROFILED_FORWARDS):
-                model(inputs[i % len(inputs)])
-    return summarise_events(_gpu_events(prof), PROFILED_FORWARDS)
-
-
 def try_profile(
     model: Callable, dataloader: Iterable, device: torch.device, precision: str = "fp32"
 ) -> tuple[ForwardProfile | None, str]:
-    """`profile_forwards`, or None and why it could not be: no session ends for a profile."""
+    """Profile warm forwards as in the timed loop; None on a CPU, or with why it cannot be."""
+    if device.type != "cuda":
+        return None, ""
     try:
-        return profile_forwards(model, dataloader, device, precision), ""
+        inputs = move_inputs(dataloader, device)
+        with measuring_conditions(model, precision):
+            model(inputs[0])
+            synchronizer(device)()
+            with detached_profile(device) as prof:
+                for i in range(PROFILED_FORWARDS):
+                    model(inputs[i % len(inputs)])
+        return summarise_events(_gpu_events(prof), PROFILED_FORWARDS), ""
     except Exception as error:  # CUPTI's user is another one, WSL2, no permission, the model …
         return None, first_line(error)
 
@@ -108,8 +79,10 @@ def count_kernels(call: Callable, batch, device: torch.device) -> int | None:
     """How many kernels one call launches, under the conditions in force; None: not observable."""
     with suppress(Exception):  # beside the measurement
         with detached_profile(device) as prof:
+            torch.ones(1, device=device)  # one kernel more: a profiler that sees none sees nothing
             call(batch)
-        return len(_gpu_events(prof))
+        seen = len(_gpu_events(prof))
+        return seen - 1 if seen else None
     return None
 
 
@@ -121,18 +94,15 @@ def _gpu_events(prof: profile) -> list[tuple[str, float]]:
 
 
 def contradicted(gpu_p50_ms: float, kernel_ms: float) -> bool:
-    """Is the GPU clock's median below half of what the profile says its kernels take?
+    """Did the GPU clock miss work, on a stream that it does not watch?
 
-    Kernels on two streams overlap, hence half. Less means work on a stream that nobody watches.
+    Its median is then below half of what the kernels take: those on two streams may overlap.
     """
-    return gpu_p50_ms < CONTRADICTED * kernel_ms
+    return gpu_p50_ms < kernel_ms / 2
 
 
-def summarise_events(events: Sequence[tuple[str, float]], forwards: int) -> ForwardProfile:
-    """Sort GPU events (name, ms) into kernels and copies.
-
-    RuntimeError where there is no kernel at all: then it proves nothing about copies either.
-    """
+def summarise_events(events: list[tuple[str, float]], forwards: int) -> ForwardProfile:
+    """Sort GPU events (name, ms) into kernels and copies; RuntimeError where there is no kernel."""
     copies = [name for name, _ in events if name.startswith("Memcpy")]
     kernels = [(n, ms) for n, ms in events if not n.startswith(("Memcpy", "Memset"))]
     if not kernels:

@@ -10,6 +10,7 @@ up by itself after a time-out, so that a model that synchronises inside cannot d
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter_ns
 
 import numpy as np
@@ -23,12 +24,10 @@ MIN_GATE_TIMEOUT_MS, MAX_GATE_TIMEOUT_MS = 50, 1000
 # Launches that a stream holds before the next one blocks, about 1,024 with the forward's events;
 # CUDA_SCALE_LAUNCH_QUEUES changes it.
 QUEUE_DEPTH = 900
-
-# Why a model's work cannot be queued
-LAUNCHES_BLOCK = "launches_block"
-QUEUE_TOO_SHORT = "queue_too_short"
-WAITS_INSIDE = "waits_inside"
-HOST_TOO_SLOW = "host_too_slow"
+# Why a model's work cannot be queued; NOT_QUEUEABLE: for one of the two before, unseen which.
+LAUNCHES_BLOCK, HOST_TOO_SLOW = "launches_block", "host_too_slow"
+WAITS_INSIDE, QUEUE_TOO_SHORT = "waits_inside", "queue_too_short"
+NOT_QUEUEABLE = "not_queueable"
 
 
 class NotQueueableError(RuntimeError):
@@ -37,10 +36,9 @@ class NotQueueableError(RuntimeError):
     `reason`: one of the codes above. `taken_ms` (m,): the samples taken until it gave up.
     """
 
-    def __init__(self, reason: str, message: str, taken_ms: np.ndarray | None = None):
+    def __init__(self, reason: str, message: str, taken_ms: Sequence[float] = ()):
         super().__init__(message)
-        self.reason = reason
-        self.taken_ms = np.zeros(0) if taken_ms is None else taken_ms
+        self.reason, self.taken_ms = reason, taken_ms
 
 
 @dataclass(frozen=True)
@@ -55,47 +53,34 @@ class GpuSamples:
 def host_latencies(
     call: Callable, inputs: Sequence[torch.Tensor], iterations: int, device: torch.device
 ) -> np.ndarray:
-    """Time `iterations` forwards one by one with the host's clock, the inputs in turn.
-
-    Returns (iterations,) float64 ms. What the model raises gets the attribute `forward`, the
-    forward's index in this series.
-    """
+    """Time `iterations` forwards one by one with the host's clock, the inputs in turn: (n,) ms."""
     synchronize, kinds = synchronizer(device), len(inputs)
     elapsed_ns = np.zeros(iterations, dtype=np.int64)
     synchronize()
-    i = 0
-    try:  # outside the loop: it costs nothing inside
-        for i in range(iterations):
-            start = perf_counter_ns()
-            call(inputs[i % kinds])
-            synchronize()
-            elapsed_ns[i] = perf_counter_ns() - start
-    except BaseException as error:
-        error.forward = i
-        raise
+    for i in range(iterations):
+        start = perf_counter_ns()
+        call(inputs[i % kinds])
+        synchronize()
+        elapsed_ns[i] = perf_counter_ns() - start
     return elapsed_ns / 1e6
 
 
 class GpuClock:
     """CUDA events around each forward on the current stream, behind a gate that the host opens.
 
-    `before`: work queued before each forward and left out of its sample, such as an L2 flush.
-    Raises anything where the gate cannot be compiled or launched. What the model raises gets the
-    attribute `forward`, as by `host_latencies`.
+    Raises anything where the gate cannot be compiled or launched.
     """
 
-    def __init__(self, device: torch.device, before: Callable[[], object] = lambda: None):
-        self.device, self._before = device, before
+    def __init__(self, device: torch.device):
+        self.device = device
         self.batch = 0  # forwards queued behind one gate; 0 until `adapt` has found it
         self.timeout_ms = MAX_GATE_TIMEOUT_MS
         with torch.cuda.device(device):
             self._gate = compile_kernel("gate", device)
             self._opened = torch.zeros(1, dtype=torch.int32, pin_memory=True)
             self._timed_out = torch.zeros(1, dtype=torch.int32, pin_memory=True)
-            self._events = [
-                [torch.cuda.Event(enable_timing=True) for _ in range(2)]
-                for _ in range(max(QUEUE_PROBES))
-            ]
+            event = partial(torch.cuda.Event, enable_timing=True)
+            self._events = [(event(), event()) for _ in range(max(QUEUE_PROBES))]
 
     def adapt(self, call: Callable, inputs: Sequence[torch.Tensor]) -> int:
         """Find how many forwards fit into the launch queue, and keep it; NotQueueableError if none.
@@ -118,18 +103,17 @@ class GpuClock:
         return self.batch
 
     def _not_queueable(self, call: Callable, batch) -> NotQueueableError:
-        if launches_block():
-            why = "CUDA_LAUNCH_BLOCKING is set: no launch can be queued"
-            return NotQueueableError(LAUNCHES_BLOCK, why)
-        launches = count_kernels(call, batch, self.device) or 0
+        if os.environ.get("CUDA_LAUNCH_BLOCKING", "0") not in ("", "0"):
+            return NotQueueableError(LAUNCHES_BLOCK, "CUDA_LAUNCH_BLOCKING is set")
+        launches = count_kernels(call, batch, self.device)
+        waits = "the model waits for the GPU inside its forward (.item(), .cpu(), synchronize)"
+        short = f"it launches {launches or 'more'} kernels, more than the launch queue holds: set "
+        short += "CUDA_SCALE_LAUNCH_QUEUES=4x before Python starts, or capture it in a graph"
+        if launches is None:
+            return NotQueueableError(NOT_QUEUEABLE, f"{waits}, or {short}")
         if launches < QUEUE_DEPTH:
-            why = "the model waits for the GPU inside its forward (.item(), .cpu(), synchronize)"
-            return NotQueueableError(WAITS_INSIDE, why)
-        return NotQueueableError(
-            QUEUE_TOO_SHORT,
-            f"one forward launches {launches} kernels, more than the launch queue holds: set "
-            "CUDA_SCALE_LAUNCH_QUEUES=4x before Python starts, or capture it in a graph",
-        )
+            return NotQueueableError(WAITS_INSIDE, waits)
+        return NotQueueableError(QUEUE_TOO_SHORT, short)
 
     def measure(
         self, call: Callable, inputs: Sequence[torch.Tensor], iterations: int
@@ -151,12 +135,10 @@ class GpuClock:
                 continue
             rejected.append(batch_ms)
             if len(rejected) > allowed:
-                raise NotQueueableError(
-                    HOST_TOO_SLOW,
-                    f"the host did not queue {count} forwards within {self.timeout_ms} ms, "
-                    f"{len(rejected)} times; {done} of {iterations} samples taken. Free the CPU",
-                    np.concatenate([samples[:done], *rejected]),
-                )
+                told = f"within {self.timeout_ms} ms the host did not queue {count} forwards, "
+                told += f"{len(rejected)} times; {done} of {iterations} samples taken. Free the CPU"
+                taken_ms = np.concatenate([samples[:done], *rejected])
+                raise NotQueueableError(HOST_TOO_SLOW, told, taken_ms)
         return GpuSamples(samples, np.concatenate([np.zeros(0), *rejected]), len(rejected))
 
     def _measure_batch(self, call, inputs, first: int, count: int):
@@ -165,29 +147,19 @@ class GpuClock:
         `shut`: the gate was still closed after the last launch, so that the GPU ran the batch back
         to back. `launch_ms`: the host's time to queue one forward.
         """
-        opened, timed_out, kinds, before = self._opened, self._timed_out, len(inputs), self._before
-        events = self._events[:count]
-        opened[0], timed_out[0], i = 0, 0, 0
+        opened, timed_out, events = self._opened, self._timed_out, self._events[:count]
+        opened[0], timed_out[0] = 0, 0
         with torch.cuda.device(self.device):
             try:
                 self._gate(opened.data_ptr(), timed_out.data_ptr(), np.int32(self.timeout_ms))
                 begun = perf_counter_ns()
                 for i, (start, end) in enumerate(events):
-                    before()
                     start.record()
-                    call(inputs[(first + i) % kinds])
+                    call(inputs[(first + i) % len(inputs)])
                     end.record()
                 launch_ms = (perf_counter_ns() - begun) / 1e6 / count
                 shut = not timed_out.item()
-            except BaseException as error:
-                error.forward = first + i
-                raise
             finally:  # also when the model raises: never leave the stream held
                 opened[0] = 1
                 torch.cuda.synchronize(self.device)
         return np.array([start.elapsed_time(end) for start, end in events]), shut, launch_ms
-
-
-def launches_block() -> bool:
-    """Is every launch made to wait, by CUDA_LAUNCH_BLOCKING?"""
-    return os.environ.get("CUDA_LAUNCH_BLOCKING", "0") not in ("", "0")

@@ -37,7 +37,7 @@ def warm_up(
         if done >= max(warmup_iters, WARMUP_MAX_ITERS) or perf_counter() - start > WARMUP_MAX_S:
             break
         count = min(WARMUP_WINDOW, warmup_iters)
-        with phase("warm-up", done):
+        with phase("warm-up"):
             windows.append(host_latencies(call, inputs, count, device))
         clocks_mhz.append(sm_clock_mhz(handle))
         done += count

@@ -15,7 +15,6 @@ _UNUSABLE = (
     "PyTorch ne peut pas utiliser le GPU ({seen}). À vérifier : le pilote, "
     "CUDA_VISIBLE_DEVICES, un PyTorch construit pour CUDA (sélecteur de pytorch.org)."
 )
-_SAME_CODE = "Rien n'indique un autre que celui du notebook."
 _ASSERTIONS = "Sans effet : retirer PYTHONOPTIMIZE (ou -O) et redémarrer le noyau."
 _SUSPENDED = f"{_QUOTA} : le noyau les suspend par moments ; OMP_NUM_THREADS le borne."
 # By code of a check of the machine: what is checked, the sentence if it holds, and if not.
@@ -25,11 +24,13 @@ MACHINE_CHECKS = {
     "gpu_none": ("GPU", _NO_GPU, ""),
     "gpu_unusable": ("GPU", "", _UNUSABLE),
     "compile": ("torch.compile", "Compilé ou non, le résultat est le même.", "Non : {reason}."),
-    "code": ("Code mesuré", _SAME_CODE, "Un autre que celui du notebook : {other_code}."),
     "assertions": ("Assertions", "En vigueur.", _ASSERTIONS),
     "nvml": ("NVML", "", "Processus, fréquences et pilote illisibles : {why}."),
-    "mig": ("NVML", "Instance MIG : ce que NVML n'en dit pas est non observable.", ""),
-    "mig_parent": ("NVML", "Instance MIG lue comme GPU entier, voisines comprises.", ""),
+    "mig": (
+        "NVML",
+        "Instance MIG : NVML la lit peut-être comme GPU entier, voisines comprises.",
+        "",
+    ),
     "quota": ("Quota de CPU", f"{_QUOTA}.", _SUSPENDED),
 }
 REASONS = {"asked": "demandé explicitement", "automatic": "choisi automatiquement"}
@@ -50,11 +51,10 @@ def environment_table(machine: Machine) -> pd.DataFrame:
     """Show the machine's record in short, one row per subject."""
     facts, sections = machine.facts, ("gpu", "software", "cuda", "cpu", "system")
     gpu, software, cuda, cpu, system = (facts[name] for name in sections)
-    build = f"ROCm {cuda['torch_hip']}" if cuda["torch_hip"] else cuda["torch_cuda"]
     rows = {
         "Python": software["python"],
         "PyTorch / torchvision": (software["torch"], software["torchvision"]),
-        "CUDA de PyTorch / cuDNN": (build, cuda["cudnn"]),
+        "CUDA de PyTorch / cuDNN": (cuda["torch_cuda"], cuda["cudnn"]),
         "Pilote NVIDIA (CUDA maximale)": (cuda["driver"], cuda["driver_cuda"]),
         "GPU": "non utilisé",
     }
@@ -63,7 +63,6 @@ def environment_table(machine: Machine) -> pd.DataFrame:
             "Fréquence SM / maximale (MHz)": ("sm_clock_mhz", "sm_clock_max_mhz"),
             "Fréquence mémoire / maximale (MHz)": ("memory_clock_mhz", "memory_clock_max_mhz"),
             "Limite de puissance (W) / température (°C)": ("power_limit_w", "temperature_c"),
-            "ECC / mode persistant": ("ecc", "persistence_mode"),
         }
         what = f"{gpu['name']}, capacité de calcul {gpu['compute_capability']}"
         rows["GPU"] = f"{what}, {number(gpu['memory_gib'], 3)} Gio"
@@ -74,10 +73,10 @@ def environment_table(machine: Machine) -> pd.DataFrame:
         "Cœurs physiques / logiques / utilisables": tuple(cpu[f"{n}_cores"] for n in cores),
         "Gouverneur de fréquence": cpu["governor"],
         "Système / noyau": (system["os"], system["kernel"]),
-        "Machine virtuelle / conteneur": (system["hypervisor"], system["container"] or "non"),
+        "Machine virtuelle": system["hypervisor"],
         "TF32 par défaut (convolutions / matmul)": tuple(facts["switches"][name] for name in tf32),
         "Fils d'exécution de PyTorch": cpu["torch_threads"],
-        "Commit git": _commit(facts["git"]),
+        "Commit git": _commit(facts["git"], facts["unreadable"].get("git.commit")),
     }
     if cpu["quota_cpus"]:
         rows["Quota de CPU (cgroup)"] = f"{number(cpu['quota_cpus'], 3)} CPU"
@@ -131,8 +130,8 @@ def _text(value: Any) -> str:
     return number(value, 3) if isinstance(value, float) else str(value)
 
 
-def _commit(git: dict) -> str | None:
+def _commit(git: dict, why: str | None) -> str | None:
     if git["commit"] is None:
-        return git["problem"] and f"{NOT_VISIBLE} : {git['problem']}"
+        return why and f"{NOT_VISIBLE} : {why}"
     note = {True: " (modifications non validées)", False: "", None: " (état inconnu)"}
     return git["commit"][:12] + note[git["dirty"]]

@@ -142,4 +142,5 @@ def launch_cost(runs: Sequence[Run]) -> str:
 def _copies(profile: ForwardProfile | None, unseen: str) -> str:
     if profile is None:
         return fill(words.COPIES["unseen" if unseen else "no_gpu"], {"why": unseen})
-    return fill(words.COPIES["some" if profile.copies else "none"], vars(profile))
+    copies = profile.host_to_device + profile.device_to_host
+    return fill(words.COPIES["some" if copies else "none"], vars(profile))

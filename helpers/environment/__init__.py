@@ -51,7 +51,6 @@ def look(requested: str = "auto") -> Machine:
         device = torch.device("cuda", torch.cuda.current_device())
     facts = {
         "device": str(device),
-        "device_reason": reason,
         "cuda": cuda,
         "gpu": nvml.collect_gpu(device, read) if device.type == "cuda" else None,
         **collect_facts(read),
@@ -68,15 +67,14 @@ def collect_cuda(device: torch.device, read: Reader) -> dict:
         "problem": find_cuda_problem(device),
         **nvml.collect_driver(read),
         "torch_cuda": torch.version.cuda,
-        "torch_hip": torch.version.hip,
         "visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "torch_gpus": read("torch_gpus", torch.cuda.device_count) or 0,
         "cudnn": cudnn and f"{cudnn // 10_000}.{cudnn % 10_000 // 100}.{cudnn % 100}",
     }
-    told = ("problem", "nvml", "driver", "torch_cuda", "torch_hip", "visible_devices")
+    told = ("problem", "nvml", "driver", "torch_cuda", "visible_devices")
     cuda["seen"] = "; ".join(f"{name}: {cuda[name]!r}" for name in told if cuda[name] is not None)
     driver_fails = "NVMLError" in (cuda["nvml"] or "") and nvml.NO_DRIVER not in cuda["nvml"]
-    expected = cuda["gpus"] or cuda["torch_gpus"] or cuda["torch_hip"] or driver_fails
+    expected = cuda["gpus"] or cuda["torch_gpus"] or driver_fails
     no_fault = not expected and any(words in (cuda["problem"] or "") for words in NO_GPU)
     cuda["diagnosis"] = "none" if no_fault else "unusable" if cuda["problem"] else "usable"
     return cuda
@@ -108,13 +106,12 @@ def check(facts: dict) -> tuple[Check, ...]:
         Check("torch", int(software["torch"].split(".")[0]) >= 2, {"version": software["torch"]}),
         Check(f"gpu_{cuda['diagnosis']}", cuda["diagnosis"] != "unusable", {"seen": cuda["seen"]}),
         Check("compile", facts["compile"]["usable"], facts["compile"]),
-        Check("code", facts["other_code"] is None, {"other_code": facts["other_code"]}),
         Check("assertions", not software["optimize"]),
     ]
     if problem and (cuda["torch_gpus"] or nvml.NO_DRIVER not in problem):
         checks.append(Check("nvml", False, {"why": problem}))
-    elif scope := gpu and gpu["nvml_reads"]:
-        checks.append(Check(scope, True))
+    elif gpu and gpu["mig"]:
+        checks.append(Check("mig", True))
     if quota:
         checks.append(Check("quota", threads <= quota, {"threads": threads, "quota": quota}))
     return tuple(checks)

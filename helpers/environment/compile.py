@@ -1,6 +1,7 @@
 """Whether torch.compile really works: its presence says nothing of a C++ compiler or Triton."""
 
 import logging
+import os
 import random
 import sysconfig
 import warnings
@@ -34,11 +35,9 @@ def check_compile_once(device: torch.device | str) -> CompileCheck:
         with quiet(), torch.inference_mode():
             x = torch.linspace(-1, 1, 8 * 64, device=device).reshape(8, 64)
             # One compilation thread: no pool of workers stays behind beside the measurement.
-            result, was_compiled = torch.compile(probe, options={"compile_threads": 1})(x)
+            result, compiled = torch.compile(probe, options={"compile_threads": 1})(x)
             torch.testing.assert_close(result, probe(x)[0], rtol=1e-4, atol=1e-4)
-            return CompileCheck(
-                was_compiled, "" if was_compiled else "it ran uncompiled: disabled?"
-            )
+        return CompileCheck(compiled, "" if compiled else "it ran uncompiled: disabled?")
     except Exception as error:  # a missing compiler, Triton, an unsupported Python …: all mean no
         # Triton's compiler writes to the terminal: only its command is in the error.
         headers = Path(sysconfig.get_path("include"), "Python.h").exists()
@@ -50,11 +49,14 @@ def check_compile_once(device: torch.device | str) -> CompileCheck:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep torch's compiler from writing to stderr, which a stored notebook would keep."""
-    disabled = logging.root.manager.disable
+    """Keep torch's Python and C++ from writing to stderr, which a stored notebook would keep."""
+    disabled, kept = logging.root.manager.disable, os.dup(2)
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(action="ignore"):
+        with open(os.devnull, "wb") as nowhere, warnings.catch_warnings(action="ignore"):
+            os.dup2(nowhere.fileno(), 2)
             yield
     finally:
+        os.dup2(kept, 2)
+        os.close(kept)
         logging.disable(disabled)

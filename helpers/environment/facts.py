@@ -34,11 +34,11 @@ class Check:
     values: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
 class Reader:
     """Returns ``read(*args)``, or None where that fails; `failed` keeps the reason by name."""
 
-    def __init__(self):
-        self.failed: dict[str, str] = {}
+    failed: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, name: str, read: Callable, *args: Any) -> Any:
         try:
@@ -55,32 +55,24 @@ def attempt(read: Callable, *args: Any) -> Any:
 
 def first_line(error: BaseException) -> str:
     """An error's type and its first line with "error:", else its first; 200 characters at most."""
-    lines = [line.strip() for line in str(error).splitlines()]
+    lines = [line.strip() for line in str(getattr(error, "stderr", None) or error).splitlines()]
     told = [line for line in lines if line and not line.startswith("backend=")]
     said = next((line for line in told if "error:" in line), *told[:1] or [""])
-    text = f"{type(error).__name__}: {said}".removesuffix(": ")
-    return text if len(text) <= 200 else text[:199] + "…"
+    return f"{type(error).__name__}: {said}".removesuffix(": ")[:200]
 
 
 def _text(path: Path | str) -> str:
     return Path(path).read_text(encoding="utf8", errors="replace").strip()
 
 
-def cpu_quota(groups: str | None = None, mount: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """CPUs that the groups of /proc/self/cgroup, or their parents, allow; None: no limit."""
-    limits = []
-    for line in (_text("/proc/self/cgroup") if groups is None else groups).splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        for root in (mount / controllers, mount / ("cpu" if controllers else "unified")):
-            group = root / path.lstrip("/")
-            for at in (group, *group.parents):
-                for names in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):  # v2, v1
-                    if at.is_relative_to(root) and (at / names[0]).exists():
-                        quota, period = " ".join(_text(at / name) for name in names).split()
-                        limits += [] if quota in ("max", "-1") else [int(quota) / int(period)]
-    return min(limits, default=None)
+def cpu_quota(group: Path | None = None) -> float | None:
+    """CPUs that this process's control group (version 2), or one above it, allows; None: all."""
+    if group is None:
+        path = re.search("^0::/(.*)", _text("/proc/self/cgroup"), re.MULTILINE)
+        group = Path("/sys/fs/cgroup", path[1] if path else "")
+    files = [at / "cpu.max" for at in (group, *group.parents)]
+    limits = [_text(file).split() for file in files if file.exists()]
+    return min((int(q) / int(period) for q, period in limits if q != "max"), default=None)
 
 
 def tf32_in_force() -> tuple[bool, bool]:
@@ -92,25 +84,20 @@ def tf32_in_force() -> tuple[bool, bool]:
     override = os.environ.get("NVIDIA_TF32_OVERRIDE")
     if override == "0":
         return False, False
-    convolutions, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    if not hasattr(convolutions, "conv"):  # torch < 2.9
-        return convolutions.allow_tf32, matmul.allow_tf32 or override == "1"
-    # Once this newer interface has been used, reading the older one may raise RuntimeError.
-    found = {"none": torch.backends.fp32_precision}  # where a narrower switch says nothing
-    conv, product = convolutions.conv.fp32_precision, matmul.fp32_precision
-    return found.get(conv, conv) == "tf32", found.get(product, product) == "tf32" or override == "1"
+    switches = torch.backends.cudnn.conv, torch.backends.cuda.matmul
+    convolutions, matmul = (switch.fp32_precision == "tf32" for switch in switches)
+    return convolutions, matmul or override == "1"
 
 
-def find_other_code(folder: Path | None = None) -> str | None:
-    """Say where `helpers` came from if not from beside the notebook in the current folder."""
-    folder = (folder or Path.cwd()).resolve()
-    beside = (folder / "J1_benchmark.ipynb").exists() and (folder / "helpers").is_dir()
-    told = f"`helpers` comes from {ROOT}, not from {folder}: see PYTHONPATH"
-    return told if beside and folder != ROOT else None
+def git(*arguments: str) -> str:
+    """What git says of this code; another repository, in a folder above, says nothing of it."""
+    if not (ROOT / ".git").exists():
+        raise FileNotFoundError(f"no .git in {ROOT}: clone it, or set J1_GIT_COMMIT")
+    settings = {"capture_output": True, "text": True, "check": True, "timeout": 20, "cwd": ROOT}
+    return subprocess.run(["git", *arguments], **settings).stdout.strip()
 
 
 CPUS, GOVERNOR = Path("/sys/devices/system/cpu"), "cpu[0-9]*/cpufreq/scaling_governor"
-MARKS = {"docker": "/.dockerenv", "podman": "/run/.containerenv"}
 PACKAGES = ("torchvision", "numpy", "scipy", "pandas", "triton", "nvidia-ml-py")
 FACTS: dict[str, dict[str, Callable]] = {  # by section of the record
     "software": {
@@ -132,15 +119,19 @@ FACTS: dict[str, dict[str, Callable]] = {  # by section of the record
         "os": lambda: platform.freedesktop_os_release()["PRETTY_NAME"],
         "kernel": platform.release,
         "hypervisor": lambda: " hypervisor" in _text("/proc/cpuinfo"),
-        "container": lambda: next((name for name in MARKS if Path(MARKS[name]).exists()), None),
     },
     "switches": {
         "tf32_convolutions": lambda: tf32_in_force()[0],
         "tf32_matmul": lambda: tf32_in_force()[1],
         "cudnn_enabled": lambda: torch.backends.cudnn.enabled,
         "cudnn_benchmark": lambda: torch.backends.cudnn.benchmark,
-        "cudnn_deterministic": lambda: torch.backends.cudnn.deterministic,
         "deterministic_algorithms": torch.are_deterministic_algorithms_enabled,
+    },
+    "git": {  # J1_GIT_COMMIT: of a copy, whose .git may be older than its files
+        "commit": lambda: os.environ.get("J1_GIT_COMMIT") or git("rev-parse", "HEAD"),
+        "dirty": lambda: (
+            None if os.environ.get("J1_GIT_COMMIT") else git("status", "--porcelain") != ""
+        ),
     },
 }
 
@@ -151,26 +142,7 @@ def collect_facts(read: Reader) -> dict:
     return {
         **{s: {key: read(f"{s}.{key}", get) for key, get in FACTS[s].items()} for s in FACTS},
         "variables": {name: os.environ[name] for name in given if not name.endswith(WHERE)},
-        "git": collect_git(),
-        "other_code": read("other_code", find_other_code),
     }
-
-
-def collect_git(root: Path = ROOT) -> dict:
-    """Commit of the code, whether tracked or new files differ from it, and why it is not known."""
-    # J1_GIT_COMMIT: of a copy, whose .git may be older than its files
-    found = {"commit": os.environ.get("J1_GIT_COMMIT") or None, "dirty": None, "problem": None}
-    git = partial(subprocess.run, capture_output=True, text=True, check=True, timeout=20, cwd=root)
-    try:
-        if not found["commit"]:
-            # A folder above may be a repository of its own; its commit says nothing of this code.
-            if not (root / ".git").exists():
-                raise FileNotFoundError(f"no .git in {root}: clone it, or set J1_GIT_COMMIT")
-            found["commit"] = git(["git", "rev-parse", "HEAD"]).stdout.strip()
-            found["dirty"] = git(["git", "status", "--porcelain"]).stdout.strip() != ""
-    except Exception as error:  # git's own words hold the remedy
-        found["problem"] = " ".join((getattr(error, "stderr", None) or first_line(error)).split())
-    return found
 
 
 def cost(device: torch.device | str | None = None) -> dict[str, float | None]:

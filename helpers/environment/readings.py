@@ -13,16 +13,17 @@ import torch
 
 from helpers.environment import nvml
 from helpers.environment.facts import Reader, attempt
-from helpers.environment.nvml import asks, query
+from helpers.environment.nvml import query
 
-SECONDS = {"make": lambda seen: seen.violationTime / 1e9}
+HELD_BACK = "nvmlDeviceGetViolationStatus"
 NVML = {  # of a GpuReading
-    "sm_mhz": asks("nvmlDeviceGetClockInfo", nvml.CLOCK_SM),
-    "memory_mhz": asks("nvmlDeviceGetClockInfo", nvml.CLOCK_MEMORY),
-    "reasons": asks("nvmlDeviceGetCurrentClocksEventReasons"),  # of driver 535 and later
-    "power_limited_s": asks("nvmlDeviceGetViolationStatus", nvml.POLICY_POWER, **SECONDS),
-    "thermal_limited_s": asks("nvmlDeviceGetViolationStatus", nvml.POLICY_THERMAL, **SECONDS),
+    "sm_mhz": nvml.FACTS["sm_clock_mhz"],
+    "memory_mhz": nvml.FACTS["memory_clock_mhz"],
+    "reasons": lambda gpu: query("nvmlDeviceGetCurrentClocksEventReasons", gpu),  # driver >= 535
+    "power_limited_s": lambda gpu: query(HELD_BACK, gpu, 0).violationTime / 1e9,
+    "thermal_limited_s": lambda gpu: query(HELD_BACK, gpu, 1).violationTime / 1e9,
 }
+THREAD = getattr(resource, "RUSAGE_THREAD", None)  # Linux alone counts by thread
 BUSY = ("user", "nice", "system", "irq", "softirq")
 
 
@@ -54,10 +55,8 @@ class HostReading:
 
 @dataclass(frozen=True)
 class Look:
-    """When it began and ended (s, perf_counter), what was read, and why the rest was not."""
+    """What was read at one moment, and why the rest was not."""
 
-    start_s: float
-    end_s: float
     gpu: GpuReading | None  # None: no GPU is watched, or NVML is not there
     host: HostReading
     failed: dict[str, str]
@@ -68,13 +67,13 @@ class Process:
     """The process that measures."""
 
     pid: int
-    own: frozenset[int]  # it and its spawner, in every namespace: NVML may know the host's pids
+    own: frozenset[int]  # pids of it and its spawner
     spawned: bool  # by another process of ours, which may have a context on the GPU
     cpus: int  # of the system
 
 
 def this_process() -> Process:
-    """Say which process this is."""
+    """Say which process this is, where `own` covers every namespace: NVML may know the host's."""
     parent = multiprocessing.parent_process()
     own = {os.getpid()} | ({parent.pid} if parent else set())
     for pid in tuple(own):
@@ -92,24 +91,21 @@ class Looker:
 
     def __call__(self) -> Look:
         """Take one look; what cannot be read is None, and nothing is raised."""
-        start, gpu, read = perf_counter(), None, Reader()
+        gpu, read = None, Reader()
         if self._handle is not None:
             processes, shares = read("processes", self._processes), read("shares", self._shares)
             seen = {key: read(key, get, self._handle) for key, get in NVML.items()}
             gpu = GpuReading(processes, shares, **seen)
-        thread = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)  # a thread's: Linux alone
         host = HostReading(
             core=read("core", lambda: psutil.Process().cpu_num()),
-            busy_s=read(
-                "busy", lambda: sum(s for n, s in psutil.cpu_times()._asdict().items() if n in BUSY)
-            ),
+            busy_s=read("busy", _busy_s),
             steal_s=read("steal", _steal_s),
-            preemptions=read("preemptions", lambda: resource.getrusage(thread).ru_nivcsw),
+            preemptions=read("preemptions", lambda: resource.getrusage(THREAD).ru_nivcsw),
             at_s=perf_counter(),
             own_s=process_time(),
             thread_s=thread_time(),
         )
-        return Look(start, perf_counter(), gpu, host, read.failed)
+        return Look(gpu, host, read.failed)
 
     def _processes(self) -> frozenset[int]:
         computing = query("nvmlDeviceGetComputeRunningProcesses", self._handle)
@@ -127,6 +123,11 @@ class Looker:
         valid = [s for s in samples if s.timeStamp > self._last_seen and s.smUtil <= 100]
         self._last_seen = max((s.timeStamp for s in valid), default=self._last_seen)
         return tuple((s.pid, s.smUtil) for s in valid)
+
+
+def _busy_s() -> float:
+    times = psutil.cpu_times()
+    return sum(getattr(times, name, 0.0) for name in BUSY)
 
 
 def _steal_s() -> dict[int, float]:

@@ -50,7 +50,7 @@ def test_the_batch_adapts_to_what_the_queue_holds(depth, failing, batch):
         ("1", 68, timing.LAUNCHES_BLOCK, "CUDA_LAUNCH_BLOCKING"),
         ("0", 1_287, timing.QUEUE_TOO_SHORT, "CUDA_SCALE_LAUNCH_QUEUES"),  # swin_v2_s
         ("0", 68, timing.WAITS_INSIDE, "item"),
-        ("0", None, timing.WAITS_INSIDE, "item"),  # no profiler
+        ("0", None, timing.NOT_QUEUEABLE, "item.*CUDA_SCALE_LAUNCH_QUEUES"),  # no profiler
     ],
 )
 def test_why_a_forward_cannot_be_queued(monkeypatch, blocking, launches, reason, remedy):

@@ -9,7 +9,7 @@ from helpers.clocks.profiling import ForwardProfile
 from helpers.environment.readings import Process
 from helpers.validation.interference import RunTags, Tag
 
-RECEIPT = CalibrationReceipt((), None, "")
+RECEIPT = CalibrationReceipt((), "")
 PROFILE = ForwardProfile(10, 68.0, 1.19, 0, 0, ("sgemm",))
 THROTTLE = Tag("throttle", 1.0, 0.05, {"share": 0.2, "reasons": ["power_cap"]})
 CPU_LOAD = Tag("cpu_load", 0.7, 0.5, {"share": 0.7, "cpus": 16})

@@ -21,9 +21,9 @@ def test_both_clocks_of_every_run_in_a_table_with_one_row_of_headers():
 
 
 def test_a_receipt_its_checks_and_conditions_say_what_was_found():
-    assert tables.calibration_table(CalibrationReceipt((), None, "none")).empty
+    assert tables.calibration_table(CalibrationReceipt((), "none")).empty
     points = [(d, d + 0.004, d < 0.02 or d > 5) for d in (0.01, 0.03, 0.3, 10.0)]
-    receipt = CalibrationReceipt((judge_clock("gpu", 3e-5, 1e-3, points),), 1.0, "")
+    receipt = CalibrationReceipt((judge_clock("gpu", 3e-5, 1e-3, points),), "")
     row = tables.calibration_table(receipt).loc["horloge GPU"]
     assert (row["Surcoût fixe (µs)"], row["Tolérance"]) == ("4,00", "tenue")
     sizes = Check("sizes", False, {"train": 50_000, "test": 9_999})

@@ -19,7 +19,7 @@ TF32 = [replace(one, conditions=replace(AS_REQUIRED, tf32_matmul=True)) for one 
 OWN_STREAM = [run(seed, gpu=0.003) for seed in range(3)]
 GRAPHS = [replace(r, graph=GraphReading(np.full(9, r.gpu.p50 - 0.1), 50, "")) for r in RUNS]
 NO_GRAPHS = [replace(one, graph=GraphReading(None, 50, "<why>")) for one in RUNS]
-NOT_CALIBRATED = CalibrationReceipt((), None, "no {compiler}")
+NOT_CALIBRATED = CalibrationReceipt((), "no {compiler}")
 
 
 def text_of(runs, receipt=RECEIPT, profile=PROFILE, unseen="", **settings):

@@ -7,6 +7,7 @@ import string
 import pytest
 
 from helpers import bench_latency, clocks
+from helpers.clocks.timing import NOT_QUEUEABLE
 from helpers.display import words
 from helpers.display.french import NOUNS
 from helpers.results.table import CHOICES
@@ -20,7 +21,7 @@ def test_every_tag_dataset_and_reason_for_no_gpu_clock_has_its_french():
     assert set(interference.HARMFUL_REASONS.values()) < NOUNS.keys()
     reasons = {bench_latency.NO_GPU, bench_latency.NOT_ASKED, bench_latency.NO_KERNELS}
     reasons |= {clocks.LAUNCHES_BLOCK, clocks.QUEUE_TOO_SHORT, clocks.WAITS_INSIDE}
-    assert words.NO_GPU_CLOCK.keys() == reasons | {clocks.HOST_TOO_SLOW}
+    assert words.NO_GPU_CLOCK.keys() == reasons | {clocks.HOST_TOO_SLOW, NOT_QUEUEABLE}
 
 
 @pytest.mark.parametrize("table", [words.TAGS, words.CAUSES, words.BOUNDS])

@@ -1,8 +1,12 @@
 """Whether torch.compile works, and the reason where it does not."""
 
 import logging
+import os
 import random
 import subprocess
+import sys
+import warnings
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -10,7 +14,7 @@ import torch
 import torch._dynamo
 import torch._inductor.config
 
-from helpers.environment.compile import CompileCheck, check_compile_once
+from helpers.environment.compile import CompileCheck, check_compile_once, quiet
 
 check_compile = check_compile_once.__wrapped__
 
@@ -58,6 +62,16 @@ def test_a_compiler_that_is_disabled_is_named():
         check = check_compile("cpu")
     assert not check.usable
     assert "disabled" in check.reason
+
+
+def test_nothing_is_written_to_stderr_meanwhile(capfd):
+    with suppress(KeyError), quiet():
+        os.write(2, b"from C++")
+        logging.getLogger("torch").error("logged")
+        warnings.warn("warned", stacklevel=1)
+        raise KeyError
+    print("after", file=sys.stderr)
+    assert capfd.readouterr().err == "after\n"
 
 
 @pytest.mark.gpu

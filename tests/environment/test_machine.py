@@ -13,8 +13,7 @@ ROW |= {"input_shape": "1x3x32x32", "warmup_iters": 50, "measure_iters": 500}
 ROWS = pd.DataFrame([ROW, ROW, ROW, ROW | {"variant": "tf32"}])
 GPU = {"name": "NVIDIA H100", "compute_capability": "9.0", "memory_gib": 79.2}
 CLOCKS = ("sm_clock_mhz", "sm_clock_max_mhz", "memory_clock_mhz", "memory_clock_max_mhz")
-GPU |= dict.fromkeys(CLOCKS, 1980) | {"power_limit_w": 700.0, "temperature_c": 54}
-GPU |= {"ecc": True, "persistence_mode": None}
+GPU |= dict.fromkeys(CLOCKS, 1980) | {"power_limit_w": 700.0, "temperature_c": None}
 
 
 def tables(machine, facts, parameters):
@@ -39,7 +38,7 @@ def test_tables_of_each_device_and_what_its_surroundings_impose(machine, gpu, ki
     if gpu:
         assert table["GPU"] == "NVIDIA H100, capacité de calcul 9.0, 79,2 Gio"
         assert table["Fréquence SM / maximale (MHz)"] == "1980 / 1980"
-        assert table["ECC / mode persistant"] == "oui / non visible"
+        assert table["Limite de puissance (W) / température (°C)"] == "700 / non visible"
 
 
 def blank(record: dict) -> dict:

@@ -6,15 +6,8 @@ import pytest
 import torch
 
 from helpers import environment
-from helpers.environment.facts import (
-    ROOT,
-    Reader,
-    collect_facts,
-    collect_git,
-    cpu_quota,
-    find_other_code,
-    first_line,
-)
+from helpers.environment import facts
+from helpers.environment.facts import Reader, collect_facts, cpu_quota, first_line
 
 
 def test_of_a_long_error_the_line_that_says_most_is_kept_and_is_short():
@@ -23,10 +16,16 @@ def test_of_a_long_error_the_line_that_says_most_is_kept_and_is_short():
     assert len(first_line(RuntimeError("x" * 5000))) == 200
 
 
+def code():
+    """What the record says of this code: its commit, is it dirty, why is it not known."""
+    read = Reader()
+    return *collect_facts(read)["git"].values(), read.failed.get("git.commit")
+
+
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
     monkeypatch.delenv("J1_GIT_COMMIT", raising=False)
-    (tmp_path / "copy").mkdir()
+    monkeypatch.setattr(facts, "ROOT", tmp_path)
     author = ("-c", "user.name=test", "-c", "user.email=test@example.org")
     for args in (["init", "-q"], [*author, "commit", "--allow-empty", "-q", "-m", "first"]):
         subprocess.run(["git", *args], cwd=tmp_path, check=True, capture_output=True)
@@ -34,52 +33,46 @@ def repository(tmp_path, monkeypatch):
 
 
 def test_git_clean_then_dirty(repository):
-    clean = collect_git(repository)
-    assert (len(clean["commit"]), clean["dirty"]) == (40, False)
+    commit, dirty, problem = code()
+    assert (len(commit), dirty, problem) == (40, False, None)
     (repository / "new.py").write_text("2\n")
-    assert collect_git(repository) == clean | {"dirty": True}
+    assert code() == (commit, True, None)
 
 
 @pytest.mark.parametrize(
     ("folder", "variable", "value", "words"),
     [
         ("copy", "UNUSED", "", "J1_GIT_COMMIT"),  # below a repository of another
-        (".", "GIT_TEST_ASSUME_DIFFERENT_OWNER", "1", "--add safe.directory"),
+        (".", "GIT_TEST_ASSUME_DIFFERENT_OWNER", "1", "dubious ownership"),
         (".", "PATH", "/nonexistent", "git"),
     ],
 )
 def test_an_unknown_commit_has_its_reason_and_can_be_given(
     repository, monkeypatch, folder, variable, value, words
 ):
+    monkeypatch.setattr(facts, "ROOT", repository / folder)
     monkeypatch.setenv(variable, value)
-    found = collect_git(repository / folder)
-    assert (found["commit"], found["dirty"]) == (None, None)
-    assert words in found["problem"]
+    *unknown, problem = code()
+    assert unknown == [None, None]
+    assert words in problem
     monkeypatch.setenv("J1_GIT_COMMIT", "abc123")
-    given = {"commit": "abc123", "dirty": None, "problem": None}
-    assert collect_git(repository / folder) == given
-
-
-V1 = "cpu,cpuacct/d/cpu.cfs_"
+    assert code() == ("abc123", None, None)
 
 
 @pytest.mark.parametrize(
-    ("groups", "files", "expected"),
+    ("group", "files", "expected"),
     [
-        ("0::/", {"cpu.max": "max 100000"}, None),
-        ("0::/a/b", {"cpu.max": "400000 100000", "a/cpu.max": "50000 100000"}, 0.5),
-        ("0::/../outside", {"cpu.max": "200000 100000"}, 2.0),  # a namespace begun further down
+        ("", {"cpu.max": "max 100000"}, None),
+        ("a/b", {"cpu.max": "400000 100000", "a/cpu.max": "50000 100000"}, 0.5),
+        ("../outside", {"cpu.max": "200000 100000"}, 2.0),  # a namespace begun further down
         ("", {}, None),
-        ("4:cpu,cpuacct:/d", {f"{V1}quota_us": "250000", f"{V1}period_us": "100000"}, 2.5),
-        ("4:cpu:/", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
-        ("3:cpuset:/\n0::/", {"unified/cpu.max": "300000 100000"}, 3.0),
     ],
 )
-def test_cpu_quota_of_either_version_along_the_way_up(groups, files, expected, tmp_path):
+def test_cpu_quota_along_the_way_up(group, files, expected, tmp_path):
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text + "\n", encoding="utf8")
-    assert cpu_quota(groups, tmp_path) == expected
+    assert cpu_quota(tmp_path / group) == expected
 
 
 GOOD = {"software": {"optimize": 0}, "cuda": {"nvml": None}, "cpu": {"quota_cpus": None}}
@@ -88,11 +81,11 @@ SECTIONS = [  # what differs from a good machine, which codes fail, which are th
     ({"cuda": {"nvml": ABSENT, "torch_gpus": 0}}, set(), set()),
     ({"cuda": {"nvml": ABSENT, "torch_gpus": 1}}, {"nvml"}, set()),
     ({"cuda": {"nvml": "NVMLError_LibRmVersionMismatch", "torch_gpus": 0}}, {"nvml"}, set()),
-    ({"gpu": {"nvml_reads": "mig"}}, set(), {"mig"}),
+    ({"gpu": {"mig": True}}, set(), {"mig"}),
     ({"cpu": {"torch_threads": 2, "quota_cpus": 2.0}}, set(), {"quota"}),
     ({"cpu": {"torch_threads": 8, "quota_cpus": 2.0}}, {"quota"}, set()),
     ({"software": {"torch": "1.13.1", "optimize": 1}}, {"torch", "assertions"}, set()),
-    ({"compile": {"usable": False, "reason": "x"}, "other_code": "y"}, {"compile", "code"}, set()),
+    ({"compile": {"usable": False, "reason": "x"}}, {"compile"}, set()),
 ]
 
 
@@ -116,14 +109,6 @@ def test_only_variables_that_change_a_measurement_are_recorded(monkeypatch):
     for name, value in (given | {"CUDA_HOME": "/usr", "SECRET": "1"}).items():
         monkeypatch.setenv(name, value)
     assert collect_facts(Reader())["variables"] == before | given
-
-
-def test_another_helpers_first_on_pythonpath_is_told(tmp_path):
-    assert find_other_code(tmp_path) is None  # no notebook here: it cannot be told
-    (tmp_path / "J1_benchmark.ipynb").touch()
-    (tmp_path / "helpers").mkdir()
-    assert all(str(folder) in find_other_code(tmp_path) for folder in (tmp_path, ROOT))
-    assert find_other_code(ROOT) is None
 
 
 @pytest.mark.filterwarnings("ignore:CUDA is not available")

@@ -12,7 +12,7 @@ from torchvision.models import resnet18
 
 from benchmarks.elsewhere.models import Joined, OwnStream
 from helpers.bench_latency import benchmark_latency
-from helpers.clocks.profiling import ForwardProfile, profile_forwards
+from helpers.clocks.profiling import ForwardProfile, try_profile
 from helpers.clocks.warmup import Warmup
 from helpers.parameters import validate
 from helpers.validation import (
@@ -193,6 +193,6 @@ def test_a_stream_of_its_own_is_contradicted_and_a_fork_that_joins_is_not():
     inputs = [x.to(cuda) for x in BATCHES]
     for model, doubt in ((own, CONTRADICTED), (joined, "")):
         runs = [benchmark_latency(model, inputs, 10, 60) for _ in range(2)]
-        verdict = judge(runs, profile=profile_forwards(model, inputs, cuda))
+        verdict = judge(runs, profile=try_profile(model, inputs, cuda)[0])
         assert verdict.doubt == doubt
         assert verdict.deciding == ("host" if doubt else "gpu")

@@ -53,7 +53,7 @@ def visible_gpus() -> list[str]:
     """
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is None:
-        return [gpu["uuid"] for gpu in collect_driver(Reader())["gpus"]]
+        return collect_driver(Reader())["gpus"]
     return [name.strip() for name in named.split(",") if name.strip() not in ("", "-1")]
 
 
