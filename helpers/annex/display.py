@@ -1,7 +1,6 @@
 """What the annex found, in French: tables and sentences."""
 
 import math
-from dataclasses import astuple
 
 import numpy as np
 import pandas as pd
@@ -35,24 +34,6 @@ NOTHING = (
     "Une seule variante, `fp32` : rien à comparer. `-p variants all` compare tout ce que cet "
     "appareil permet, `-p variants tf32,fp16+channels_last` ce qui est nommé."
 )
-PARTS = {
-    "fp32": "FP32 strict",
-    "tf32": "FP32 stocké, TF32 dans les produits",
-    "fp16": "FP16",
-    "bf16": "BF16",
-    "fused": "BatchNorm repliée dans les convolutions",
-    "cropped": "poids qui ne voient que le bord nul retirés",
-    "stem": "image complétée à 4 canaux, max-pooling par le noyau 3D",
-    "epilogue": "biais, addition et ReLU dans la convolution cuDNN",
-    "overlap": "raccourcis sur un second flux CUDA",
-    "channels_last": "canaux en dernier (NHWC)",
-    "compile": "torch.compile",
-    "compile_reduce_overhead": "torch.compile, mode reduce-overhead",
-    "compile_max_autotune": "torch.compile, mode max-autotune",
-    "compile_frozen": "torch.compile, poids figés, canaux en dernier",
-    "cudagraph": "graphe CUDA",
-    "cudagraph_tuned": "graphe CUDA, algorithmes de cuDNN choisis par essai",
-}
 REFUSALS = {  # why a variant is not timed
     "needs_gpu": "{part} demande un GPU NVIDIA",
     "needs_capability": "{precision} demande la capacité de calcul {needed}, ce GPU a {found}",
@@ -77,25 +58,24 @@ REFUSALS = {  # why a variant is not timed
     "du travail se fait sur un flux que l'appelant n'attend pas",
 }
 VERDICTS = {FASTER: "plus rapide", SLOWER: "plus lent", SAME: "pas de différence détectée"}
-REFUSED = NO_GPU_CLOCK | {"too_few_processes": "il faut trois processus au moins, il y en a {why}"}
+REFUSED = {
+    code: f"{reason}, dans {{lacking}} processus sur {{processes}}"
+    for code, reason in NO_GPU_CLOCK.items()
+} | {"too_few_processes": "il faut trois processus au moins, il y en a {processes}"}
 UNMEASURED = "non mesuré"
 NOT_COMPARED = "Rien n'a été comparé : rien à tracer."
-UNTRAINED = "Avec des poids tirés au sort une exactitude ne dit rien : pas de figure."
 
 
 def guard_table(candidates: Candidates) -> pd.DataFrame | str:
     """What was seen of each variant before its timing, and why the others are not timed."""
     rows = {}
     for name, admitted in candidates.admitted.items():
-        variant, report = admitted.variant, admitted.report
-        parts = (variant.precision, *variant.parts)  # a part of the user's own has no words here
+        report = admitted.report
         rows[name] = {
-            "Ce que c'est": ", ".join(PARTS.get(part, part) for part in parts),
             "Écart des logits": scientific(report.drift),
             "Toléré": scientific(report.tolerance),
-            "Précision exécutée, d'après les noms de noyaux": _evidence(report),
+            "Produits, d'après les noms de noyaux": _evidence(report),
             "Noyaux": number(report.kernels) if report.kernels else "–",
-            "Construction (s)": number(admitted.build_s, 2),
             "Mesurée": "oui",
         }
     for name, refusal in candidates.refused.items():
@@ -105,19 +85,14 @@ def guard_table(candidates: Candidates) -> pd.DataFrame | str:
 
 def refusal_sentence(refusal: Refusal) -> str:
     """Why a variant is not timed."""
-    code, given = astuple(refusal)
+    code, given = refusal
     return said(REFUSALS, code, given | {"products": _products(given.get("products", {}))})
 
 
 def _evidence(report: GuardReport) -> str:
-    told = f"noyaux de produit : {_products(report.products)}"
-    if not report.products:
-        told = "non démontrable : aucun nom de noyau ne dit de type"
     if report.unseen:
-        told = f"non démontrable : le profileur n'a rien pu lire ({report.unseen})"
-    if report.beyond_fp32 is not None:
-        told += f" ; écart {'impossible' if report.beyond_fp32 else 'possible'} en FP32"
-    return told
+        return f"non démontrable : le profileur n'a rien pu lire ({report.unseen})"
+    return _products(report.products) or "non démontrable : aucun nom de noyau ne dit de type"
 
 
 def _products(found: dict[str, int]) -> str:
@@ -195,7 +170,7 @@ def verdict(comparison: Comparison, clock: str, name: str) -> str:
 def markdown(
     candidates: Candidates, measured: Measured, comparison: Comparison, accuracies: Accuracies
 ) -> str:
-    """The tables of all clocks, to paste into a report, and below them what was not measured."""
+    """The tables of all clocks and the sentences, to paste into a report; what was not measured."""
     parts = [
         f"### {CLOCK_NAMES[clock].replace('h', 'H', 1)}\n\n"
         + markdown_table(ratio_table(measured, comparison, clock, accuracies))
@@ -203,7 +178,7 @@ def markdown(
     ]
     for name, why in candidates.refused.items():
         parts.append(f"- {name} : non mesurée, {markdown_text(refusal_sentence(why))}.")
-    return "\n".join([*parts, *(f"- {missing}" for missing in _missing(measured))]) + "\n"
+    return "\n".join([*parts, sentences(measured, comparison)])
 
 
 def sentences(measured: Measured, comparison: Comparison) -> str:
@@ -218,8 +193,8 @@ def sentences(measured: Measured, comparison: Comparison) -> str:
             f"Chacun des {len(measured.processes)} processus donne un rapport ; les intervalles "
             "sont ceux de leur moyenne (Student), corrigés pour le nombre de variantes."
         )
-    for clock, (code, why) in comparison.refused.items():
-        reason = said(REFUSED, code, {"why": why})
+    for clock, (code, values) in comparison.refused.items():
+        reason = said(REFUSED, code, values)
         told.append(f"Pas de comparaison sur l'{CLOCK_NAMES[clock]} : {reason}.")
     seen = disturbances(tags(measured.runs(REFERENCE)), f"la comparaison (blocs de {REFERENCE})")
     return "".join(f"- {sentence}\n" for sentence in (*told, *_missing(measured), seen))

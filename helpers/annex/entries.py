@@ -1,7 +1,7 @@
 """The notebook's annex, step by step: admit, score, measure, compare."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -36,8 +36,8 @@ class Candidates:
 
     def record(self) -> dict[str, Any]:
         """What the guard saw of each, and why others are not timed, to be kept as JSON."""
-        seen = {n: {"build_s": a.build_s, **asdict(a.report)} for n, a in self.admitted.items()}
-        return {"measured": seen, "not_measured": {n: asdict(r) for n, r in self.refused.items()}}
+        seen = {name: admitted.report for name, admitted in self.admitted.items()}
+        return {"measured": seen, "not_measured": self.refused}
 
 
 def admit(
@@ -54,9 +54,9 @@ def admit(
         try:
             admitted[variant.name] = guard.admit(variant, model, inputs, device)
         except VariantFailed as error:
-            refused[variant.name] = error.refusal
+            refused[variant.name] = error.args
     if REFERENCE in refused:
-        refused |= dict.fromkeys(admitted, Refusal("no_reference"))
+        refused |= dict.fromkeys(admitted, ("no_reference", {}))
         admitted = {}
     return Candidates(parameters, model, inputs, device, admitted, refused)
 
@@ -74,7 +74,7 @@ def score(candidates: Candidates, batches: Iterable) -> dict[str, Accuracy]:
         except Exception as error:
             if name == REFERENCE:
                 raise
-            candidates.refused[name] = Refusal("not_scored", {"error": first_line(error)})
+            candidates.refused[name] = "not_scored", {"error": first_line(error)}
             del candidates.admitted[name]
     return found
 

@@ -72,10 +72,10 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Ratios by clock and entry, the A/A control among them; `refused`: code and words by clock."""
+    """Ratios by clock and entry, the A/A control among them; `refused`: why a clock has none."""
 
     ratios: dict[str, dict[str, Ratio]]
-    refused: dict[str, tuple[str, str]]
+    refused: dict[str, tuple[str, dict]]  # by clock, a code and the values its sentence names
 
     def variable(self, clock: str) -> list[str]:
         """Variants that vary over the processes more than twice as much as the others' median."""
@@ -88,18 +88,21 @@ def compare(measured: Measured) -> Comparison:
     """Compare every entry with the reference, by every clock that both have."""
     ratios, refused = {}, {}
     for clock in CLOCKS:
-        values: dict[str, list[float]] = {name: [] for name in measured.names}
-        for runs in (given.runs for given in measured.processes):
-            read = [name for name in runs if getattr(runs[name], clock)]
-            for name in read if REFERENCE in read else ():
-                values[name].append(process_ratio(runs[name], runs[REFERENCE], clock))
-        if not values.pop(REFERENCE, ()) and measured.processes:
-            first = measured.runs(REFERENCE)[0]
-            refused[clock] = first.no_gpu_clock, first.no_gpu_clock_why
-        elif found := over_processes(values):
+        values: dict[str, list[float]] = {n: [] for n in measured.names if n != REFERENCE}
+        lacking = []  # by process that lacks this clock, one run that does
+        for given in measured.processes:
+            read = {name: run for name, run in given.runs.items() if getattr(run, clock)}
+            lacking += [run for name, run in given.runs.items() if name not in read][:1]
+            for name in read.keys() & values.keys() if REFERENCE in read else ():
+                values[name].append(process_ratio(read[name], read[REFERENCE], clock))
+        counts = {"processes": len(measured.processes), "lacking": len(lacking)}
+        if found := over_processes(values):
             ratios[clock] = found
+        elif lacking:
+            why = {"why": lacking[0].no_gpu_clock_why}
+            refused[clock] = lacking[0].no_gpu_clock, counts | why
         else:
-            refused[clock] = "too_few_processes", str(len(measured.processes))
+            refused[clock] = "too_few_processes", counts
     return Comparison(ratios, refused)
 
 

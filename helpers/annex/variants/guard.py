@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from time import perf_counter
 
 import torch
 from torch import nn
@@ -31,7 +30,6 @@ class GuardReport:
 
     drift: float  # largest absolute difference of a logit from strict FP32
     tolerance: float  # the drift that the precision explains
-    beyond_fp32: bool | None  # is the drift larger than FP32's could be? None for "fp32"
     kernels: float | None  # per forward; None without a profile
     kernel_ms: float | None  # their summed durations per forward; None without a profile
     kernel_names: tuple[str, ...]
@@ -42,12 +40,11 @@ class GuardReport:
 
 @dataclass(frozen=True)
 class Admitted:
-    """A variant that may be timed: its callable, the guard's report, what building took (s)."""
+    """A variant that may be timed: its callable and the guard's report."""
 
     variant: Variant
     call: Callable
     report: GuardReport
-    build_s: float
 
 
 def admit(
@@ -60,10 +57,9 @@ def admit(
     """
     doing = "not_built"
     try:
-        start = perf_counter()
         call = build(variant, model, inputs[0])
-        build_s, doing = perf_counter() - start, "not_checked"
-        return Admitted(variant, call, guard(call, variant, model, inputs, device), build_s)
+        doing = "not_checked"
+        return Admitted(variant, call, guard(call, variant, model, inputs, device))
     except KeyboardInterrupt:
         raise
     except VariantFailed as error:
@@ -113,11 +109,9 @@ def guard(
         raise VariantFailed("lower_precision", products=products, announced=variant.precision)
     if profile:
         _check_clock(call, inputs, device, variant.conditions, profile)
-    strict = variant.precision == "fp32"
     return GuardReport(
         drift=drift,
         tolerance=allowed,
-        beyond_fp32=None if strict else drift > tolerance("fp32", reference, scale),
         kernels=profile.kernels if profile else None,
         kernel_ms=profile.kernel_ms if profile else None,
         kernel_names=names,

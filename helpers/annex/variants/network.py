@@ -5,6 +5,7 @@ owns its argument, a copy that `helpers.annex.variants.build` made.
 """
 
 import operator
+from typing import Any
 
 import torch
 from torch import fx, nn
@@ -12,11 +13,19 @@ from torch.fx.experimental.optimization import fuse
 from torch.nn import functional as F
 from torch.nn.modules.utils import _pair
 
-from helpers.annex.variants.refusal import VariantFailed
-
 ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_")
 RELUS = (F.relu, torch.relu, torch.relu_, "relu", "relu_")
 CHANNELS = 4  # cuDNN's Tensor Core kernels read 8 bytes at once
+
+
+class VariantFailed(RuntimeError):
+    """A variant cannot be built here, or computes something else than the reference.
+
+    Its `args` are a code, for which annex.display has a sentence, and the values that it names.
+    """
+
+    def __init__(self, code: str, **values: Any):
+        super().__init__(code, values)
 
 
 class Adapted(nn.Module):

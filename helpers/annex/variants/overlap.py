@@ -4,8 +4,14 @@ import torch
 from torch import fx, nn
 from torch.fx.experimental.optimization import fuse
 
-from helpers.annex.variants.network import ADDITIONS, ConvEpilogue, add_module, is_call, lone_conv
-from helpers.annex.variants.refusal import VariantFailed
+from helpers.annex.variants.network import (
+    ADDITIONS,
+    ConvEpilogue,
+    VariantFailed,
+    add_module,
+    is_call,
+    lone_conv,
+)
 
 
 class Aside(nn.Module):
