@@ -6,16 +6,7 @@ import numpy as np
 import pandas as pd
 
 from helpers.annex.accuracy import compare_accuracy
-from helpers.annex.comparison import (
-    CONTROL,
-    FASTER,
-    REFERENCE,
-    SAME,
-    SLOWER,
-    Comparison,
-    Measured,
-    Ratio,
-)
+from helpers.annex.comparison import CONTROL, REFERENCE, Comparison, Measured, Ratio
 from helpers.annex.entries import Candidates
 from helpers.annex.variants import Refusal
 from helpers.annex.variants.guard import GuardReport
@@ -25,7 +16,6 @@ from helpers.display.tables import markdown_table, markdown_text
 from helpers.display.verdict import disturbances
 from helpers.display.words import CLOCK_NAMES, NO_GPU_CLOCK, said
 from helpers.models.accuracy import Accuracy
-from helpers.stats import LatencySummary
 from helpers.validation.interference import tags
 
 Accuracies = dict[str, Accuracy]  # by variant
@@ -36,10 +26,8 @@ NOTHING = (
 )
 REFUSALS = {  # why a variant is not timed
     "needs_gpu": "{part} demande un GPU NVIDIA",
-    "needs_capability": "{precision} demande la capacité de calcul {needed}, ce GPU a {found}",
     "no_compiler": "torch.compile ne fonctionne pas ici : {reason}",
     "no_reference": "sans la référence fp32, rien à quoi la comparer",
-    "no_memory": "mémoire insuffisante sur {device}",
     "nothing_to_change": "{part} : rien à réécrire dans ce modèle",
     "not_built": "construction impossible : {error}",
     "not_checked": "vérification impossible : {error}",
@@ -57,7 +45,7 @@ REFUSALS = {  # why a variant is not timed
     "unwatched_stream": "l'horloge GPU lit {clock_ms:3} ms, ses noyaux durent {kernel_ms:3} ms : "
     "du travail se fait sur un flux que l'appelant n'attend pas",
 }
-VERDICTS = {FASTER: "plus rapide", SLOWER: "plus lent", SAME: "pas de différence détectée"}
+VERDICTS = {"faster": "plus rapide", "slower": "plus lent", "same": "pas de différence détectée"}
 REFUSED = {
     code: f"{reason}, dans {{lacking}} processus sur {{processes}}"
     for code, reason in NO_GPU_CLOCK.items()
@@ -75,7 +63,7 @@ def guard_table(candidates: Candidates) -> pd.DataFrame | str:
             "Écart des logits": scientific(report.drift),
             "Toléré": scientific(report.tolerance),
             "Produits, d'après les noms de noyaux": _evidence(report),
-            "Noyaux": number(report.kernels) if report.kernels else "–",
+            "Noyaux": number(report.profile.kernels) if report.profile else "–",
             "Mesurée": "oui",
         }
     for name, refusal in candidates.refused.items():
@@ -108,8 +96,6 @@ def accuracy_table(accuracies: Accuracies) -> pd.DataFrame | str:
             "Exactitude": percent(found.fraction, 4),
             f"Écart à {REFERENCE} (points)": number(100 * change.difference, 2),
             "Intervalle de Wilson à 95 %": f"{percent(found.low, 4)} – {percent(found.high, 4)}",
-            "Images": str(found.images),
-            "Lot": str(found.batch_size),
             "Perdues / gagnées": f"{change.lost} / {change.gained}",
             "p (McNemar)": number(change.p_value, 2),
             "Plus grand écart d'un logit": scientific(change.largest_drift),
@@ -124,20 +110,14 @@ def by_speed(comparison: Comparison, clock: str) -> list[str]:
     return sorted([REFERENCE, *names], key=lambda name: levels.get(name, math.inf))
 
 
-def fastest(comparison: Comparison, clock: str) -> str | None:
-    """The fastest variant of those that are shown to be faster than the reference."""
-    ratios = comparison.ratios[clock]
-    faster = [name for name, r in ratios.items() if r.verdict == FASTER and name != CONTROL]
-    return min(faster, key=lambda name: ratios[name].mean, default=None)
-
-
 def ratio_table(
     measured: Measured, comparison: Comparison, clock: str, accuracies: Accuracies
 ) -> pd.DataFrame:
     """All entries on one clock, the fastest first; p50 and p95 are medians over the processes."""
     rows = {}
     for name in by_speed(comparison, clock):
-        found, ratio = summaries(measured, clock, name), comparison.ratios[clock].get(name)
+        found = [s for run in measured.runs(name) if (s := getattr(run, clock))]
+        ratio = comparison.ratios[clock].get(name)
         rows[name] = {
             "p50 (ms)": number(float(np.median([s.p50 for s in found]))) if found else "–",
             "p95 (ms)": number(float(np.median([s.p95 for s in found]))) if found else "–",
@@ -154,7 +134,7 @@ def show_ratios(measured: Measured, comparison: Comparison, accuracies: Accuraci
     """Show the table of each clock, and what is said of them."""
     for clock in comparison.ratios:
         table = ratio_table(measured, comparison, clock, accuracies)
-        show(table, f"Latences, {CLOCK_NAMES[clock]}")
+        show(table, f"Latences, {CLOCK_NAMES[clock]}, {len(measured.processes)} processus")
     show(sentences(measured, comparison))
 
 
@@ -188,11 +168,6 @@ def sentences(measured: Measured, comparison: Comparison) -> str:
         told += [_control(clock, ratios[CONTROL])] if CONTROL in ratios else []
         told.append(_fastest(comparison, clock))
         told += [_variable(clock, name, ratios[name]) for name in comparison.variable(clock)]
-    if comparison.ratios:
-        told.append(
-            f"Chacun des {len(measured.processes)} processus donne un rapport ; les intervalles "
-            "sont ceux de leur moyenne (Student), corrigés pour le nombre de variantes."
-        )
     for clock, (code, values) in comparison.refused.items():
         reason = said(REFUSED, code, values)
         told.append(f"Pas de comparaison sur l'{CLOCK_NAMES[clock]} : {reason}.")
@@ -203,16 +178,18 @@ def sentences(measured: Measured, comparison: Comparison) -> str:
 def _control(clock: str, ratio: Ratio) -> str:
     told = f"A/A, {REFERENCE} contre lui-même ({CLOCK_NAMES[clock]}) : {VERDICTS[ratio.verdict]}, "
     told += f"rapport {number(ratio.mean, 5)} ({between(ratio)})"
-    if ratio.verdict == SAME:
+    if ratio.verdict == "same":
         return f"{told}."
     return f"ATTENTION, {told} : fausse alarme ; une différence de cette taille n'est pas à croire."
 
 
 def _fastest(comparison: Comparison, clock: str) -> str:
-    first = fastest(comparison, clock)
-    if first is None:
+    """The fastest variant of those that are shown to be faster than the reference."""
+    ratios = {n: r for n, r in comparison.ratios[clock].items() if n != CONTROL}
+    faster = [name for name, ratio in ratios.items() if ratio.verdict == "faster"]
+    if not faster:
         return f"Aucune variante plus rapide que {REFERENCE} décelée ({CLOCK_NAMES[clock]})."
-    ratio = comparison.ratios[clock][first]
+    ratio = ratios[first := min(faster, key=lambda name: ratios[name].mean)]
     return (
         f"La plus rapide ({CLOCK_NAMES[clock]}) : {first}, {number(1 / ratio.mean, 3)} fois plus "
         f"vite que {REFERENCE} (rapport {number(ratio.mean)}, {between(ratio)})."
@@ -242,11 +219,6 @@ def _missing(measured: Measured) -> list[str]:
         done = f"{len(measured.processes)} processus sur {measured.asked}"
         told.append(f"{done} : le suivant a échoué ({markdown_text(measured.stopped)}).")
     return told
-
-
-def summaries(measured: Measured, clock: str, name: str) -> list[LatencySummary]:
-    """An entry's summaries on a clock, one per process that read it."""
-    return [s for run in measured.runs(name) if (s := getattr(run, clock)) is not None]
 
 
 def between(ratio: Ratio) -> str:

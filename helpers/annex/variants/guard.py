@@ -30,12 +30,9 @@ class GuardReport:
 
     drift: float  # largest absolute difference of a logit from strict FP32
     tolerance: float  # the drift that the precision explains
-    kernels: float | None  # per forward; None without a profile
-    kernel_ms: float | None  # their summed durations per forward; None without a profile
-    kernel_names: tuple[str, ...]
-    products: dict[str, int]  # how many of these kernels multiply in each precision
-    precision_proven: bool | None  # None where no name tells
+    profile: ForwardProfile | None
     unseen: str  # why there is no profile on a GPU
+    products: dict[str, int]  # how many of its kernels multiply in each precision, if names tell
 
 
 @dataclass(frozen=True)
@@ -64,8 +61,6 @@ def admit(
         raise
     except VariantFailed as error:
         failed = error.with_traceback(None)  # whose frames hold what was built
-    except torch.OutOfMemoryError:
-        failed = VariantFailed("no_memory", device=str(device))
     except BaseException as error:  # of the user's model (SystemExit too), FX, Inductor, cuDNN …
         failed = VariantFailed(doing, error=first_line(error))
     call = None
@@ -102,23 +97,12 @@ def guard(
     if recompiled:
         raise VariantFailed("recompiled", **recompiled)
     profile, unseen = try_profile(call, inputs, device, variant.conditions)
-    names = profile.kernel_names if profile else ()
-    products = products_in(names)
-    proven = all(holds(seen, variant.precision) for seen in products) if products else None
-    if proven is False:
+    products = products_in(profile.kernel_names if profile else ())
+    if not all(holds(seen, variant.precision) for seen in products):
         raise VariantFailed("lower_precision", products=products, announced=variant.precision)
     if profile:
         _check_clock(call, inputs, device, variant.conditions, profile)
-    return GuardReport(
-        drift=drift,
-        tolerance=allowed,
-        kernels=profile.kernels if profile else None,
-        kernel_ms=profile.kernel_ms if profile else None,
-        kernel_names=names,
-        products=products,
-        precision_proven=proven,
-        unseen=unseen,
-    )
+    return GuardReport(drift, allowed, profile, unseen, products)
 
 
 def tolerance(precision: str, reference: nn.Module, scale: float) -> float:

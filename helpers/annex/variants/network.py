@@ -113,13 +113,12 @@ def suit_stem(network: nn.Module, example: torch.Tensor) -> nn.Module:
 
     Every convolution of as many channels as the image has is taken for one that reads it.
     """
-    suited: dict[nn.Module, nn.Module] = {}  # a module may stand in several places
-    for name, module in list(network.named_modules(remove_duplicate=False)):
-        if name and module not in suited:  # the network itself cannot be replaced
-            suited[module] = _suited(module, example.shape[1])
-        if name and suited[module] is not module:
-            network.set_submodule(name, suited[module])
-    if all(new is old for old, new in suited.items()):
+    modules = dict(network.named_modules())
+    suited = {name: _suited(module, example.shape[1]) for name, module in modules.items() if name}
+    changed = {name: new for name, new in suited.items() if new is not modules[name]}
+    for name, new in changed.items():
+        network.set_submodule(name, new)
+    if not changed:
         raise VariantFailed("nothing_to_change", part="stem")
     return network
 

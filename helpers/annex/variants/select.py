@@ -46,11 +46,6 @@ def _refusal(variant: Variant, device: torch.device) -> Refusal | None:
     parts = (variant.precision, *variant.parts)
     if device.type != "cuda" and (missing := [p for p in parts if PARTS[p].needs == "cuda"]):
         return "needs_gpu", {"part": missing[0]}
-    if device.type == "cuda" and variant.precision in ("tf32", "bf16"):
-        major, minor = torch.cuda.get_device_capability(device)
-        if major < 8:
-            told = {"precision": variant.precision, "needed": "8.0", "found": f"{major}.{minor}"}
-            return "needs_capability", told
     if any(PARTS[p].kind == "compiler" for p in parts):
         check = check_compile_once(device)
         return None if check.usable else ("no_compiler", {"reason": check.reason})
