@@ -12,11 +12,9 @@ from helpers.models.accuracy import Accuracy
 class AccuracyChange:
     """A variant's answers against the reference's on the same images."""
 
-    difference: float  # the variant's fraction of right answers minus the reference's
     lost: int  # images that only the reference gets right
     gained: int  # images that only the variant gets right
     p_value: float  # two-sided exact McNemar test; of this one pair, not corrected for several
-    largest_drift: float  # the largest |logit - reference's logit|
 
 
 def compare_accuracy(reference: Accuracy, variant: Accuracy) -> AccuracyChange:
@@ -26,8 +24,7 @@ def compare_accuracy(reference: Accuracy, variant: Accuracy) -> AccuracyChange:
     """
     if not torch.equal(reference.labels, variant.labels):
         raise ValueError("accuracies of other images cannot be compared: use the same batches")
-    largest_drift = float((variant.logits - reference.logits).abs().max())
     was_right, is_right = (a.logits.argmax(dim=1) == a.labels for a in (reference, variant))
     lost, gained = int((was_right & ~is_right).sum()), int((is_right & ~was_right).sum())
     p_value = float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
-    return AccuracyChange((gained - lost) / reference.images, lost, gained, p_value, largest_drift)
+    return AccuracyChange(lost, gained, p_value)

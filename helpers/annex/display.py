@@ -1,6 +1,8 @@
 """What the annex found, in French: tables and sentences."""
 
 import math
+from collections import Counter
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -94,11 +96,9 @@ def accuracy_table(accuracies: Accuracies) -> pd.DataFrame | str:
         change = compare_accuracy(accuracies[REFERENCE], found)
         rows[name] = {
             "Exactitude": percent(found.fraction, 4),
-            f"Écart à {REFERENCE} (points)": number(100 * change.difference, 2),
             "Intervalle de Wilson à 95 %": f"{percent(found.low, 4)} – {percent(found.high, 4)}",
             "Perdues / gagnées": f"{change.lost} / {change.gained}",
             "p (McNemar)": number(change.p_value, 2),
-            "Plus grand écart d'un logit": scientific(change.largest_drift),
         }
     return _table(rows) if rows else ""
 
@@ -113,13 +113,12 @@ def by_speed(comparison: Comparison, clock: str) -> list[str]:
 def ratio_table(
     measured: Measured, comparison: Comparison, clock: str, accuracies: Accuracies
 ) -> pd.DataFrame:
-    """All entries on one clock, the fastest first; p50 and p95 are medians over the processes."""
+    """All entries on one clock, the fastest first; the p95 is the median over the processes."""
     rows = {}
     for name in by_speed(comparison, clock):
         found = [s for run in measured.runs(name) if (s := getattr(run, clock))]
         ratio = comparison.ratios[clock].get(name)
         rows[name] = {
-            "p50 (ms)": number(float(np.median([s.p50 for s in found]))) if found else "–",
             "p95 (ms)": number(float(np.median([s.p95 for s in found]))) if found else "–",
             f"Rapport à {REFERENCE}": number(ratio.mean) if ratio else "–",
             "Intervalle à 95 %": between(ratio) if ratio else "–",
@@ -207,16 +206,13 @@ def _variable(clock: str, name: str, ratio: Ratio) -> str:
 
 def _missing(measured: Measured) -> list[str]:
     """Processes that gave nothing, and variants without a figure from some of them."""
-    failed = {}
-    for nth, given in enumerate(measured.processes, 1):
-        for failure in given.failed.items():
-            failed.setdefault(failure, []).append(str(nth))
+    failures, asked = (given.failed.items() for given in measured.processes), measured.asked
     told = [
-        f"{name} : aucun chiffre du processus {', '.join(numbers)} ({markdown_text(why)})."
-        for (name, why), numbers in failed.items()
+        f"{name} : sans chiffre de {count} processus sur {asked} ({markdown_text(why)})."
+        for (name, why), count in Counter(chain.from_iterable(failures)).items()
     ]
     if measured.stopped:
-        done = f"{len(measured.processes)} processus sur {measured.asked}"
+        done = f"{len(measured.processes)} processus sur {asked}"
         told.append(f"{done} : le suivant a échoué ({markdown_text(measured.stopped)}).")
     return told
 

@@ -129,7 +129,7 @@ UNTRAINABLE = {
 
 @pytest.mark.parametrize(("make", "told"), UNTRAINABLE.values(), ids=UNTRAINABLE)
 def test_what_cannot_be_trained_is_told_before_the_first_step(monkeypatch, make, told):
-    monkeypatch.setattr(training, "_step", lambda *_: pytest.fail("it trained"))
+    monkeypatch.setattr(training, "_train", lambda *_: pytest.fail("it trained"))
     monkeypatch.setattr(training, "build_model", lambda *_: make())
     with pytest.raises(ModelNameError, match=told):
         short()
@@ -143,7 +143,7 @@ def test_a_finished_training_is_only_read_and_build_model_reads_it_too(tmp_path,
     monkeypatch.setattr(training, "CPU_IMAGES", 2)
     parameters = SimpleNamespace(**settings)
     first, told = training.train_model(parameters, DATA, CPU)
-    monkeypatch.setattr(training, "_step", lambda *_: pytest.fail("it trained"))
+    monkeypatch.setattr(training, "_train", lambda *_: pytest.fail("it trained"))
     again, read = training.train_model(parameters, DATA, CPU)
     assert same_weights(first, again)
     (path,) = (tmp_path / "checkpoints").iterdir()

@@ -27,12 +27,6 @@ ROUNDS = 25  # per process; each block costs one unmeasured forward
 FEWEST_SAMPLES = 20  # the smallest n whose p95 is not the maximum
 
 
-def samples_per_process(parameters: Parameters) -> int:
-    """Samples per entry and clock: in all processes together, as many as in the session's runs."""
-    samples = parameters.runs * parameters.measure_iters / parameters.compare_processes
-    return max(math.ceil(samples), FEWEST_SAMPLES)
-
-
 def measure_process(
     packed: tuple[str, bytes],
     inputs: Sequence[torch.Tensor],
@@ -59,10 +53,11 @@ def measure_process(
                     bench.warm_up(parameters.warmup_iters)
                 benches[entry] = bench
     random = np.random.default_rng([parameters.seed, number])
+    # In all processes together as many samples as in the session's own runs.
+    samples = parameters.runs * parameters.measure_iters / parameters.compare_processes
+    samples = max(math.ceil(samples), FEWEST_SAMPLES)
     with no_gc(), torch.inference_mode():  # all are in eval mode since they were built
-        measuring = _take_rounds(
-            benches, failed, Looker(device), samples_per_process(parameters), random
-        )
+        measuring = _take_rounds(benches, failed, Looker(device), samples, random)
     return Contribution({n: m.result() for n, m in measuring.items() if n not in failed}, failed)
 
 

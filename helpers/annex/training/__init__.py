@@ -9,7 +9,6 @@ on a GPU compiled, in bfloat16 and channels_last.
 import copy
 import re
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -59,8 +58,8 @@ class TrainingResult:
     """A trained network and what it took; losses are the epochs' means, on augmented images."""
 
     network: nn.Module  # in eval mode, in the default memory layout, on `device`
-    losses: tuple[float, ...]
-    epoch_s: tuple[float, ...]
+    losses: list[float]
+    epoch_s: list[float]
     trained_on: str  # device and precision
     from_checkpoint: bool  # read from the file of an earlier, equal training
     unsaved: str = ""  # why the checkpoint could not be written
@@ -104,7 +103,7 @@ def train(
         if checkpoint:
             unsaved = save_checkpoint(checkpoint, done)
     network.load_state_dict(done["state_dict"])
-    took = tuple(done["losses"]), tuple(done["epoch_s"]), done["trained_on"]
+    took = (done[name] for name in ("losses", "epoch_s", "trained_on"))
     return TrainingResult(network.to(device).eval(), *took, read, unsaved)
 
 
@@ -166,7 +165,12 @@ def _train(network, images, labels, recipe: Recipe, epochs: int, seed: int) -> d
                 for group in optimizer.param_groups:
                     group["lr"] = recipe.rate((epoch + step / steps) / epochs, batch)
                 with users_code("training the model"):
-                    total += _step(optimizer, forward, inputs, right, recipe)
+                    optimizer.zero_grad()
+                    scores = forward(inputs)
+                    loss = F.cross_entropy(scores, right, label_smoothing=recipe.label_smoothing)
+                    loss.backward()
+                    optimizer.step()
+                total += loss.detach()
             losses.append(float(total) / steps)  # the only wait for the device
             seconds.append(time.perf_counter() - start)
             if not np.isfinite(losses[-1]):
@@ -174,12 +178,3 @@ def _train(network, images, labels, recipe: Recipe, epochs: int, seed: int) -> d
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     done = {"losses": losses, "epoch_s": seconds, "trained_on": f"{name}, {how}"}
     return done | {"state_dict": network.state_dict()}
-
-
-def _step(optimizer, forward: Callable, inputs, labels, recipe: Recipe) -> torch.Tensor:
-    """Move the weights once; returns the loss, still on the device."""
-    optimizer.zero_grad()
-    loss = F.cross_entropy(forward(inputs), labels, label_smoothing=recipe.label_smoothing)
-    loss.backward()
-    optimizer.step()
-    return loss.detach()

@@ -194,20 +194,12 @@ def _fuse_residual(traced: fx.GraphModule, relu, addition, modules: dict) -> Non
 
 
 def _fuse(traced: fx.GraphModule, modules: dict, relu, conv, fused: nn.Module, *more) -> None:
-    name = add_module(traced, modules, f"{conv.target}_epilogue", fused)
+    name = f"{conv.target}_epilogue"
+    traced.add_submodule(name, fused)
+    modules[name] = fused
     with traced.graph.inserting_before(relu):
         relu.replace_all_uses_with(traced.graph.call_module(name, (conv.args[0], *more)))
     traced.graph.erase_node(relu)
-
-
-def add_module(traced: fx.GraphModule, modules: dict, name: str, module: nn.Module) -> str:
-    """Add a module under a name like `name` that is still free; returns that name."""
-    name = name.replace(".", "_")
-    while name in modules or hasattr(traced, name):
-        name += "_"
-    traced.add_submodule(name, module)
-    modules[name] = module
-    return name
 
 
 def lone_conv(node, modules: dict) -> nn.Conv2d | None:

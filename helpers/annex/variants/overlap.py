@@ -47,7 +47,8 @@ def overlap_shortcuts(network: nn.Module, example: torch.Tensor) -> nn.Module:
         raise rewritten.VariantFailed("nothing_to_change", part="overlap")
     for node in movable:
         source, (user,), conv = node.args[0], node.users, modules[node.target]
-        name = rewritten.add_module(traced, modules, f"{node.target}_aside", Aside(conv))
+        name = f"{node.target}_aside"
+        traced.add_submodule(name, Aside(conv))
         with traced.graph.inserting_after(source):
             begun = traced.graph.call_module(name, (source,))
         with traced.graph.inserting_before(user):
