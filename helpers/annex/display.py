@@ -206,14 +206,13 @@ def _variable(clock: str, name: str, ratio: Ratio) -> str:
 
 def _missing(measured: Measured) -> list[str]:
     """Processes that gave nothing, and variants without a figure from some of them."""
-    failures, asked = (given.failed.items() for given in measured.processes), measured.asked
+    failures, done = (given.failed.items() for given in measured.processes), len(measured.processes)
     told = [
-        f"{name} : sans chiffre de {count} processus sur {asked} ({markdown_text(why)})."
+        f"{name} : sans chiffre de {count} processus sur {done} ({markdown_text(why)})."
         for (name, why), count in Counter(chain.from_iterable(failures)).items()
     ]
     if measured.stopped:
-        done = f"{len(measured.processes)} processus sur {asked}"
-        told.append(f"{done} : le suivant a échoué ({markdown_text(measured.stopped)}).")
+        told.append(f"Le processus {done + 1} a échoué ({markdown_text(measured.stopped)}).")
     return told
 
 

@@ -92,9 +92,9 @@ def measure(
     if session not in _MEASURED:
         if not ready or len(session.runs) < parameters.runs:
             return None
-        _MEASURED[session] = Measured(parameters.compare_processes)
+        _MEASURED[session] = Measured()
     measured = _MEASURED[session]
-    left = range(len(measured.processes) + 1, measured.asked + 1) if ready else ()
+    left = range(len(measured.processes) + 1, parameters.compare_processes + 1) if ready else ()
     _record(session, measured, accuracies, told)
     for number in track(left, description="processes"):
         try:

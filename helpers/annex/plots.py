@@ -39,7 +39,6 @@ def plot_ratios(comparison: Comparison, dataset: str) -> Figure | str:
     handles = [
         handle(GREY, "intervalle à 95 % pour toutes les variantes", marker="|", markersize=8),
         handle(GREY, "un processus", marker=".", linestyle="", markersize=4),
-        handle(GREY, "témoin", marker="s", linestyle=""),
     ]
     figure.legend(handles=handles, loc="outside lower right", ncols=len(handles))
     title = f"Latence rapportée à celle de {REFERENCE}, qui vaut 1"

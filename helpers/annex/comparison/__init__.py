@@ -33,7 +33,6 @@ class Contribution:
 class Measured:
     """What the processes gave so far; `stopped`: why there are fewer than were asked for."""
 
-    asked: int
     processes: list[Contribution] = field(default_factory=list)
     stopped: str = ""
 

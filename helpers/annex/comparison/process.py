@@ -24,7 +24,6 @@ from helpers.parameters import Parameters
 from helpers.validation.processes import unpack_model
 
 ROUNDS = 25  # per process; each block costs one unmeasured forward
-FEWEST_SAMPLES = 20  # the smallest n whose p95 is not the maximum
 
 
 def measure_process(
@@ -55,7 +54,7 @@ def measure_process(
     random = np.random.default_rng([parameters.seed, number])
     # In all processes together as many samples as in the session's own runs.
     samples = parameters.runs * parameters.measure_iters / parameters.compare_processes
-    samples = max(math.ceil(samples), FEWEST_SAMPLES)
+    samples = max(math.ceil(samples), 20)  # the smallest n whose p95 is not the maximum
     with no_gc(), torch.inference_mode():  # all are in eval mode since they were built
         measuring = _take_rounds(benches, failed, Looker(device), samples, random)
     return Contribution({n: m.result() for n, m in measuring.items() if n not in failed}, failed)

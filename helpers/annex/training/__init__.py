@@ -25,7 +25,7 @@ from helpers.annex.training.forward import forward_of
 from helpers.cifar10 import Cifar10
 from helpers.environment.progress import track
 from helpers.models import ModelNameError, build_model, try_forward
-from helpers.models.trial import own_random_state, seed_generators, users_code
+from helpers.models.trial import own_random_state, seed_generators
 from helpers.parameters import Parameters
 
 CPU_IMAGES = 500  # enough to see a CPU learn in about a minute an epoch
@@ -164,12 +164,11 @@ def _train(network, images, labels, recipe: Recipe, epochs: int, seed: int) -> d
             for step, (inputs, right) in enumerate(track(drawn(), steps, told)):
                 for group in optimizer.param_groups:
                     group["lr"] = recipe.rate((epoch + step / steps) / epochs, batch)
-                with users_code("training the model"):
-                    optimizer.zero_grad()
-                    scores = forward(inputs)
-                    loss = F.cross_entropy(scores, right, label_smoothing=recipe.label_smoothing)
-                    loss.backward()
-                    optimizer.step()
+                optimizer.zero_grad()
+                scores = forward(inputs)
+                loss = F.cross_entropy(scores, right, label_smoothing=recipe.label_smoothing)
+                loss.backward()
+                optimizer.step()
                 total += loss.detach()
             losses.append(float(total) / steps)  # the only wait for the device
             seconds.append(time.perf_counter() - start)

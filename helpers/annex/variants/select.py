@@ -14,8 +14,8 @@ ALL = (
     *("fp16+compile_frozen+cudagraph", "bf16+compile_frozen+cudagraph"),
     *("fp16+cropped+epilogue+channels_last+cudagraph_tuned", FASTEST),
 )
-ALL_SLOW = (*ALL, "tf32+compile_max_autotune", "fp16+compile_max_autotune")  # minutes each
-GROUPS = {"all": ALL, "all_slow": ALL_SLOW}
+SLOW = ("tf32+compile_max_autotune", "fp16+compile_max_autotune")  # minutes each
+GROUPS = {"all": ALL, "all_slow": (*ALL, *SLOW)}
 
 
 def select(text: str, device: torch.device) -> tuple[list[Variant], dict[str, Refusal]]:
