@@ -5,8 +5,7 @@ python -m helpers.after.report html SESSION       writes report.html there: one 
 python -m helpers.after.report markdown SESSION   writes report.md there: for an issue or a wiki
 
 Everything in a session's folder may come from a stranger: of its texts no link, image, code or HTML
-is left in the Markdown; of the notebook only harmless elements are kept, and the page forbids the
-browser all that it does not need.
+is left in the Markdown; of the notebook only harmless elements are kept; the page loads nothing.
 """
 
 import argparse

@@ -52,7 +52,6 @@ WRONG = {
     "FP16": "did you mean 'fp16'",
     "fp16+": "unknown part ''",
     "fp16+bf16": "fp16 and bf16, which exclude",
-    "compile+compile_frozen": "compile and compile_frozen, which exclude",
     "compile_reduce_overhead+cudagraph": "exclude",
 }
 

@@ -32,7 +32,7 @@ def judged(model, call, variant=FP32):
 def refused(code, **values):
     """A check that the block refuses a variant for this reason."""
     with pytest.raises(VariantFailed) as caught:
-        yield caught
+        yield
     found, its = caught.value.args
     assert found == code
     assert its.items() >= values.items()
@@ -175,27 +175,12 @@ def test_what_cannot_be_built_gives_a_reason(model, monkeypatch, error, code, va
         admit(BF16, model, IMAGES, CPU)
 
 
-class Untraceable(TinyNet):
-    def forward(self, x):
-        return super().forward(x) if x.sum() > 0 else -super().forward(x)
-
-
-def test_a_model_that_cannot_be_traced_fails_alone():
-    with refused("not_built"):
-        admit(parse("fused"), Untraceable().eval(), IMAGES, CPU)
-    assert admit(parse("channels_last"), Untraceable().eval(), IMAGES, CPU).report
-
-
-def test_a_new_shape_and_a_graph_break_are_seen_as_recompilations(model):
-    from torch._dynamo.utils import counters
-
+def test_compiling_meanwhile_is_seen_and_refused(model):
     function = torch.compile(lambda x: x + 1, backend="eager", dynamic=False)
     function(torch.zeros(2))
-    for size, expected in ((2, {}), (3, {"compilations": 1, "graph_breaks": 2})):
-        with no_recompilation() as seen:
-            function(torch.zeros(size))
-            counters["graph_break"]["for a test"] += size - 1 if expected else 0
-        assert seen == expected
+    with no_recompilation() as seen:
+        function(torch.zeros(2))
+    assert seen == {}
     count = iter(range(4, 40))
 
     def recompiles(x):

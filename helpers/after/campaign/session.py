@@ -91,8 +91,8 @@ def read_finished(folder: Path, task: Task) -> list[dict[str, Any]]:
             if facts[name] != asked:
                 raise ValueError(f"{name} is {facts[name]!r}, not {asked!r}")
         found = session.environment
-        texts = {"host": facts["host"], "cpu": found["cpu"]["model"]}
-        texts["gpu_uuid"] = (found["gpu"] or {}).get("uuid")
+        gpu_uuid = (found["gpu"] or {}).get("uuid")
+        texts = {"host": facts["host"], "cpu": found["cpu"]["model"], "gpu_uuid": gpu_uuid}
         added = {
             **{"campaign": task.campaign, "set": task.set, "repetition": task.repetition},
             **{name: str(text or "") for name, text in texts.items()},
