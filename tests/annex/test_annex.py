@@ -1,6 +1,5 @@
 """The annex's doors on a CPU: variants admitted or named, scored, measured once, kept as rows."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +13,6 @@ from fakes import TinyNet
 from helpers.annex import display
 from helpers.annex import entries as annex
 from helpers.annex.comparison import CONTROL, REFERENCE, Contribution, compare
-from helpers.annex.plots import plot_accuracy_latency
 from helpers.annex.variants import PARTS
 from helpers.validation.processes import FreshProcessError, in_fresh_process
 
@@ -85,8 +83,8 @@ def test_a_variant_that_fails_is_named_and_the_others_go_on(monkeypatch):
     table = display.guard_table(candidates)
     assert list(table.index) == [REFERENCE, "channels_last", "tf32", "fused"]
     assert "no such operator" in table["Mesurée"]["fused"]
-    record = json.loads(json.dumps(candidates.record(), allow_nan=False))
-    assert record["measured"][REFERENCE]["drift"] == 0
+    record = candidates.record()
+    assert record["measured"][REFERENCE].drift == 0
     assert set(record["not_measured"]) == {"fused", "tf32"}
 
 
@@ -95,7 +93,7 @@ def test_the_reference_is_not_built_alone_and_nothing_is_compared_without_it(mon
 
     def only_others(variant, *given):
         if variant.name == REFERENCE:
-            raise annex.VariantFailed("no_memory", device="cpu")
+            raise annex.VariantFailed("not_finite")
 
     monkeypatch.setattr(annex.guard, "admit", only_others)
     without = admit("channels_last")
@@ -106,18 +104,16 @@ def test_the_reference_is_not_built_alone_and_nothing_is_compared_without_it(mon
 def test_each_accuracy_stands_beside_its_change_against_the_reference(candidates):
     batches = 2 * [(torch.randn(4, 3, 32, 32), torch.arange(4))]
     table = display.accuracy_table(annex.score(candidates, batches))
-    assert table["Images"].tolist() == ["8", "8"]
+    assert list(table.index) == [REFERENCE, "channels_last"]
     assert table["Perdues / gagnées"][REFERENCE] == "0 / 0"
 
 
-def test_without_labels_there_is_no_accuracy_in_table_or_figure(candidates):
+def test_without_labels_there_is_no_accuracy(candidates):
     scores, measured = annex.score(candidates, []), make_measured()
     assert scores == dict.fromkeys(candidates.admitted)
-    told = display.accuracy_table(scores)
-    assert told == plot_accuracy_latency(measured, compare(measured), scores, "random") != ""
-    assert set(display.ratio_table(measured, compare(measured), "gpu", scores)["Exactitude"]) == {
-        "–"
-    }
+    assert isinstance(display.accuracy_table(scores), str)
+    table = display.ratio_table(measured, compare(measured), "gpu", scores)
+    assert set(table["Exactitude"]) == {"–"}
 
 
 def test_a_real_process_measures_and_its_rows_are_added(candidates, monkeypatch):
