@@ -34,6 +34,7 @@ def asks(name: str, *args: int, make: Callable = lambda answer: answer) -> Calla
 
 
 sm_clock_mhz = partial(attempt, asks("nvmlDeviceGetClockInfo", CLOCK_SM))  # of a handle, now
+performance_state = partial(attempt, asks("nvmlDeviceGetPerformanceState"))  # 0 is the fastest
 FACTS = {  # of a machine's record
     "sm_clock_mhz": asks("nvmlDeviceGetClockInfo", CLOCK_SM),
     "sm_clock_max_mhz": asks("nvmlDeviceGetMaxClockInfo", CLOCK_SM),

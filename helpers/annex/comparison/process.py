@@ -46,24 +46,33 @@ def measure_process(
     `packed` is the model, of `pack_model`; the first of `names` is the reference, and whatever it
     raises is raised here. Another that cannot be built or measured has no run, and why is said.
     """
-    model, inputs = unpack_model(packed).to(device), move_inputs(inputs, device)
-    entries = _Entries()
-    for name in names:
-        with entries.alone(name):
-            variant = parse(name)
-            call = build(variant, model, inputs[0])
-            for entry in (name, CONTROL) if name == REFERENCE else (name,):
-                with measuring_conditions(call, variant.conditions) as seen:
-                    bench = Bench(call, inputs, device, variant.conditions, seen, parameters.clock)
-                    bench.warm_up(parameters.warmup_iters)
-                entries.benches[entry] = bench
+    entries = warm_entries(packed, inputs, names, device, parameters)
     random = np.random.default_rng([parameters.seed, number])
     with no_gc(), torch.inference_mode():  # all are in eval mode since they were built
         measuring = _take_rounds(entries, Looker(device), samples_per_process(parameters), random)
     return Contribution({n: measuring[n].result() for n in entries.benches}, entries.failed)
 
 
-class _Entries:
+def warm_entries(packed, inputs, names, device, parameters, control: bool = True) -> "Entries":
+    """Build and warm up all variants, as `measure_process` says; the reference twice if `control`.
+
+    Take samples under `no_gc`, `inference_mode` and the entry's own `tf32`.
+    """
+    model, inputs = unpack_model(packed).to(device), move_inputs(inputs, device)
+    entries = Entries()
+    for name in names:
+        with entries.alone(name):
+            variant = parse(name)
+            call = build(variant, model, inputs[0])
+            for entry in (name, CONTROL) if control and name == REFERENCE else (name,):
+                with measuring_conditions(call, variant.conditions) as seen:
+                    bench = Bench(call, inputs, device, variant.conditions, seen, parameters.clock)
+                    bench.warm_up(parameters.warmup_iters)
+                entries.benches[entry] = bench
+    return entries
+
+
+class Entries:
     """The benches that are still in the race, and why others are not."""
 
     def __init__(self):
@@ -82,7 +91,7 @@ class _Entries:
             self.benches.pop(name, None)
 
 
-def _take_rounds(entries: _Entries, look, samples: int, random) -> dict[str, Measuring]:
+def _take_rounds(entries: Entries, look, samples: int, random) -> dict[str, Measuring]:
     """Take all rounds, one look for all between two; then see that no model has changed."""
     measuring = {name: bench.new_run(samples) for name, bench in entries.benches.items()}
     block = math.ceil(samples / ROUNDS)
