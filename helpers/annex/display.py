@@ -8,8 +8,10 @@ import pandas as pd
 
 from helpers.annex.accuracy import compare_accuracy
 from helpers.annex.comparison import (
+    CLOCKS,
     CONTROL,
     FASTER,
+    MIN_PROCESSES,
     REFERENCE,
     SAME,
     SLOWER,
@@ -18,15 +20,17 @@ from helpers.annex.comparison import (
     Ratio,
 )
 from helpers.annex.entries import Candidates
+from helpers.annex.pauses import Paused
 from helpers.annex.variants import Refusal
 from helpers.annex.variants.guard import GuardReport
 from helpers.display import show
 from helpers.display.french import number, percent, scientific
+from helpers.display.plots.style import NAMES
 from helpers.display.tables import markdown_table, markdown_text
 from helpers.display.verdict import disturbances
 from helpers.display.words import CLOCK_NAMES, NO_GPU_CLOCK, said
 from helpers.models.accuracy import Accuracy
-from helpers.stats import LatencySummary
+from helpers.stats import LatencySummary, replicate_interval
 from helpers.validation.interference import tags
 
 Accuracies = dict[str, Accuracy]  # by variant
@@ -79,6 +83,7 @@ REFUSALS = {  # why a variant is not timed
 VERDICTS = {FASTER: "plus rapide", SLOWER: "plus lent", SAME: "pas de différence détectée"}
 REFUSED = NO_GPU_CLOCK | {"too_few_processes": "il faut trois processus au moins, il y en a {why}"}
 UNMEASURED = "non mesuré"
+NOT_ESTIMABLE = "non estimable"
 NOT_COMPARED = "Rien n'a été comparé : rien à tracer."
 UNTRAINED = "Avec des poids tirés au sort une exactitude ne dit rien : pas de figure."
 
@@ -276,6 +281,49 @@ def summaries(measured: Measured, clock: str, name: str) -> list[LatencySummary]
 
 def between(ratio: Ratio) -> str:
     return f"{number(ratio.low)} – {number(ratio.high)}"
+
+
+@show.register
+def _(paused: Paused, caption: str = "") -> None:
+    show(pause_table(paused), caption)
+    show("".join(f"- {missing}\n" for missing in _missing(paused)))
+
+
+def pause_table(paused: Paused) -> pd.DataFrame | str:
+    """p50 and p95 after each pause: medians over the processes, with the interval over these."""
+    rows = {}
+    for key in ((name, pause) for name in paused.names for pause in paused.pauses_ms):
+        rows[key[0], plain(key[1])] = row = {"Repos réel (ms)": _middle(paused.of(*key, "idle_ms"))}
+        for clock in (clock for clock in CLOCKS if paused.of(*key, f"{clock}_ms")):
+            for q in (50, 95):
+                values = paused.level(*key, clock, q / 100)
+                row[f"p{q} {NAMES[clock]} (ms)"] = _over_processes(values)
+        row["SM (MHz)"] = _middle(paused.of(*key, "sm_mhz"))
+        states = sorted({state for of in paused.of(*key, "p_state") for state in of})
+        row["État"] = ", ".join(f"P{state}" for state in states) or "non visible"
+        row["n"] = " · ".join(str(len(values)) for values in paused.of(*key, "host_ms"))
+    table = pd.DataFrame.from_dict(rows, orient="index").fillna("–")
+    return table.rename_axis(["Variante", "Pause (ms)"]) if rows else UNMEASURED
+
+
+def plain(pause_ms: float) -> str:
+    return f"{pause_ms:g}".replace(".", ",")
+
+
+def _middle(values: list[list[float]]) -> str:
+    if not values:
+        return "non visible"
+    low, middle, high = np.quantile(np.concatenate(values), (0, 0.5, 1)).tolist()
+    return number(middle) + f" ({number(low)} – {number(high)})" * (low < high)
+
+
+def _over_processes(values: list[float]) -> str:
+    told = " – ".join(map(number, process_interval(values))) or NOT_ESTIMABLE
+    return f"{number(float(np.median(values)))} ({told})" if values else told
+
+
+def process_interval(values: list[float]) -> tuple[float, ...]:
+    return replicate_interval(values) if len(values) >= MIN_PROCESSES else ()
 
 
 def _table(rows: dict[str, dict[str, str]]) -> pd.DataFrame:

@@ -10,13 +10,13 @@ import math
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from helpers import stats
-from helpers.annex.comparison import REFERENCE
+from helpers.annex.comparison import REFERENCE, Contribution, Measured
 from helpers.annex.comparison.process import warm_entries
 from helpers.annex.entries import Candidates
 from helpers.bench_latency import Bench
@@ -27,16 +27,15 @@ from helpers.environment.nvml import find_gpu, performance_state, sm_clock_mhz
 from helpers.environment.progress import track
 from helpers.validation.processes import in_fresh_process, pack_model
 
-SECONDS = 2.0  # per pause, variant and process, as far as the two limits below allow
-FEWEST, MOST = 6, 100  # samples: 6 bracket a median at 95 %, a p95 needs 72 independent ones
-BUSY_MS, BUSY_SHARE = 5.0, 0.1  # at work before a pause: so long, or this share of the pause before
+MOST, SECONDS = 150, 4.0  # samples per pause, where so many fit in: a p95 needs 72 independent ones
+FEWEST, SHARE = 5, 1 / 3  # else what this share of the time holds, for a median
+BUSY_MS, BUSY_SHARE = 4.0, 0.1  # at work before a pause: so long, or this share of the pause before
 
 
 @dataclass(frozen=True)
 class Forward:
     """One forward after a pause; durations in ms, None what this machine does not tell."""
 
-    variant: str
     pause_ms: float  # asked for; `idle_ms` is what it was
     idle_ms: float
     before_ms: float  # the forward that came before the pause, host clock
@@ -47,24 +46,21 @@ class Forward:
 
 
 @dataclass
-class Paused:
-    """Each process's forwards, in the order of measurement, and why it has none of a variant."""
+class Paused(Measured):
+    """What the processes gave so far; a run is a list of `Forward`, in the order of measurement."""
 
-    names: tuple[str, ...]
-    pauses_ms: tuple[float, ...]
-    asked: int  # processes
-    processes: list[tuple[list[Forward], dict[str, str]]] = field(default_factory=list)
-    stopped: str = ""  # why there are fewer
+    pauses_ms: Sequence[float] = ()
 
-    def of(self, name: str, pause_ms: float, column: str) -> list[list]:
+    def of(self, name: str, pause: float, column: str) -> list[list]:
         """One column for one variant and pause, by process, as far as there is any."""
-        key, taken = (name, pause_ms), [forwards for forwards, _ in self.processes]
-        found = [[getattr(f, column) for f in t if (f.variant, f.pause_ms) == key] for t in taken]
+        found = [
+            [getattr(f, column) for f in run if f.pause_ms == pause] for run in self.runs(name)
+        ]
         return [values for values in found if values and None not in values]
 
-    def level(self, name: str, pause_ms: float, clock: str, q: float) -> list[float]:
+    def level(self, name: str, pause: float, clock: str, q: float) -> list[float]:
         """The q-quantile by process (ms): a median of any, else none unless all are long enough."""
-        samples = self.of(name, pause_ms, f"{clock}_ms")
+        samples = self.of(name, pause, f"{clock}_ms")
         try:
             for found in samples if q != 0.5 else ():
                 stats.quantile_interval(found, q)
@@ -81,7 +77,7 @@ def measure_pauses(candidates: Candidates) -> Paused | None:
     parameters, device = candidates.parameters, candidates.device
     pauses = sorted({float(pause) for pause in parameters.pauses_ms.split(",") if pause.strip()})
     names = tuple(candidates.admitted) or (REFERENCE,)
-    paused = Paused(names, tuple(pauses), parameters.runs)
+    paused = Paused(parameters.runs, pauses_ms=pauses)
     for number in track(range(1, parameters.runs + 1 if pauses else 1), description="pauses"):
         try:
             packed, inputs = pack_model(candidates.model), [b.cpu() for b in candidates.inputs]
@@ -95,7 +91,7 @@ def measure_pauses(candidates: Candidates) -> Paused | None:
 
 def measure_process(
     packed, inputs, names, device, parameters, number, pauses_ms, wait=time.sleep, read_before=True
-) -> tuple[list[Forward], dict[str, str]]:
+) -> Contribution:
     """Build all variants here, then take forwards of each after each pause, in random order.
 
     Given what `comparison.process.measure_process` is. `wait` passes so many seconds; without
@@ -105,14 +101,15 @@ def measure_process(
     entries = warm_entries(packed, inputs, names, device, warm, control=False)
     timed = device.type == "cuda" and parameters.clock != "host"
     with torch.cuda.device(device) if timed else nullcontext(), no_gc(), torch.inference_mode():
-        taker, forwards = _Taker(device, wait, read_before, timed), []
+        taker = _Taker(device, wait, read_before, timed)
         plan = [(n, p) for n, b in entries.benches.items() for p in taker.planned(b, pauses_ms)]
+        runs = {name: [] for name in entries.benches}
         for at in np.random.default_rng([parameters.seed, number]).permutation(len(plan)):
             name, pause_ms = plan[at]
             if bench := entries.benches.get(name):
                 with entries.alone(name), tf32(bench.precision == "tf32"):
-                    forwards.append(taker.take(name, bench, pause_ms))
-    return [f for f in forwards if f.variant in entries.benches], entries.failed
+                    runs[name].append(taker.take(bench, pause_ms))
+    return Contribution({name: runs[name] for name in entries.benches}, entries.failed)
 
 
 class _Taker:
@@ -124,14 +121,18 @@ class _Taker:
         self._read_ms = float(np.median(host_latencies(self._read, [None], 5, device)))
         self._shortest_ms = self._read_ms if read_before else math.inf  # pause that is read within
         self._events = [torch.cuda.Event(enable_timing=True) for _ in range(2 * events)]
+        for event in self._events:  # made by its first record
+            event.record()
 
     def planned(self, bench: Bench, pauses_ms: Sequence[float]) -> list[float]:
         """All pauses, each as often as its time allows."""
         pauses, usual_ms = np.array(pauses_ms), np.median(bench.warmup.samples_ms[-25:])
         each_ms = pauses * (1 + BUSY_SHARE) + BUSY_MS + 2 * usual_ms + self._read_ms
-        return np.repeat(pauses, (1e3 * SECONDS / each_ms).astype(int).clip(FEWEST, MOST)).tolist()
+        fitting = 1e3 * SECONDS / each_ms
+        counts = np.where(fitting < MOST, np.maximum(SHARE * fitting, FEWEST), MOST)
+        return np.repeat(pauses, counts.astype(int)).tolist()
 
-    def take(self, name: str, bench: Bench, pause_ms: float) -> Forward:
+    def take(self, bench: Bench, pause_ms: float) -> Forward:
         """Work, pause, take one forward."""
         model, inputs, events, device = bench.model, bench.inputs, self._events, bench.device
 
@@ -142,16 +143,14 @@ class _Taker:
 
         work = math.ceil(self._busy_ms / np.median(bench.warmup.samples_ms[-25:]))
         before_ms = float(host_latencies(model, inputs, work, device)[-1])
-        begun, state = time.perf_counter(), None
-        if pause_ms > self._shortest_ms:
-            self._wait((pause_ms - self._read_ms) / 1e3)
-            state = self._read(None)
-        elif pause_ms:
-            self._wait(pause_ms / 1e3)
+        begun, within = time.perf_counter(), pause_ms > self._shortest_ms
+        if pause_ms:
+            self._wait((pause_ms - within * self._read_ms) / 1e3)
+        state = self._read(None) if within else None
         idle_ms = 1e3 * (time.perf_counter() - begun)
         call, batch = between_events if events else model, inputs[work % len(inputs)]
         host_ms = float(host_latencies(call, [batch], 1, device)[0])
         gpu_ms = events[0].elapsed_time(events[1]) if events else None
         self._busy_ms = max(BUSY_MS, BUSY_SHARE * pause_ms)
         state = state or self._read(None)
-        return Forward(name, pause_ms, idle_ms, before_ms, host_ms, gpu_ms, *state)
+        return Forward(pause_ms, idle_ms, before_ms, host_ms, gpu_ms, *state)

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from helpers.annex import display
-from helpers.annex.comparison import CONTROL, REFERENCE, Comparison, Measured
+from helpers.annex.comparison import CLOCKS, CONTROL, REFERENCE, Comparison, Measured
+from helpers.annex.pauses import Paused
 from helpers.display.french import counted, number
 from helpers.display.plots import style
 from helpers.display.plots.style import COLOURS, GREY, NAMES, NOTE_SIZE, STYLE, handle
@@ -127,11 +128,46 @@ def _axes(figure: Figure, comparison: Comparison, label: str) -> Iterator[tuple[
         yield axis, clock
 
 
-def _logarithmic(axis: Axes) -> None:
+@rc_context(STYLE)
+def plot_pauses(paused: Paused, dataset: str) -> Figure | str:
+    """p50 and, where it is estimable, p95 (ms) after each pause, by clock; grey: the processes."""
+    pauses, rises = paused.pauses_ms, {}
+    markers = dict(zip(paused.names, "o" + 9 * MARKERS, strict=False))
+    p50 = {c: {n: [paused.level(n, p, c, 0.5) for p in pauses] for n in markers} for c in CLOCKS}
+    p50 = {c: {n: levels for n, levels in of.items() if all(levels)} for c, of in p50.items()}
+    figure, axes = style.clock_axes([c for c in CLOCKS if p50[c]], "y", "Latence (ms)", 3.8)
+    for clock, axis in axes.items():
+        for nth, (name, medians) in enumerate(p50[clock].items()):
+            p95 = [paused.level(name, pause, clock, 0.95) for pause in pauses]
+            for levels, filled, line in ((medians, "full", "-"), (p95, "none", ":")):
+                look = {"color": COLOURS[clock], "fillstyle": filled, "markersize": 5}
+                x = np.arange(len(pauses)) + 0.3 * nth / len(markers)
+                middles = [np.median(values or np.nan) for values in levels]
+                axis.plot(x, middles, line, marker=markers[name], **look)
+                for at, values in zip(x, levels, strict=True):
+                    axis.plot([at - 0.07] * len(values), values, ".", color=GREY, markersize=3)
+                    ends = display.process_interval(values)
+                    axis.plot([at] * len(ends), ends, "_-", **look)
+            rise = number(float(np.median(medians[-1]) / np.median(medians[0])), 3)
+            rises.setdefault(clock, []).append(f"{name} × {rise}")
+        axis.set_xticks(range(len(pauses)), [display.plain(pause) for pause in pauses])
+        axis.set_xlabel("Pause avant le passage (ms)")
+        _logarithmic(axis, "y")
+    handles = [handle(GREY, name, marker=marker) for name, marker in markers.items()]
+    handles += [handle(GREY, "p95", linestyle=":", marker="o", fillstyle="none")]
+    figure.legend(handles=handles, loc="outside lower left", ncols=4)
+    first, last = (display.plain(pause) for pause in (pauses[0], pauses[-1]))
+    title = f"p50 après {last} ms de pause, rapporté à celui de {first} ms"
+    told = [f"horloge {NAMES[clock]} {', '.join(rise)}" for clock, rise in rises.items()]
+    return style.finish(figure, f"{title} : {told[-1]}", f"{title} : {' ; '.join(told)}.", dataset)
+
+
+def _logarithmic(axis: Axes, which: str = "x") -> None:
     """A logarithmic axis with French numbers: a ratio and its inverse lie equally far from 1."""
-    axis.set_xscale("log")
-    low, high = axis.get_xlim()
+    axis.set(**{f"{which}scale": "log"})
+    low, high = getattr(axis, f"get_{which}lim")()
     subs = (1, 2, 5) if high / low > 4 else np.arange(1, 10, 0.5 if high / low > 1.6 else 0.1)
-    axis.xaxis.set_major_locator(LogLocator(subs=subs, numticks=8))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}".replace(".", ",")))
-    axis.xaxis.set_minor_formatter(NullFormatter())
+    ticks = getattr(axis, f"{which}axis")
+    ticks.set_major_locator(LogLocator(subs=subs, numticks=8))
+    ticks.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}".replace(".", ",")))
+    ticks.set_minor_formatter(NullFormatter())
