@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,6 @@ from helpers.bench_latency import benchmark_latency
 from helpers.clocks.kernels import synchronizer
 from helpers.models import build_model
 from helpers.parameters import validate
-from helpers.stats import replicate_interval
 from helpers.validation.processes import in_fresh_process, pack_model, unpack_model
 
 
@@ -89,48 +87,6 @@ def take(packed, inputs, names, device, parameters, number: int) -> dict:
     return found
 
 
-def medians(record: dict, condition: str, variant: str, pause: float, column: str) -> np.ndarray:
-    """Median of one column after one pause, by process; NaN where it was not observable."""
-    runs = (process[condition]["runs"].get(variant, []) for process in record["processes"])
-    columns = [[f[column] for f in run if f["pause_ms"] == pause] for run in runs]
-    return np.array([np.median(of) if of and None not in of else np.nan for of in columns])
-
-
-def level(values: np.ndarray) -> str:
-    """Geometric mean, with the 95 % interval over processes where there are three."""
-    values = values[np.isfinite(values)]
-    ends = replicate_interval(values) if values.size > 2 else ()
-    told = f"{np.exp(np.log(values).mean()):.4g}" if values.size else "–"
-    return told + (f" ({ends[0]:.4g}–{ends[1]:.4g})" if ends else "")
-
-
-HEADER = ["variant", "while", "pause (ms)", "host p50 (ms)", "over pause 0", "GPU p50 (ms)"]
-HEADER += ["over pause 0", "SM (MHz)", "state"]
-
-
-def rows(record: dict) -> Iterator[list[str]]:
-    """After each pause, both clocks' medians and their ratios to pause 0, and the GPU's state."""
-    for variant, (name, (pauses, *_)) in product(record["variants"], CONDITIONS.items()):
-        for pause in pauses:
-            row = [f"`{variant}`", name, f"{pause}"]
-            for column in ("host_ms", "gpu_ms"):
-                after = medians(record, name, variant, pause, column)
-                zero = medians(record, name if 0 in pauses else "asleep", variant, 0, column)
-                row += [level(after), level(after / zero) if pause else "1"]
-            state = medians(record, name, variant, pause, "p_state")
-            state = "–" if np.isnan(state).any() else f"P{state.max():.0f}"
-            yield [*row, level(medians(record, name, variant, pause, "sm_mhz")), state]
-
-
-def agreement(record: dict) -> str:
-    """Pause 0 over the day's host clock, and over the forward just before it, same process."""
-    at = record, "asleep", record["variants"][0], 0
-    day = np.array([np.median(process["day"]["host_ms"]) for process in record["processes"]])
-    host, before = (medians(*at, column) for column in ("host_ms", "before_ms"))
-    told = f"over the forward just before: {level(host / before)}"
-    return f"Pause 0 over the day's host clock in the same process: {level(host / day)}; {told}."
-
-
 def main() -> None:
     """Measure process after process; what is lost is one process."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -141,15 +97,14 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=500)
     args = parser.parse_args()
     file = args.folder / "pauses.json"
-    record = {"environment": machine_facts(), "variants": args.names, "processes": []}
-    record = load(file) if file.exists() else record
+    new = {"environment": machine_facts(), "variants": args.names, "processes": []}
+    record = load(file) if file.exists() else new
     given = pack_model(build_model("resnet18", 0)), random_batches(), args.names
     given += torch.device(args.device), validate(measure_iters=args.iterations)
     for number in range(len(record["processes"]) + 1, args.processes + 1):
         record["processes"].append(in_fresh_process(take, *given, number))
         save(file, record)
         print(*(f"{n} {of['seconds']:.1f} s" for n, of in record["processes"][-1].items()))
-    print(*(" | ".join(row) for row in rows(record)), agreement(record), sep="\n")
 
 
 if __name__ == "__main__":
