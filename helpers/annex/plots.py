@@ -135,6 +135,8 @@ def plot_pauses(paused: Paused, dataset: str) -> Figure | str:
     markers = dict(zip(paused.names, "o" + 9 * MARKERS, strict=False))
     p50 = {c: {n: [paused.level(n, p, c, 0.5) for p in pauses] for n in markers} for c in CLOCKS}
     p50 = {c: {n: levels for n, levels in of.items() if all(levels)} for c, of in p50.items()}
+    if not any(p50.values()):
+        return display.UNMEASURED
     figure, axes = style.clock_axes([c for c in CLOCKS if p50[c]], "y", "Latence (ms)", 3.8)
     for clock, axis in axes.items():
         for nth, (name, medians) in enumerate(p50[clock].items()):
