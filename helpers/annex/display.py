@@ -83,7 +83,7 @@ REFUSALS = {  # why a variant is not timed
 VERDICTS = {FASTER: "plus rapide", SLOWER: "plus lent", SAME: "pas de différence détectée"}
 REFUSED = NO_GPU_CLOCK | {"too_few_processes": "il faut trois processus au moins, il y en a {why}"}
 UNMEASURED = "non mesuré"
-NOT_ESTIMABLE = "non estimable"
+NOT_ESTIMABLE, UNSEEN = "non estimable", "non visible"
 NOT_COMPARED = "Rien n'a été comparé : rien à tracer."
 UNTRAINED = "Avec des poids tirés au sort une exactitude ne dit rien : pas de figure."
 
@@ -297,10 +297,12 @@ def pause_table(paused: Paused) -> pd.DataFrame | str:
         for clock in (clock for clock in CLOCKS if paused.of(*key, f"{clock}_ms")):
             for q in (50, 95):
                 values = paused.level(*key, clock, q / 100)
-                row[f"p{q} {NAMES[clock]} (ms)"] = _over_processes(values)
+                told = " – ".join(map(number, process_interval(values))) or NOT_ESTIMABLE
+                told = f"{number(float(np.median(values)))} ({told})" if values else told
+                row[f"p{q} {NAMES[clock]} (ms)"] = told
         row["SM (MHz)"] = _middle(paused.of(*key, "sm_mhz"))
         states = sorted({state for of in paused.of(*key, "p_state") for state in of})
-        row["État"] = ", ".join(f"P{state}" for state in states) or "non visible"
+        row["État"] = ", ".join(f"P{state}" for state in states) or UNSEEN
         row["n"] = " · ".join(str(len(values)) for values in paused.of(*key, "host_ms"))
     table = pd.DataFrame.from_dict(rows, orient="index").fillna("–")
     return table.rename_axis(["Variante", "Pause (ms)"]) if rows else UNMEASURED
@@ -312,14 +314,9 @@ def plain(pause_ms: float) -> str:
 
 def _middle(values: list[list[float]]) -> str:
     if not values:
-        return "non visible"
+        return UNSEEN
     low, middle, high = np.quantile(np.concatenate(values), (0, 0.5, 1)).tolist()
     return number(middle) + f" ({number(low)} – {number(high)})" * (low < high)
-
-
-def _over_processes(values: list[float]) -> str:
-    told = " – ".join(map(number, process_interval(values))) or NOT_ESTIMABLE
-    return f"{number(float(np.median(values)))} ({told})" if values else told
 
 
 def process_interval(values: list[float]) -> tuple[float, ...]:

@@ -1,14 +1,12 @@
 """What a request waits that comes after a pause: single forwards, each after an idle time.
 
-Before each pause the machine is kept at work, so that a forward knows one pause alone, whatever
-came before. Both clocks read the same forward. The host's is the day's (`host_latencies`) and holds
-the records of two events besides, a few µs; the GPU's is that pair of events, without gate or
-queue: it begins when the first one reaches an idle GPU, and launch gaps are in it.
+Before each pause the machine is kept at work: a forward knows one pause alone. Both clocks read the
+same forward: the host's is the day's (`host_latencies`) and holds the records of two events, a few
+µs; the GPU's is that pair of events without gate or queue, and launch gaps are in it.
 """
 
 import math
 import time
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
@@ -49,13 +47,12 @@ class Forward:
 class Paused(Measured):
     """What the processes gave so far; a run is a list of `Forward`, in the order of measurement."""
 
-    pauses_ms: Sequence[float] = ()
+    pauses_ms: tuple[float, ...] = ()
 
     def of(self, name: str, pause: float, column: str) -> list[list]:
         """One column for one variant and pause, by process, as far as there is any."""
-        found = [
-            [getattr(f, column) for f in run if f.pause_ms == pause] for run in self.runs(name)
-        ]
+        taken = ([f for f in run if f.pause_ms == pause] for run in self.runs(name))
+        found = [[getattr(forward, column) for forward in forwards] for forwards in taken]
         return [values for values in found if values and None not in values]
 
     def level(self, name: str, pause: float, clock: str, q: float) -> list[float]:
@@ -70,23 +67,22 @@ class Paused(Measured):
 
 
 def measure_pauses(candidates: Candidates) -> Paused | None:
-    """Measure fp32 and all admitted variants in each of `runs` fresh processes; None if not asked.
+    """Measure fp32 and all admitted variants in `runs` fresh processes, until one fails.
 
-    0, 1, 10, 100 and 1,000 ms take about 13 s per variant and process. One that fails ends it.
+    None if no pause is asked for; 0, 1, 10, 100 and 1,000 ms take 13 s per variant and process.
     """
-    parameters, device = candidates.parameters, candidates.device
-    pauses = sorted({float(pause) for pause in parameters.pauses_ms.split(",") if pause.strip()})
-    names = tuple(candidates.admitted) or (REFERENCE,)
-    paused = Paused(parameters.runs, pauses_ms=pauses)
-    for number in track(range(1, parameters.runs + 1 if pauses else 1), description="pauses"):
+    parameters, names = candidates.parameters, tuple(candidates.admitted) or (REFERENCE,)
+    asked = {float(pause) for pause in parameters.pauses_ms.split(",") if pause.strip()}
+    paused = Paused(parameters.runs, pauses_ms=tuple(sorted(asked)))
+    for number in track(range(1, parameters.runs + 1 if asked else 1), description="pauses"):
         try:
-            packed, inputs = pack_model(candidates.model), [b.cpu() for b in candidates.inputs]
-            given = packed, inputs, names, device, parameters, number, pauses
+            given = pack_model(candidates.model), [b.cpu() for b in candidates.inputs], names
+            given += candidates.device, parameters, number, paused.pauses_ms
             paused.processes.append(in_fresh_process(measure_process, *given))
         except Exception as error:  # whatever ends a process, or keeps the model from reaching it
             paused.stopped = first_line(error)
             break
-    return paused if pauses else None
+    return paused if asked else None
 
 
 def measure_process(
@@ -97,15 +93,15 @@ def measure_process(
     Given what `comparison.process.measure_process` is. `wait` passes so many seconds; without
     `read_before` the GPU's state is always read after the forward.
     """
-    warm = replace(parameters, clock="host")  # no gate is needed
-    entries = warm_entries(packed, inputs, names, device, warm, control=False)
+    gateless = replace(parameters, clock="host")
+    entries = warm_entries(packed, inputs, names, device, gateless, control=False)
     timed = device.type == "cuda" and parameters.clock != "host"
     with torch.cuda.device(device) if timed else nullcontext(), no_gc(), torch.inference_mode():
         taker = _Taker(device, wait, read_before, timed)
         plan = [(n, p) for n, b in entries.benches.items() for p in taker.planned(b, pauses_ms)]
         runs = {name: [] for name in entries.benches}
-        for at in np.random.default_rng([parameters.seed, number]).permutation(len(plan)):
-            name, pause_ms = plan[at]
+        np.random.default_rng([parameters.seed, number]).shuffle(plan)
+        for name, pause_ms in plan:
             if bench := entries.benches.get(name):
                 with entries.alone(name), tf32(bench.precision == "tf32"):
                     runs[name].append(taker.take(bench, pause_ms))
@@ -124,7 +120,7 @@ class _Taker:
         for event in self._events:  # made by its first record
             event.record()
 
-    def planned(self, bench: Bench, pauses_ms: Sequence[float]) -> list[float]:
+    def planned(self, bench: Bench, pauses_ms: tuple[float, ...]) -> list[float]:
         """All pauses, each as often as its time allows."""
         pauses, usual_ms = np.array(pauses_ms), np.median(bench.warmup.samples_ms[-25:])
         each_ms = pauses * (1 + BUSY_SHARE) + BUSY_MS + 2 * usual_ms + self._read_ms
@@ -142,15 +138,15 @@ class _Taker:
             events[1].record()
 
         work = math.ceil(self._busy_ms / np.median(bench.warmup.samples_ms[-25:]))
-        before_ms = float(host_latencies(model, inputs, work, device)[-1])
+        before_ms = host_latencies(model, inputs, work, device)[-1].item()
         begun, within = time.perf_counter(), pause_ms > self._shortest_ms
         if pause_ms:
             self._wait((pause_ms - within * self._read_ms) / 1e3)
         state = self._read(None) if within else None
         idle_ms = 1e3 * (time.perf_counter() - begun)
         call, batch = between_events if events else model, inputs[work % len(inputs)]
-        host_ms = float(host_latencies(call, [batch], 1, device)[0])
+        host_ms = host_latencies(call, [batch], 1, device).item()
+        state = state or self._read(None)
         gpu_ms = events[0].elapsed_time(events[1]) if events else None
         self._busy_ms = max(BUSY_MS, BUSY_SHARE * pause_ms)
-        state = state or self._read(None)
         return Forward(pause_ms, idle_ms, before_ms, host_ms, gpu_ms, *state)

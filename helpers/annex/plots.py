@@ -131,7 +131,7 @@ def _axes(figure: Figure, comparison: Comparison, label: str) -> Iterator[tuple[
 @rc_context(STYLE)
 def plot_pauses(paused: Paused, dataset: str) -> Figure | str:
     """p50 and, where it is estimable, p95 (ms) after each pause, by clock; grey: the processes."""
-    pauses, rises = paused.pauses_ms, {}
+    pauses, told = paused.pauses_ms, {}
     markers = dict(zip(paused.names, "o" + 9 * MARKERS, strict=False))
     p50 = {c: {n: [paused.level(n, p, c, 0.5) for p in pauses] for n in markers} for c in CLOCKS}
     p50 = {c: {n: levels for n, levels in of.items() if all(levels)} for c, of in p50.items()}
@@ -141,27 +141,26 @@ def plot_pauses(paused: Paused, dataset: str) -> Figure | str:
     for clock, axis in axes.items():
         for nth, (name, medians) in enumerate(p50[clock].items()):
             p95 = [paused.level(name, pause, clock, 0.95) for pause in pauses]
+            x = np.arange(len(pauses)) + 0.3 * nth / len(markers)
             for levels, filled, line in ((medians, "full", "-"), (p95, "none", ":")):
                 look = {"color": COLOURS[clock], "fillstyle": filled, "markersize": 5}
-                x = np.arange(len(pauses)) + 0.3 * nth / len(markers)
                 middles = [np.median(values or np.nan) for values in levels]
                 axis.plot(x, middles, line, marker=markers[name], **look)
                 for at, values in zip(x, levels, strict=True):
-                    axis.plot([at - 0.07] * len(values), values, ".", color=GREY, markersize=3)
+                    axis.plot([at - 0.05] * len(values), values, ".", color=GREY, markersize=3)
                     ends = display.process_interval(values)
                     axis.plot([at] * len(ends), ends, "_-", **look)
-            rise = number(float(np.median(medians[-1]) / np.median(medians[0])), 3)
-            rises.setdefault(clock, []).append(f"{name} × {rise}")
+            rise = np.median(medians[-1]) / np.median(medians[0])
+            told.setdefault(clock, []).append(f"{name} × {number(float(rise), 3)}")
         axis.set_xticks(range(len(pauses)), [display.plain(pause) for pause in pauses])
         axis.set_xlabel("Pause avant le passage (ms)")
         _logarithmic(axis, "y")
     handles = [handle(GREY, name, marker=marker) for name, marker in markers.items()]
     handles += [handle(GREY, "p95", linestyle=":", marker="o", fillstyle="none")]
     figure.legend(handles=handles, loc="outside lower left", ncols=4)
-    first, last = (display.plain(pause) for pause in (pauses[0], pauses[-1]))
-    title = f"p50 après {last} ms de pause, rapporté à celui de {first} ms"
-    told = [f"horloge {NAMES[clock]} {', '.join(rise)}" for clock, rise in rises.items()]
-    return style.finish(figure, f"{title} : {told[-1]}", f"{title} : {' ; '.join(told)}.", dataset)
+    title = f"p50 de {display.plain(pauses[0])} à {display.plain(pauses[-1])} ms de pause : "
+    alt = " ; ".join(f"horloge {NAMES[clock]} {', '.join(rises)}" for clock, rises in told.items())
+    return style.finish(figure, f"{title}hôte {', '.join(told['host'][:3])}", title + alt, dataset)
 
 
 def _logarithmic(axis: Axes, which: str = "x") -> None:
