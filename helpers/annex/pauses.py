@@ -51,9 +51,8 @@ class Paused(Measured):
 
     def of(self, name: str, pause: float, column: str) -> list[list]:
         """One column for one variant and pause, by process, as far as there is any."""
-        taken = ([f for f in run if f.pause_ms == pause] for run in self.runs(name))
-        found = [[getattr(forward, column) for forward in forwards] for forwards in taken]
-        return [values for values in found if values and None not in values]
+        runs = [[getattr(f, column) for f in run if f.pause_ms == pause] for run in self.runs(name)]
+        return [values for values in runs if values and None not in values]
 
     def level(self, name: str, pause: float, clock: str, q: float) -> list[float]:
         """The q-quantile by process (ms): a median of any, else none unless all are long enough."""
@@ -90,8 +89,7 @@ def measure_process(
 ) -> Contribution:
     """Build all variants here, then take forwards of each after each pause, in random order.
 
-    Given what `comparison.process.measure_process` is. `wait` passes so many seconds; without
-    `read_before` the GPU's state is always read after the forward.
+    `wait` passes so many seconds; without `read_before` the state is read after every forward.
     """
     gateless = replace(parameters, clock="host")
     entries = warm_entries(packed, inputs, names, device, gateless, control=False)
