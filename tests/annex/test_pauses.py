@@ -20,7 +20,6 @@ from helpers.results import Session
 from helpers.validation.processes import FreshProcessError, pack_model
 
 BATCHES = [torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(i)) for i in range(3)]
-CPU = torch.device("cpu")
 
 
 class Drowsy(TinyNet):
@@ -34,18 +33,18 @@ class Drowsy(TinyNet):
         return y
 
 
-def measure(*after_ms, model=None, names=("fp32",), number=1, device=CPU, **options):
+@pytest.fixture
+def measure(monkeypatch):
     """What one process gives, in this process; it would wait, but goes on at once."""
-    given = pack_model((model or TinyNet()).eval()), BATCHES, names, device
-    given += validate(warmup_iters=2), number, after_ms
-    options = {"wait": lambda seconds: None} | options
-    return Paused(1, [pauses.measure_process(*given, **options)], pauses_ms=after_ms)
-
-
-@pytest.fixture(autouse=True)
-def brief(monkeypatch):
     monkeypatch.setattr(pauses, "MOST", 10)
     monkeypatch.setattr(pauses, "SECONDS", 0.3)
+
+    def measured(*after_ms, names=("fp32",), number=1, device="cpu", wait=lambda s: None, **how):
+        given = pack_model(Drowsy().eval()), BATCHES, names, torch.device(device)
+        given += validate(warmup_iters=2), number, after_ms, wait
+        return Paused(1, [pauses.measure_process(*given, **how)], pauses_ms=after_ms)
+
+    return measured
 
 
 @pytest.mark.parametrize("given", ["-1", "1;2", "ten", "10000", "1.", ",", "1,,2", "0 1", "inf"])
@@ -56,37 +55,31 @@ def test_wrong_pauses_are_refused_before_anything_is_measured(given):
 
 
 @pytest.mark.parametrize("asleep", [True, False])
-def test_what_was_idle_is_slower_and_what_did_not_wait_is_not(asleep):
-    paused = measure(0, 8, model=Drowsy(), **{"wait": time.sleep} if asleep else {})
+def test_what_was_idle_is_slower_and_what_did_not_wait_is_not(measure, asleep):
+    paused = measure(0, 8, **{"wait": time.sleep} if asleep else {})
     none, eight = (paused.level("fp32", pause, "host", 0.5)[0] for pause in (0, 8))
-    assert (np.median(paused.of("fp32", 8, "idle_ms")) > 7.9) == asleep
-    assert (eight - none > 2) == asleep
+    assert (np.median(paused.of("fp32", 8, "idle_ms")) > 7.9) == (eight - none > 2) == asleep
     assert np.median(paused.of("fp32", 8, "before_ms")) < 2  # it was at work until the pause
 
 
-def test_pauses_come_in_a_random_order_of_their_process_as_often_as_there_is_time():
-    orders = []
-    for number in (1, 1, 2):
-        (run,) = measure(0, 1, 500, number=number).runs("fp32")
-        orders.append([forward.pause_ms for forward in run])
-    assert orders[0] == orders[1] != orders[2] != sorted(orders[2])
-    assert [orders[0].count(pause) for pause in (0, 1, 500)] == [10, 10, pauses.FEWEST]
+def test_pauses_come_in_a_random_order_of_their_process_as_often_as_there_is_time(measure):
+    runs = [measure(0, 1, 500, number=number).runs("fp32")[0] for number in (1, 1, 2)]
+    first, again, other = ([forward.pause_ms for forward in run] for run in runs)
+    assert first == again != other != sorted(other)
+    assert [first.count(pause) for pause in (0, 1, 500)] == [10, 10, pauses.FEWEST]
 
 
 @pytest.mark.parametrize("before", [True, False])
-def test_the_gpus_state_is_read_in_the_pause_or_if_that_is_too_short_afterwards(
-    monkeypatch, before
-):
+def test_the_gpus_state_is_read_in_the_pause_if_there_is_room(measure, monkeypatch, before):
     waits = []
     monkeypatch.setattr(pauses, "sm_clock_mhz", lambda _: time.sleep(0.003) or 1980)
     paused = measure(1, 20, wait=lambda s: waits.append(1e3 * s), read_before=before)
-    idle = {pause: np.median(paused.of("fp32", pause, "idle_ms")) for pause in (1, 20)}
-    assert (idle[1] < 2, idle[20] > 3) == (True, before)  # the reading is part of the pause
-    assert (max(waits) < 17.1) == before
+    short, long = (np.median(paused.of("fp32", pause, "idle_ms")) for pause in (1, 20))
+    assert (short < 2, long > 3, max(waits) < 17.1) == (True, before, before)
     assert set(paused.of("fp32", 1, "sm_mhz")[0]) == {1980}
 
 
-def test_what_processes_gave_is_kept_and_what_failed_is_named(monkeypatch, tmp_path):
+def test_what_processes_gave_is_kept_and_what_failed_is_named(measure, monkeypatch, tmp_path):
     def answer(function, *given):
         if given[5] == 3:
             raise FreshProcessError("it was killed")
@@ -94,7 +87,8 @@ def test_what_processes_gave_is_kept_and_what_failed_is_named(monkeypatch, tmp_p
 
     monkeypatch.setattr(pauses, "in_fresh_process", answer)
     parameters = validate(warmup_iters=2, pauses_ms="1,0", results_dir=str(tmp_path))
-    given = TinyNet().eval(), BATCHES, CPU, dict.fromkeys(["fp32", "cudagraph"]), {}
+    names = dict.fromkeys(["fp32", "cudagraph"])
+    given = TinyNet().eval(), BATCHES, torch.device("cpu"), names, {}
     assert pauses.measure_pauses(Candidates(validate(), *given)) is None
     paused = pauses.measure_pauses(Candidates(parameters, *given))
     assert (paused.pauses_ms, paused.names, len(paused.processes)) == ((0, 1), ("fp32",), 2)
@@ -110,9 +104,8 @@ def test_what_processes_gave_is_kept_and_what_failed_is_named(monkeypatch, tmp_p
 def test_intervals_are_over_processes_and_a_p95_needs_enough_samples():
     random, paused = np.random.default_rng(0), Paused(3, pauses_ms=(0, 1000))
     for level in (2.0, 2.02, 2.04):
-        run = [
-            Forward(0, 0, 2, level * random.lognormal(0, 0.01), 1.5, 1980, 0) for _ in range(200)
-        ]
+        samples = level * random.lognormal(0, 0.01, 200)
+        run = [Forward(0, 0, 2, sample, 1.5, 1980, 0) for sample in samples]
         run += [Forward(1000, 1000, 2, 1.5 * level, 1.5, 345, 8)] * 5
         paused.processes.append(Contribution({"fp32": run}))
     table, figure = display.pause_table(paused), plot_pauses(paused, "synthetic")
@@ -121,22 +114,16 @@ def test_intervals_are_over_processes_and_a_p95_needs_enough_samples():
         levels = paused.level("fp32", 0, "host", q)
         assert max(levels) > 1.015 * min(levels)
         assert {tuple(levels), display.process_interval(levels)} <= drawn
-    assert table.loc[("fp32", "1000"), "p95 hôte (ms)"] == display.NOT_ESTIMABLE
-    state = table.loc[("fp32", "1000"), ["SM (MHz)", "État", "n"]]
-    assert state.tolist() == ["345,0", "P8", "5 · 5 · 5"]
+    told = table.loc[("fp32", "1000"), ["p95 hôte (ms)", "SM (MHz)", "État", "n"]]
+    assert told.tolist() == [display.NOT_ESTIMABLE, "345,0", "P8", "5 · 5 · 5"]
     assert "fp32 × 1,5" in figure.get_suptitle()
     del paused.processes[2]
     assert display.NOT_ESTIMABLE in display.pause_table(paused).loc[("fp32", "0"), "p50 hôte (ms)"]
 
 
 @pytest.mark.gpu
-def test_both_clocks_and_the_state_after_each_pause_on_a_gpu():
-    paused = measure(0, 5, names=("fp32", "cudagraph"), device=torch.device("cuda:0"))
-    for name, pause in [(name, pause) for name in ("fp32", "cudagraph") for pause in (0, 5)]:
-        host, gpu, mhz, state = (
-            paused.of(name, pause, column)[0]
-            for column in ("host_ms", "gpu_ms", "sm_mhz", "p_state")
-        )
-        assert (np.array(host) > gpu).all()
-        assert min(gpu) > 0
-        assert len(mhz) == len(state) == 10
+def test_both_clocks_and_the_state_after_each_pause_on_a_gpu(measure):
+    paused = measure(0, 5, names=("fp32", "cudagraph"), device="cuda:0")
+    for run in (paused.runs(name)[0] for name in ("fp32", "cudagraph")):
+        assert all(0 < forward.gpu_ms < forward.host_ms for forward in run)
+        assert all(forward.sm_mhz and forward.p_state is not None for forward in run)
