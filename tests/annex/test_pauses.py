@@ -1,7 +1,6 @@
 """Single forwards after a pause: what is timed, in which order, and what is said of it."""
 
 import json
-import pickle
 import time
 from types import SimpleNamespace
 
@@ -10,12 +9,10 @@ import pytest
 import torch
 from fakes import TinyNet
 
-from helpers.annex import display, pauses
+from helpers.annex import display, pauses, plots
 from helpers.annex.comparison import Contribution
 from helpers.annex.entries import Candidates
-from helpers.annex.pauses import Forward, Paused
-from helpers.annex.plots import plot_pauses
-from helpers.parameters import ParameterError, validate
+from helpers.parameters import validate
 from helpers.results import Session
 from helpers.validation.processes import FreshProcessError, pack_model
 
@@ -42,16 +39,9 @@ def measure(monkeypatch):
     def measured(*after_ms, names=("fp32",), number=1, device="cpu", wait=lambda s: None, **how):
         given = pack_model(Drowsy().eval()), BATCHES, names, torch.device(device)
         given += validate(warmup_iters=2), number, after_ms, wait
-        return Paused(1, [pauses.measure_process(*given, **how)], pauses_ms=after_ms)
+        return pauses.Paused(1, [pauses.measure_process(*given, **how)], pauses_ms=after_ms)
 
     return measured
-
-
-@pytest.mark.parametrize("given", ["-1", "1;2", "ten", "10000", "1.", ",", "1,,2", "0 1", "inf"])
-def test_wrong_pauses_are_refused_before_anything_is_measured(given):
-    with pytest.raises(ParameterError, match="'pauses_ms'"):
-        validate(pauses_ms=given)
-    assert validate(pauses_ms="0.5, 9999").pauses_ms == "0.5, 9999"
 
 
 @pytest.mark.parametrize("asleep", [True, False])
@@ -83,12 +73,11 @@ def test_what_processes_gave_is_kept_and_what_failed_is_named(measure, monkeypat
     def answer(function, *given):
         if given[5] == 3:
             raise FreshProcessError("it was killed")
-        return pickle.loads(pickle.dumps(function(*given)))
+        return function(*given)
 
     monkeypatch.setattr(pauses, "in_fresh_process", answer)
     parameters = validate(warmup_iters=2, pauses_ms="1,0", results_dir=str(tmp_path))
-    names = dict.fromkeys(["fp32", "cudagraph"])
-    given = TinyNet().eval(), BATCHES, torch.device("cpu"), names, {}
+    given = TinyNet().eval(), BATCHES, torch.device("cpu"), {"fp32": None, "cudagraph": None}, {}
     assert pauses.measure_pauses(Candidates(validate(), *given)) is None
     paused = pauses.measure_pauses(Candidates(parameters, *given))
     assert (paused.pauses_ms, paused.names, len(paused.processes)) == ((0, 1), ("fp32",), 2)
@@ -96,19 +85,19 @@ def test_what_processes_gave_is_kept_and_what_failed_is_named(measure, monkeypat
     session = Session(parameters, SimpleNamespace(facts={}))
     session.keep("pauses", paused)
     kept = json.loads((session.folder / "pauses.json").read_text())["processes"][1]["runs"]["fp32"]
-    assert [Forward(**forward) for forward in kept] == paused.runs("fp32")[1]
-    nothing = Paused(3, pauses_ms=(0,))
-    assert display.pause_table(nothing) == plot_pauses(nothing, "cifar10") == display.UNMEASURED
+    assert [pauses.Forward(**forward) for forward in kept] == paused.runs("fp32")[1]
+    paused.processes.clear()
+    assert display.pause_table(paused) == plots.plot_pauses(paused, "cifar10") == display.UNMEASURED
 
 
 def test_intervals_are_over_processes_and_a_p95_needs_enough_samples():
-    random, paused = np.random.default_rng(0), Paused(3, pauses_ms=(0, 1000))
+    random, paused = np.random.default_rng(0), pauses.Paused(3, pauses_ms=(0, 1000))
     for level in (2.0, 2.02, 2.04):
         samples = level * random.lognormal(0, 0.01, 200)
-        run = [Forward(0, 0, 2, sample, 1.5, 1980, 0) for sample in samples]
-        run += [Forward(1000, 1000, 2, 1.5 * level, 1.5, 345, 8)] * 5
+        run = [pauses.Forward(0, 0, 2, sample, 1.5, 1980, 0) for sample in samples]
+        run += [pauses.Forward(1000, 1000, 2, 1.5 * level, 1.5, 345, 8)] * 5
         paused.processes.append(Contribution({"fp32": run}))
-    table, figure = display.pause_table(paused), plot_pauses(paused, "synthetic")
+    table, figure = display.pause_table(paused), plots.plot_pauses(paused, "synthetic")
     drawn = {tuple(line.get_ydata()) for line in figure.axes[1].lines}
     for q in (0.50, 0.95):
         levels = paused.level("fp32", 0, "host", q)
