@@ -26,8 +26,10 @@ CONFIDENCE = 0.95  # of all changes of a comparison together (Bonferroni)
 OTHER_MACHINE_SD = 0.025
 SAME_IN_BOTH = ("gpu_name", "torch_version", "cuda_version", "model")
 SAME_IN_BOTH += ("precision", "batch_size", "input_shape", "device_type")
-FASTER, SLOWER, SAME = "faster", "slower", "same"
+
 SCHEDULES = {"consecutive": "runs consécutifs", "randomised": "à tour de rôle"}
+VERDICTS = {"faster": "plus rapide que", "slower": "plus lent que"}
+VERDICTS |= {"same": "pas de différence détectée avec"}
 
 
 class BaselineError(RuntimeError):
@@ -48,17 +50,17 @@ class Change(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """On which side of 1 the whole interval lies, if on any."""
-        return FASTER if self.high < 1 else SLOWER if self.low > 1 else SAME
+        """On which side of 1 the whole interval lies: "faster", "slower", or "same" if on none."""
+        return "faster" if self.high < 1 else "slower" if self.low > 1 else "same"
 
 
 class BaselineComparison(NamedTuple):
-    """What changed, and in French sentences what could not be compared."""
+    """What changed; and `mismatches`: (variant, schedule, what, now, before) of what is no pair."""
 
     baseline: str
     same_gpu: bool
     changes: tuple[Change, ...]
-    mismatches: tuple[str, ...]
+    mismatches: tuple[tuple[str, str, str, str, str], ...]
 
 
 def check_baseline(folder: str | Path) -> None:
@@ -80,11 +82,11 @@ def compare_baseline(folder: str | Path, baseline: str | Path) -> BaselineCompar
     check_baseline(baseline)
     now, before = read_session(folder), read_session(baseline)
     ours, theirs = _entries(now), _entries(before)
-    found = {entry: _mismatches(entry, own, theirs.get(entry)) for entry, own in ours.items()}
+    found = {entry: _mismatches(own, theirs.get(entry)) for entry, own in ours.items()}
     figures = [_figures({e: rows[e] for e in found if not found[e]}) for rows in (ours, theirs)]
     uuids = [(session.environment["gpu"] or {}).get("uuid") for session in (now, before)]
     same_gpu = uuids[0] is not None and uuids[0] == uuids[1]
-    told = tuple(sentence for own in found.values() for sentence in own)
+    told = tuple((*entry, *one) for entry, own in found.items() for one in own)
     return BaselineComparison(before.name, same_gpu, changes_of(*figures, same_gpu), told)
 
 
@@ -109,8 +111,8 @@ def _entries(session: StoredSession) -> dict[tuple[str, str], pd.DataFrame]:
     own = {"randomised": "compare_processes" in given}
     own["consecutive"] = given.get("isolation") == "process"
     if path.exists():  # a model that no other process could build was measured in one
-        pids = {run["process"]["pid"] for run in json.loads(read_file(path))}
-        own["consecutive"] = len(pids) > 1
+        pids = [run["process"]["pid"] for run in json.loads(read_file(path))]
+        own["consecutive"] = len(set(pids)) == len(pids)
     rows = rows.assign(
         process=rows["run"].where(rows["schedule"].isin([name for name in own if own[name]]), 0),
         device_type=rows["device"].str.partition(":")[0],
@@ -136,22 +138,23 @@ def _figures(entries: dict) -> dict[tuple[str, str, str, bool], pd.Series]:
     return {key: own for key, own in figures.items() if len(own) > 1}
 
 
-def _mismatches(entry, now: pd.DataFrame, before: pd.DataFrame | None) -> list[str]:
-    """The conditions that do not have one and the same value in both sessions."""
+def _mismatches(now: pd.DataFrame, before: pd.DataFrame | None) -> list[tuple[str, str, str]]:
+    """The conditions that do not have one and the same value in both sessions: (what, …, …)."""
     counts = [0 if rows is None else rows["process"].nunique() for rows in (now, before)]
-    found = {"processes (il en faut deux)": map(str, counts)} if min(counts) < 2 else {}
-    for name in SAME_IN_BOTH if not found else ():
+    if min(counts) < 2:
+        return [("processes", *map(str, counts))]
+    found = []
+    for name in SAME_IN_BOTH:
         sides = [" / ".join(map(str, rows[name].unique())) for rows in (now, before)]
         unknown = name == "model" and "" in sides  # older sessions did not write it down
         if not unknown and (sides[0] != sides[1] or " / " in sides[0]):
-            found[name] = (side or "aucun" for side in sides)
-    told = f"Non comparable : {entry[0]} ({SCHEDULES[entry[1]]}) : "
-    return [told + "{} = {} ici, {} là-bas.".format(name, *sides) for name, sides in found.items()]
+            found.append((name, *sides))
+    return found
 
 
 def enforce_baseline(compared: BaselineComparison, most: float, strict: bool = True) -> None:
     """With `strict`, nothing that compares, or one slower by over `most`, is a BaselineError."""
-    slower = [c for c in compared.changes if c.verdict == SLOWER and c.ratio > 1 + most]
+    slower = [c for c in compared.changes if c.verdict == "slower" and c.ratio > 1 + most]
     if strict and not compared.changes:
         raise BaselineError(f"nothing here compares with {compared.baseline}")
     if strict and slower:
@@ -164,20 +167,18 @@ def enforce_baseline(compared: BaselineComparison, most: float, strict: bool = T
 
 def baseline_sentences(comparison: BaselineComparison) -> list[str]:
     """What is said of the comparison, in French."""
-    verdicts = {FASTER: "plus rapide que", SLOWER: "plus lent que"}
-    verdicts[SAME] = "pas de différence détectée avec"
     told = [
         f"{c.variant} ({SCHEDULES[c.schedule]}), "
         f"{f'rapport à {REFERENCE}, ' if c.to_reference else ''}{CLOCK_NAMES[c.clock]} : "
-        f"{verdicts[c.verdict]} `{comparison.baseline}`, × {number(c.ratio)} ({number(c.low)} "
+        f"{VERDICTS[c.verdict]} `{comparison.baseline}`, × {number(c.ratio)} ({number(c.low)} "
         f"– {number(c.high)}), {c.processes[0]} processus contre {c.processes[1]}."
         for c in comparison.changes
     ]
-    told += comparison.mismatches
+    for variant, schedule, what, now, before in comparison.mismatches:
+        what = "processus (il en faut deux)" if what == "processes" else what
+        sides = f"{what} = {now or 'aucun'} ici, {before or 'aucun'} là-bas"
+        told.append(f"Non comparable : {variant} ({SCHEDULES[schedule]}) : {sides}.")
     if comparison.changes and not comparison.same_gpu:
-        told.append(
-            "Un autre GPU, ou un GPU inconnu : les intervalles des latences comptent un écart type "
-            f"de {percent(OTHER_MACHINE_SD)} entre machines (mesuré sur H100) ; les rapports à "
-            f"{REFERENCE} n'en ont pas besoin."
-        )
+        widened = f"comptent {percent(OTHER_MACHINE_SD)} d'écart type entre machines"
+        told.append(f"Un autre GPU, ou un GPU inconnu : les intervalles des latences {widened}.")
     return told

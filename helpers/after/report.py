@@ -5,8 +5,7 @@ python -m helpers.after.report html SESSION       writes report.html there: one 
 python -m helpers.after.report markdown SESSION   writes report.md there: for an issue or a wiki
 
 Everything in a session's folder may come from a stranger: of its texts no link, image, code or HTML
-is left in the Markdown; of the notebook only harmless elements are kept, and the page forbids the
-browser all that it does not need.
+is left in the Markdown; of the notebook only harmless elements are kept; the page loads nothing.
 """
 
 import argparse
@@ -47,9 +46,7 @@ PAGE = Template("""<!doctype html>
   pre, .output_html { overflow-x: auto; }
   table { border-collapse: collapse; font-size: .9rem; }
   td, th { padding: .2rem .6rem; border-bottom: 1px solid #ddd; text-align: left; }
-  nav a { margin-right: 1.2em; white-space: nowrap; }
 </style></head><body>
-<nav aria-label="Sommaire">$outline</nav>
 <main>$body</main>
 </body></html>
 """)
@@ -102,10 +99,8 @@ def _run(row: dict) -> dict[str, str]:
         "Run": str(row["run"]),
         "Horloge": CLOCK_NAMES[row["clock"]],
         "Moyenne": number(row["lat_mean"]),
-        "p50": number(row["lat_p50"]),
         "p95": number(row["lat_p95"]),
         "p95, intervalle à 95 %": "non estimable" if "-" in (low, high) else f"{low} – {high}",
-        "Écart type": number(row["lat_std"]),
         "p95 hôte": _or_dash(row["host_p95"]),
         "p95 GPU": _or_dash(row["gpu_p95"]),
         "Exactitude": "-" if math.isnan(row["accuracy"]) else percent(row["accuracy"], 4),
@@ -126,10 +121,8 @@ def session_html(session: StoredSession) -> str:
 
     found = sorted(session.folder.glob("*.ipynb"))
     if len(found) != 1:
-        raise ResultsError(
-            f"{session.folder} holds {len(found)} executed notebooks, one is needed: `make "
-            f"benchmark` leaves it there; after papermill, `cp out.ipynb {session.folder}/`"
-        )
+        told = f"{session.folder} holds {len(found)} executed notebooks, one is needed"
+        raise ResultsError(f"{told}: after papermill, `cp out.ipynb {session.folder}/`")
     hidden = dict.fromkeys(["exclude_input", "exclude_output_prompt", "exclude_anchor_links"], True)
     exporter = HTMLExporter(template_name="basic", **hidden)
     exporter.config.NbConvertBase.display_data_priority = KINDS
@@ -141,12 +134,7 @@ def session_html(session: StoredSession) -> str:
     except Exception as error:  # nbformat raises what it meets in a file that is no notebook
         raise ResultsError(f"{found[0]} is no notebook ({error}): run the session again") from None
     body = bleach.clean(rendered, TAGS, _allowed, {"http", "https", "data"}, strip=True)
-    headings = re.findall(r"<h2>(.*?)</h2>", body)
-    for n, heading in enumerate(headings):
-        body = body.replace(f"<h2>{heading}</h2>", f'<h2 id="h{n}">{heading}</h2>', 1)
-    outline = "\n".join(f'<a href="#h{n}">{heading}</a>' for n, heading in enumerate(headings))
-    title = html.escape(f"J1, session {session.name}")
-    return PAGE.substitute(title=title, outline=outline, body=body)
+    return PAGE.substitute(title=html.escape(f"J1, session {session.name}"), body=body)
 
 
 def _allowed(tag: str, name: str, value: str) -> bool:

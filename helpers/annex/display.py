@@ -1,7 +1,8 @@
 """What the annex found, in French: tables and sentences."""
 
 import math
-from dataclasses import astuple
+from collections import Counter
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -10,11 +11,8 @@ from helpers.annex.accuracy import compare_accuracy
 from helpers.annex.comparison import (
     CLOCKS,
     CONTROL,
-    FASTER,
     MIN_PROCESSES,
     REFERENCE,
-    SAME,
-    SLOWER,
     Comparison,
     Measured,
     Ratio,
@@ -30,7 +28,7 @@ from helpers.display.tables import markdown_table, markdown_text
 from helpers.display.verdict import disturbances
 from helpers.display.words import CLOCK_NAMES, NO_GPU_CLOCK, said
 from helpers.models.accuracy import Accuracy
-from helpers.stats import LatencySummary, replicate_interval
+from helpers.stats import replicate_interval
 from helpers.validation.interference import tags
 
 Accuracies = dict[str, Accuracy]  # by variant
@@ -39,30 +37,10 @@ NOTHING = (
     "Une seule variante, `fp32` : rien à comparer. `-p variants all` compare tout ce que cet "
     "appareil permet, `-p variants tf32,fp16+channels_last` ce qui est nommé."
 )
-PARTS = {
-    "fp32": "FP32 strict",
-    "tf32": "FP32 stocké, TF32 dans les produits",
-    "fp16": "FP16",
-    "bf16": "BF16",
-    "fused": "BatchNorm repliée dans les convolutions",
-    "cropped": "poids qui ne voient que le bord nul retirés",
-    "stem": "image complétée à 4 canaux, max-pooling par le noyau 3D",
-    "epilogue": "biais, addition et ReLU dans la convolution cuDNN",
-    "overlap": "raccourcis sur un second flux CUDA",
-    "channels_last": "canaux en dernier (NHWC)",
-    "compile": "torch.compile",
-    "compile_reduce_overhead": "torch.compile, mode reduce-overhead",
-    "compile_max_autotune": "torch.compile, mode max-autotune",
-    "compile_frozen": "torch.compile, poids figés, canaux en dernier",
-    "cudagraph": "graphe CUDA",
-    "cudagraph_tuned": "graphe CUDA, algorithmes de cuDNN choisis par essai",
-}
 REFUSALS = {  # why a variant is not timed
     "needs_gpu": "{part} demande un GPU NVIDIA",
-    "needs_capability": "{precision} demande la capacité de calcul {needed}, ce GPU a {found}",
     "no_compiler": "torch.compile ne fonctionne pas ici : {reason}",
     "no_reference": "sans la référence fp32, rien à quoi la comparer",
-    "no_memory": "mémoire insuffisante sur {device}",
     "nothing_to_change": "{part} : rien à réécrire dans ce modèle",
     "not_built": "construction impossible : {error}",
     "not_checked": "vérification impossible : {error}",
@@ -80,27 +58,26 @@ REFUSALS = {  # why a variant is not timed
     "unwatched_stream": "l'horloge GPU lit {clock_ms:3} ms, ses noyaux durent {kernel_ms:3} ms : "
     "du travail se fait sur un flux que l'appelant n'attend pas",
 }
-VERDICTS = {FASTER: "plus rapide", SLOWER: "plus lent", SAME: "pas de différence détectée"}
-REFUSED = NO_GPU_CLOCK | {"too_few_processes": "il faut trois processus au moins, il y en a {why}"}
+VERDICTS = {"faster": "plus rapide", "slower": "plus lent", "same": "pas de différence détectée"}
+REFUSED = {
+    code: f"{reason}, dans {{lacking}} processus sur {{processes}}"
+    for code, reason in NO_GPU_CLOCK.items()
+} | {"too_few_processes": "il faut trois processus au moins, il y en a {processes}"}
 UNMEASURED = "non mesuré"
 NOT_ESTIMABLE, UNSEEN = "non estimable", "non visible"
 NOT_COMPARED = "Rien n'a été comparé : rien à tracer."
-UNTRAINED = "Avec des poids tirés au sort une exactitude ne dit rien : pas de figure."
 
 
 def guard_table(candidates: Candidates) -> pd.DataFrame | str:
     """What was seen of each variant before its timing, and why the others are not timed."""
     rows = {}
     for name, admitted in candidates.admitted.items():
-        variant, report = admitted.variant, admitted.report
-        parts = (variant.precision, *variant.parts)  # a part of the user's own has no words here
+        report = admitted.report
         rows[name] = {
-            "Ce que c'est": ", ".join(PARTS.get(part, part) for part in parts),
             "Écart des logits": scientific(report.drift),
             "Toléré": scientific(report.tolerance),
-            "Précision exécutée, d'après les noms de noyaux": _evidence(report),
-            "Noyaux": number(report.kernels) if report.kernels else "–",
-            "Construction (s)": number(admitted.build_s, 2),
+            "Produits, d'après les noms de noyaux": _evidence(report),
+            "Noyaux": number(report.profile.kernels) if report.profile else "–",
             "Mesurée": "oui",
         }
     for name, refusal in candidates.refused.items():
@@ -110,19 +87,14 @@ def guard_table(candidates: Candidates) -> pd.DataFrame | str:
 
 def refusal_sentence(refusal: Refusal) -> str:
     """Why a variant is not timed."""
-    code, given = astuple(refusal)
+    code, given = refusal
     return said(REFUSALS, code, given | {"products": _products(given.get("products", {}))})
 
 
 def _evidence(report: GuardReport) -> str:
-    told = f"noyaux de produit : {_products(report.products)}"
-    if not report.products:
-        told = "non démontrable : aucun nom de noyau ne dit de type"
     if report.unseen:
-        told = f"non démontrable : le profileur n'a rien pu lire ({report.unseen})"
-    if report.beyond_fp32 is not None:
-        told += f" ; écart {'impossible' if report.beyond_fp32 else 'possible'} en FP32"
-    return told
+        return f"non démontrable : le profileur n'a rien pu lire ({report.unseen})"
+    return _products(report.products) or "non démontrable : aucun nom de noyau ne dit de type"
 
 
 def _products(found: dict[str, int]) -> str:
@@ -136,13 +108,9 @@ def accuracy_table(accuracies: Accuracies) -> pd.DataFrame | str:
         change = compare_accuracy(accuracies[REFERENCE], found)
         rows[name] = {
             "Exactitude": percent(found.fraction, 4),
-            f"Écart à {REFERENCE} (points)": number(100 * change.difference, 2),
             "Intervalle de Wilson à 95 %": f"{percent(found.low, 4)} – {percent(found.high, 4)}",
-            "Images": str(found.images),
-            "Lot": str(found.batch_size),
             "Perdues / gagnées": f"{change.lost} / {change.gained}",
             "p (McNemar)": number(change.p_value, 2),
-            "Plus grand écart d'un logit": scientific(change.largest_drift),
         }
     return _table(rows) if rows else ""
 
@@ -154,22 +122,15 @@ def by_speed(comparison: Comparison, clock: str) -> list[str]:
     return sorted([REFERENCE, *names], key=lambda name: levels.get(name, math.inf))
 
 
-def fastest(comparison: Comparison, clock: str) -> str | None:
-    """The fastest variant of those that are shown to be faster than the reference."""
-    ratios = comparison.ratios[clock]
-    faster = [name for name, r in ratios.items() if r.verdict == FASTER and name != CONTROL]
-    return min(faster, key=lambda name: ratios[name].mean, default=None)
-
-
 def ratio_table(
     measured: Measured, comparison: Comparison, clock: str, accuracies: Accuracies
 ) -> pd.DataFrame:
-    """All entries on one clock, the fastest first; p50 and p95 are medians over the processes."""
+    """All entries on one clock, the fastest first; the p95 is the median over the processes."""
     rows = {}
     for name in by_speed(comparison, clock):
-        found, ratio = summaries(measured, clock, name), comparison.ratios[clock].get(name)
+        found = [s for run in measured.runs(name) if (s := getattr(run, clock))]
+        ratio = comparison.ratios[clock].get(name)
         rows[name] = {
-            "p50 (ms)": number(float(np.median([s.p50 for s in found]))) if found else "–",
             "p95 (ms)": number(float(np.median([s.p95 for s in found]))) if found else "–",
             f"Rapport à {REFERENCE}": number(ratio.mean) if ratio else "–",
             "Intervalle à 95 %": between(ratio) if ratio else "–",
@@ -184,7 +145,7 @@ def show_ratios(measured: Measured, comparison: Comparison, accuracies: Accuraci
     """Show the table of each clock, and what is said of them."""
     for clock in comparison.ratios:
         table = ratio_table(measured, comparison, clock, accuracies)
-        show(table, f"Latences, {CLOCK_NAMES[clock]}")
+        show(table, f"Latences, {CLOCK_NAMES[clock]}, {len(measured.processes)} processus")
     show(sentences(measured, comparison))
 
 
@@ -200,7 +161,7 @@ def verdict(comparison: Comparison, clock: str, name: str) -> str:
 def markdown(
     candidates: Candidates, measured: Measured, comparison: Comparison, accuracies: Accuracies
 ) -> str:
-    """The tables of all clocks, to paste into a report, and below them what was not measured."""
+    """The tables of all clocks and the sentences, to paste into a report; what was not measured."""
     parts = [
         f"### {CLOCK_NAMES[clock].replace('h', 'H', 1)}\n\n"
         + markdown_table(ratio_table(measured, comparison, clock, accuracies))
@@ -208,7 +169,7 @@ def markdown(
     ]
     for name, why in candidates.refused.items():
         parts.append(f"- {name} : non mesurée, {markdown_text(refusal_sentence(why))}.")
-    return "\n".join([*parts, *(f"- {missing}" for missing in _missing(measured))]) + "\n"
+    return "\n".join([*parts, sentences(measured, comparison)])
 
 
 def sentences(measured: Measured, comparison: Comparison) -> str:
@@ -218,13 +179,8 @@ def sentences(measured: Measured, comparison: Comparison) -> str:
         told += [_control(clock, ratios[CONTROL])] if CONTROL in ratios else []
         told.append(_fastest(comparison, clock))
         told += [_variable(clock, name, ratios[name]) for name in comparison.variable(clock)]
-    if comparison.ratios:
-        told.append(
-            f"Chacun des {len(measured.processes)} processus donne un rapport ; les intervalles "
-            "sont ceux de leur moyenne (Student), corrigés pour le nombre de variantes."
-        )
-    for clock, (code, why) in comparison.refused.items():
-        reason = said(REFUSED, code, {"why": why})
+    for clock, (code, values) in comparison.refused.items():
+        reason = said(REFUSED, code, values)
         told.append(f"Pas de comparaison sur l'{CLOCK_NAMES[clock]} : {reason}.")
     seen = disturbances(tags(measured.runs(REFERENCE)), f"la comparaison (blocs de {REFERENCE})")
     return "".join(f"- {sentence}\n" for sentence in (*told, *_missing(measured), seen))
@@ -233,16 +189,18 @@ def sentences(measured: Measured, comparison: Comparison) -> str:
 def _control(clock: str, ratio: Ratio) -> str:
     told = f"A/A, {REFERENCE} contre lui-même ({CLOCK_NAMES[clock]}) : {VERDICTS[ratio.verdict]}, "
     told += f"rapport {number(ratio.mean, 5)} ({between(ratio)})"
-    if ratio.verdict == SAME:
+    if ratio.verdict == "same":
         return f"{told}."
     return f"ATTENTION, {told} : fausse alarme ; une différence de cette taille n'est pas à croire."
 
 
 def _fastest(comparison: Comparison, clock: str) -> str:
-    first = fastest(comparison, clock)
-    if first is None:
+    """The fastest variant of those that are shown to be faster than the reference."""
+    ratios = {n: r for n, r in comparison.ratios[clock].items() if n != CONTROL}
+    faster = [name for name, ratio in ratios.items() if ratio.verdict == "faster"]
+    if not faster:
         return f"Aucune variante plus rapide que {REFERENCE} décelée ({CLOCK_NAMES[clock]})."
-    ratio = comparison.ratios[clock][first]
+    ratio = ratios[first := min(faster, key=lambda name: ratios[name].mean)]
     return (
         f"La plus rapide ({CLOCK_NAMES[clock]}) : {first}, {number(1 / ratio.mean, 3)} fois plus "
         f"vite que {REFERENCE} (rapport {number(ratio.mean)}, {between(ratio)})."
@@ -260,23 +218,14 @@ def _variable(clock: str, name: str, ratio: Ratio) -> str:
 
 def _missing(measured: Measured) -> list[str]:
     """Processes that gave nothing, and variants without a figure from some of them."""
-    failed = {}
-    for nth, given in enumerate(measured.processes, 1):
-        for failure in given.failed.items():
-            failed.setdefault(failure, []).append(str(nth))
+    failures, done = (given.failed.items() for given in measured.processes), len(measured.processes)
     told = [
-        f"{name} : aucun chiffre du processus {', '.join(numbers)} ({markdown_text(why)})."
-        for (name, why), numbers in failed.items()
+        f"{name} : sans chiffre de {count} processus sur {done} ({markdown_text(why)})."
+        for (name, why), count in Counter(chain.from_iterable(failures)).items()
     ]
     if measured.stopped:
-        done = f"{len(measured.processes)} processus sur {measured.asked}"
-        told.append(f"{done} : le suivant a échoué ({markdown_text(measured.stopped)}).")
+        told.append(f"Le processus {done + 1} a échoué ({markdown_text(measured.stopped)}).")
     return told
-
-
-def summaries(measured: Measured, clock: str, name: str) -> list[LatencySummary]:
-    """An entry's summaries on a clock, one per process that read it."""
-    return [s for run in measured.runs(name) if (s := getattr(run, clock)) is not None]
 
 
 def between(ratio: Ratio) -> str:
@@ -289,7 +238,7 @@ def _(paused: Paused, caption: str = "") -> None:
     show("".join(f"- {missing}\n" for missing in _missing(paused)))
 
 
-def pause_table(paused: Paused) -> pd.DataFrame | str:
+def pause_table(paused: Paused) -> pd.DataFrame:
     """p50 and p95 after each pause: medians over the processes, with the interval over these."""
     rows = {}
     for key in ((name, pause) for name in paused.names for pause in paused.pauses_ms):
@@ -305,7 +254,7 @@ def pause_table(paused: Paused) -> pd.DataFrame | str:
         row["État"] = ", ".join(f"P{state}" for state in states) or UNSEEN
         row["n"] = " · ".join(str(len(values)) for values in paused.of(*key, "host_ms"))
     table = pd.DataFrame.from_dict(rows, orient="index").fillna("–")
-    return table.rename_axis(["Variante", "Pause (ms)"]) if rows else UNMEASURED
+    return table.rename_axis(["Variante", "Pause (ms)"])
 
 
 def plain(pause_ms: float) -> str:

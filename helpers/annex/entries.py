@@ -1,7 +1,7 @@
 """The notebook's annex, step by step: admit, score, measure, compare."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -36,8 +36,8 @@ class Candidates:
 
     def record(self) -> dict[str, Any]:
         """What the guard saw of each, and why others are not timed, to be kept as JSON."""
-        seen = {n: {"build_s": a.build_s, **asdict(a.report)} for n, a in self.admitted.items()}
-        return {"measured": seen, "not_measured": {n: asdict(r) for n, r in self.refused.items()}}
+        seen = {name: admitted.report for name, admitted in self.admitted.items()}
+        return {"measured": seen, "not_measured": self.refused}
 
 
 def admit(
@@ -54,9 +54,9 @@ def admit(
         try:
             admitted[variant.name] = guard.admit(variant, model, inputs, device)
         except VariantFailed as error:
-            refused[variant.name] = error.refusal
+            refused[variant.name] = error.args
     if REFERENCE in refused:
-        refused |= dict.fromkeys(admitted, Refusal("no_reference"))
+        refused |= dict.fromkeys(admitted, ("no_reference", {}))
         admitted = {}
     return Candidates(parameters, model, inputs, device, admitted, refused)
 
@@ -74,28 +74,28 @@ def score(candidates: Candidates, batches: Iterable) -> dict[str, Accuracy]:
         except Exception as error:
             if name == REFERENCE:
                 raise
-            candidates.refused[name] = Refusal("not_scored", {"error": first_line(error)})
+            candidates.refused[name] = "not_scored", {"error": first_line(error)}
             del candidates.admitted[name]
     return found
 
 
 def measure(
-    candidates: Candidates, session, *, dataset: str, accuracies: dict[str, Accuracy], receipt=None
+    candidates: Candidates, session, *, accuracies: dict[str, Accuracy], **told: Any
 ) -> Measured | None:
     """Measure all admitted variants in each of `compare_processes` fresh processes; add the rows.
 
-    May be called again at any time: what was measured is not measured again, and what was
-    interrupted goes on where it stopped. A process that fails as a whole ends the comparison, and
-    those before it stay. None where there is nothing to compare, or before the session's own runs.
+    `told`: what else `session.add_run` takes. May be called again at any time: what was measured is
+    not measured again, what was interrupted goes on. A process that fails as a whole ends the
+    comparison; those before it stay. None before the session's runs, or with nothing to compare.
     """
     parameters, ready = candidates.parameters, len(candidates.admitted) > 1
     if session not in _MEASURED:
         if not ready or len(session.runs) < parameters.runs:
             return None
-        _MEASURED[session] = Measured(parameters.compare_processes)
-    measured, told = _MEASURED[session], {"dataset": dataset, "receipt": receipt}
+        _MEASURED[session] = Measured()
+    measured = _MEASURED[session]
+    left = range(len(measured.processes) + 1, parameters.compare_processes + 1) if ready else ()
     _record(session, measured, accuracies, told)
-    left = range(len(measured.processes) + 1, measured.asked + 1) if ready else ()
     for number in track(left, description="processes"):
         try:
             packed, inputs = pack_model(candidates.model), [b.cpu() for b in candidates.inputs]
@@ -113,10 +113,9 @@ def _record(session, measured: Measured, accuracies: dict[str, Accuracy], told: 
     """Add the rows that the session lacks: of each entry, one for each process."""
     rows = session.rows[session.rows["schedule"] == SCHEDULE]
     there = set(zip(rows["variant"], rows["run"], strict=True))
-    for name in measured.names:
-        precision = parse(REFERENCE if name == CONTROL else name).precision
-        for number, process in enumerate(measured.processes, start=1):
-            if name in process.runs and (name, number) not in there:
-                scored = {"accuracy": accuracies.get(name), "precision": precision}
-                given = {"variant": name, "schedule": SCHEDULE, "number": number}
-                session.add_run(process.runs[name], **given, **scored, **told)
+    for number, process in enumerate(measured.processes, start=1):
+        for name, run in process.runs.items():
+            if (name, number) not in there:
+                precision = parse(REFERENCE if name == CONTROL else name).precision
+                own = {"variant": name, "precision": precision, "accuracy": accuracies.get(name)}
+                session.add_run(run, **own, schedule=SCHEDULE, number=number, **told)

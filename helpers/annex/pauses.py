@@ -15,7 +15,7 @@ import torch
 
 from helpers import stats
 from helpers.annex.comparison import REFERENCE, Contribution, Measured
-from helpers.annex.comparison.process import warm_entries
+from helpers.annex.comparison.process import alone, warm_benches
 from helpers.annex.entries import Candidates
 from helpers.bench_latency import Bench
 from helpers.clocks import host_latencies
@@ -47,6 +47,7 @@ class Forward:
 class Paused(Measured):
     """What the processes gave so far; a run is a list of `Forward`, in the order of measurement."""
 
+    names: tuple[str, ...] = ()
     pauses_ms: tuple[float, ...] = ()
 
     def of(self, name: str, pause: float, column: str) -> list[list]:
@@ -72,7 +73,7 @@ def measure_pauses(candidates: Candidates) -> Paused | None:
     """
     parameters, names = candidates.parameters, tuple(candidates.admitted) or (REFERENCE,)
     asked = {float(pause) for pause in parameters.pauses_ms.split(",") if pause.strip()}
-    paused = Paused(parameters.runs, pauses_ms=tuple(sorted(asked)))
+    paused = Paused(names=names, pauses_ms=tuple(sorted(asked)))
     for number in track(range(1, parameters.runs + 1 if asked else 1), description="pauses"):
         try:
             given = pack_model(candidates.model), [b.cpu() for b in candidates.inputs], names
@@ -92,18 +93,18 @@ def measure_process(
     `wait` passes so many seconds; without `read_before` the state is read after every forward.
     """
     gateless = replace(parameters, clock="host")
-    entries = warm_entries(packed, inputs, names, device, gateless, control=False)
+    benches, failed = warm_benches(packed, inputs, names, device, gateless, control=False)
     timed = device.type == "cuda" and parameters.clock != "host"
     with torch.cuda.device(device) if timed else nullcontext(), no_gc(), torch.inference_mode():
         taker = _Taker(device, wait, read_before, timed)
-        plan = [(n, p) for n, b in entries.benches.items() for p in taker.planned(b, pauses_ms)]
-        runs = {name: [] for name in entries.benches}
+        plan = [(name, p) for name in benches for p in taker.planned(benches[name], pauses_ms)]
         np.random.default_rng([parameters.seed, number]).shuffle(plan)
+        runs = {name: [] for name in benches}
         for name, pause_ms in plan:
-            if bench := entries.benches.get(name):
-                with entries.alone(name), tf32(bench.precision == "tf32"):
-                    runs[name].append(taker.take(bench, pause_ms))
-    return Contribution({name: runs[name] for name in entries.benches}, entries.failed)
+            if name not in failed:
+                with alone(name, failed), tf32(benches[name].precision == "tf32"):
+                    runs[name].append(taker.take(benches[name], pause_ms))
+    return Contribution({n: run for n, run in runs.items() if n not in failed}, failed)
 
 
 class _Taker:

@@ -1,37 +1,24 @@
-"""Figures of a comparison, or a sentence where there is nothing to draw."""
+"""The figure of a comparison, or a sentence where there is nothing to draw."""
 
 import textwrap
-from collections.abc import Iterator
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from helpers.annex import display
-from helpers.annex.comparison import CLOCKS, CONTROL, REFERENCE, Comparison, Measured
+from helpers.annex.comparison import CLOCKS, CONTROL, REFERENCE, Comparison
 from helpers.annex.pauses import Paused
-from helpers.display.french import counted, number
+from helpers.display.french import number
 from helpers.display.plots import style
 from helpers.display.plots.style import COLOURS, GREY, NAMES, NOTE_SIZE, STYLE, handle
 
 LINE = 36  # characters of a variant's name beside an axis
-TRAINED = 0.2  # accuracy over ten classes, twice what guessing gives
-MARKERS = "sD^vP"  # of the fastest variants, which alone are named
+MARKERS = "osD^vP"  # of variants, in turn
 
 
 @rc_context(STYLE)
-def figures(
-    measured: Measured, comparison: Comparison, accuracies: display.Accuracies, dataset: str
-) -> dict[str, Figure | str]:
-    """The annex's figures by the name of their file."""
-    return {
-        "rapports": plot_ratios(comparison, dataset),
-        "exactitude_latence": plot_accuracy_latency(measured, comparison, accuracies, dataset),
-    }
-
-
 def plot_ratios(comparison: Comparison, dataset: str) -> Figure | str:
     """Latency of each entry over the reference's: the processes', their mean and its interval.
 
@@ -41,26 +28,23 @@ def plot_ratios(comparison: Comparison, dataset: str) -> Figure | str:
         return display.NOT_COMPARED
     first = next(iter(comparison.ratios))
     names = [name for name in display.by_speed(comparison, first) if name != REFERENCE]
-    figure, told = style.new_figure(0.3 * len(names) + 1.6), []
-    for axis, clock in _axes(figure, comparison, f"latence / latence de {REFERENCE}"):
+    label, height, told = f"latence / latence de {REFERENCE}", 0.3 * len(names) + 1.6, []
+    figure, axes = style.clock_axes(comparison.ratios, "x", label, height)
+    for clock, axis in axes.items():
         axis.axvline(1, color=GREY, linestyle="--", linewidth=0.8)
         for row, name in enumerate(names):
             told.append(_draw_ratio(axis, comparison, clock, name, row))
-        axis.margins(x=0.05)
-        _logarithmic(axis)
+        axis.set_yticks(range(len(names)), [])
+        axis.set_ylim(len(names) - 0.4, -0.6)  # the fastest on top
+        axis.set_xlim(left=0)
     lines = [textwrap.fill(n.replace("+", "+ "), LINE).replace("+ ", "+") for n in names]
-    figure.axes[0].set_yticks(range(len(names)), lines, fontsize=NOTE_SIZE, linespacing=1)
-    figure.axes[0].set_ylim(len(names) - 0.4, -0.6)  # the fastest on top
+    axes[first].set_yticks(range(len(names)), lines, fontsize=NOTE_SIZE, linespacing=1)
     handles = [
         handle(GREY, "intervalle à 95 % pour toutes les variantes", marker="|", markersize=8),
         handle(GREY, "un processus", marker=".", linestyle="", markersize=4),
-        handle(GREY, "témoin", marker="s", linestyle=""),
     ]
     figure.legend(handles=handles, loc="outside lower right", ncols=len(handles))
-    found = "aucune variante plus rapide décelée"
-    if best := display.fastest(comparison, first):
-        found = f"{number(comparison.ratios[first][best].mean, 3)} pour {best}"
-    title = f"Latence rapportée à {REFERENCE} : {found}"
+    title = f"Latence rapportée à celle de {REFERENCE}, qui vaut 1"
     return style.finish(figure, title, f"{title}. {' ; '.join(told)}.", dataset)
 
 
@@ -81,58 +65,10 @@ def _draw_ratio(axis: Axes, comparison: Comparison, clock: str, name: str, row: 
 
 
 @rc_context(STYLE)
-def plot_accuracy_latency(
-    measured: Measured, comparison: Comparison, accuracies: display.Accuracies, dataset: str
-) -> Figure | str:
-    """Accuracy against latency (p95, ms) of every variant, by clock; the control is left out.
-
-    Across: the range of the processes' p95. Upwards: the accuracy's interval. Only the fastest
-    variants and the reference have a marker of their own: all stand in the tables.
-    """
-    if not comparison.ratios:
-        return display.NOT_COMPARED
-    if REFERENCE not in accuracies or accuracies[REFERENCE].fraction < TRAINED:
-        return display.UNTRAINED
-    names = display.by_speed(comparison, next(iter(comparison.ratios)))
-    names = [name for name in names if name in accuracies]
-    markers = dict(zip([n for n in names if n != REFERENCE], MARKERS, strict=False))
-    markers[REFERENCE] = "o"
-    figure, told = style.new_figure(4.2 + 0.1 * len(markers)), []
-    for axis, clock in _axes(figure, comparison, "Latence, p95 (ms)"):
-        for name in names:
-            if p95 := [s.p95 for s in display.summaries(measured, clock, name)]:
-                x, found, colour = np.median(p95), accuracies[name], {"color": COLOURS[clock]}
-                y, *ends = (100 * share for share in (found.fraction, found.low, found.high))
-                axis.plot([min(p95), max(p95)], [y, y], "|-", markersize=6, **colour)
-                axis.plot([x, x], ends, "_-", markersize=6, alpha=0.3, **colour)
-                axis.plot([x], [y], markers.get(name, "."), markersize=6, **colour)
-                told.append(f"{name} ({NAMES[clock]}) {number(x, 3)} ms, {number(y)} %")
-        axis.yaxis.set_major_formatter(style.DecimalComma(useOffset=False))
-        axis.margins(0.12, 0.2)
-        _logarithmic(axis)
-    figure.axes[0].set_ylabel("Exactitude (%)")
-    listed = [handle(GREY, n, marker=markers[n], linestyle="") for n in names if n in markers]
-    figure.legend(handles=listed, loc="outside lower left", ncols=2)
-    title = f"Exactitude et latence de {counted(len(names), 'variante')}"
-    caption = f"{title} (barres : étendue sur les processus, intervalle de l'exactitude)"
-    return style.finish(figure, caption, f"{title}. {' ; '.join(told)}.", dataset)
-
-
-def _axes(figure: Figure, comparison: Comparison, label: str) -> Iterator[tuple[Axes, str]]:
-    """One axis for each clock that compares."""
-    clocks = list(comparison.ratios)
-    axes = figure.subplots(1, len(clocks), squeeze=False, sharey=True).ravel()
-    for axis, clock in zip(axes, clocks, strict=True):
-        axis.set_title(f"Horloge {NAMES[clock]}", fontweight="bold", color=COLOURS[clock])
-        axis.set_xlabel(label)
-        yield axis, clock
-
-
-@rc_context(STYLE)
 def plot_pauses(paused: Paused, dataset: str) -> Figure | str:
     """p50 and, where it is estimable, p95 (ms) after each pause, by clock; grey: the processes."""
     pauses, told = paused.pauses_ms, {}
-    markers = dict(zip(paused.names, "o" + 9 * MARKERS, strict=False))
+    markers = dict(zip(paused.names, 4 * MARKERS, strict=False))
     p50 = {c: {n: [paused.level(n, p, c, 0.5) for p in pauses] for n in markers} for c in CLOCKS}
     p50 = {c: {n: levels for n, levels in of.items() if all(levels)} for c, of in p50.items()}
     if not any(p50.values()):
@@ -154,21 +90,10 @@ def plot_pauses(paused: Paused, dataset: str) -> Figure | str:
             told.setdefault(clock, []).append(f"{name} × {number(float(rise), 3)}")
         axis.set_xticks(range(len(pauses)), [display.plain(pause) for pause in pauses])
         axis.set_xlabel("Pause avant le passage (ms)")
-        _logarithmic(axis, "y")
-    handles = [handle(GREY, name, marker=marker) for name, marker in markers.items()]
+        axis.set_ylim(bottom=0)
+    handles = [handle(GREY, name, marker=markers[name]) for name in p50["host"]]
     handles += [handle(GREY, "p95", linestyle=":", marker="o", fillstyle="none")]
     figure.legend(handles=handles, loc="outside lower left", ncols=4)
     title = f"p50 de {display.plain(pauses[0])} à {display.plain(pauses[-1])} ms de pause : "
     alt = " ; ".join(f"horloge {NAMES[clock]} {', '.join(rises)}" for clock, rises in told.items())
     return style.finish(figure, f"{title}hôte {', '.join(told['host'][:3])}", title + alt, dataset)
-
-
-def _logarithmic(axis: Axes, which: str = "x") -> None:
-    """A logarithmic axis with French numbers: a ratio and its inverse lie equally far from 1."""
-    axis.set(**{f"{which}scale": "log"})
-    low, high = getattr(axis, f"get_{which}lim")()
-    subs = (1, 2, 5) if high / low > 4 else np.arange(1, 10, 0.5 if high / low > 1.6 else 0.1)
-    ticks = getattr(axis, f"{which}axis")
-    ticks.set_major_locator(LogLocator(subs=subs, numticks=8))
-    ticks.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}".replace(".", ",")))
-    ticks.set_minor_formatter(NullFormatter())

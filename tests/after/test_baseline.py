@@ -11,9 +11,6 @@ import pytest
 from scipy import stats
 
 from helpers.after.baseline import (
-    FASTER,
-    SAME,
-    SLOWER,
     BaselineError,
     baseline_sentences,
     changes_of,
@@ -70,9 +67,9 @@ def test_levels_and_ratios_to_fp32_of_every_variant(tmp_path):
     for clock in ("gpu", "host"):
         level, ratio = verdicts(comparison), verdicts(comparison, to_reference=True)
         found = [level[name, clock] for name in ("fp32", "tf32", "fp16")]
-        assert found == [SLOWER, SLOWER, SAME]
+        assert found == ["slower", "slower", "same"]
         assert {name: ratio.get((name, clock)) for name in before} == {
-            **{"fp32": None, "tf32": SAME, "fp16": FASTER, "fp32 (A/A)": None}
+            **{"fp32": None, "tf32": "same", "fp16": "faster", "fp32 (A/A)": None}
         }
     (change,) = (c for c in comparison.changes if (c.variant, c.clock) == ("fp32", "gpu"))
     assert change.low < 1.1 < change.high
@@ -86,6 +83,15 @@ def test_another_gpu_of_the_same_kind_widens_levels_but_no_ratio(tmp_path):
     for one, other in zip(same, moved.changes, strict=True):
         assert (other.high > 1.05 * one.high) == (not one.to_reference)
     assert "Un autre GPU" in baseline_sentences(moved)[-1]
+
+
+def test_sessions_of_other_numbers_of_processes_are_compared(tmp_path):
+    levels, both = {"fp32": (1.3, 2.3), "fp16": (0.5, 2.3)}, {"schedule": "randomised"}
+    now = {"fp32": (1.43, 2.3), "fp16": (0.5, 2.3)}
+    comparison = compare(tmp_path, now, levels, both | {"processes": 6}, **both)
+    assert {change.processes for change in comparison.changes} == {(6, 3)}
+    assert verdicts(comparison)["fp32", "gpu"] == "slower"
+    assert verdicts(comparison)["fp16", "gpu"] == "same"
 
 
 def figures(rng, variants, processes):
@@ -107,7 +113,7 @@ def test_equal_sessions_seldom_seem_to_differ(variants, processes):
     rng, pairs, alarms = np.random.default_rng(variants + processes), 1500, 0
     for _ in range(pairs):
         two = (figures(rng, variants, processes) for _ in range(2))
-        alarms += any(change.verdict != SAME for change in changes_of(*two, same_gpu=True))
+        alarms += any(change.verdict != "same" for change in changes_of(*two, same_gpu=True))
     assert alarms <= stats.binom.isf(0.01, pairs, 0.05)
 
 
@@ -117,8 +123,8 @@ MISMATCHES = [
     ({"precision": "tf32"}, "fp32 (runs consécutifs) : precision = fp32 ici, tf32 là-bas"),
     ({"batch_size": 8}, "batch_size = 1 ici, 8 là-bas"),
     ({"device": "cpu"}, "device_type = cuda ici, cpu là-bas"),
-    ({"before": {"fp16": (1, 2)}}, "fp32 (runs consécutifs) : processes (il en faut deux) = 3"),
-    ({"isolation": "none"}, "processes (il en faut deux) = 3 ici, 1 là-bas"),
+    ({"before": {"fp16": (1, 2)}}, "fp32 (runs consécutifs) : processus (il en faut deux) = 3"),
+    ({"isolation": "none"}, "processus (il en faut deux) = 3 ici, 1 là-bas"),
     ({"model": "resnet18", "ours": {"model": "vgg11"}}, "model = vgg11 ici, resnet18 là-bas"),
 ]
 
@@ -133,11 +139,12 @@ def test_a_mismatch_is_named_and_nothing_compared(tmp_path, settings, named):
         enforce_baseline(comparison, 0.05)
 
 
-def test_runs_of_one_process_despite_the_parameter_are_told_apart(tmp_path):
+@pytest.mark.parametrize(("pids", "compared"), [((7, 7, 7), 0), ((7, 7, 8), 0), ((7, 8, 9), 2)])
+def test_runs_that_share_a_process_despite_the_parameter_are_told_apart(tmp_path, pids, compared):
     """A model that no other process can build is measured in one: runs.json says so."""
     stored = session(tmp_path, "before")
-    (stored / "runs.json").write_text(json.dumps([{"process": {"pid": 7}}] * 3))
-    assert compare_baseline(session(tmp_path, "now"), stored).changes == ()
+    (stored / "runs.json").write_text(json.dumps([{"process": {"pid": pid}} for pid in pids]))
+    assert len(compare_baseline(session(tmp_path, "now"), stored).changes) == compared
 
 
 def test_only_a_regression_beyond_the_limit_fails_and_only_if_strict(tmp_path):

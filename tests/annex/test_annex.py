@@ -1,6 +1,5 @@
 """The annex's doors on a CPU: variants admitted or named, scored, measured once, kept as rows."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -84,8 +83,8 @@ def test_a_variant_that_fails_is_named_and_the_others_go_on(monkeypatch):
     table = display.guard_table(candidates)
     assert list(table.index) == [REFERENCE, "channels_last", "tf32", "fused"]
     assert "no such operator" in table["Mesurée"]["fused"]
-    record = json.loads(json.dumps(candidates.record(), allow_nan=False))
-    assert record["measured"][REFERENCE]["drift"] == 0
+    record = candidates.record()
+    assert record["measured"][REFERENCE].drift == 0
     assert set(record["not_measured"]) == {"fused", "tf32"}
 
 
@@ -94,7 +93,7 @@ def test_the_reference_is_not_built_alone_and_nothing_is_compared_without_it(mon
 
     def only_others(variant, *given):
         if variant.name == REFERENCE:
-            raise annex.VariantFailed("no_memory", device="cpu")
+            raise annex.VariantFailed("not_finite")
 
     monkeypatch.setattr(annex.guard, "admit", only_others)
     without = admit("channels_last")
@@ -105,7 +104,7 @@ def test_the_reference_is_not_built_alone_and_nothing_is_compared_without_it(mon
 def test_each_accuracy_stands_beside_its_change_against_the_reference(candidates):
     batches = 2 * [(torch.randn(4, 3, 32, 32), torch.arange(4))]
     table = display.accuracy_table(annex.score(candidates, batches))
-    assert table["Images"].tolist() == ["8", "8"]
+    assert list(table.index) == [REFERENCE, "channels_last"]
     assert table["Perdues / gagnées"][REFERENCE] == "0 / 0"
 
 

@@ -32,9 +32,10 @@ def judged(model, call, variant=FP32):
 def refused(code, **values):
     """A check that the block refuses a variant for this reason."""
     with pytest.raises(VariantFailed) as caught:
-        yield caught
-    assert caught.value.refusal.code == code
-    assert caught.value.refusal.values.items() >= values.items()
+        yield
+    found, its = caught.value.args
+    assert found == code
+    assert its.items() >= values.items()
 
 
 @pytest.mark.parametrize("name", ["bf16", "bf16+channels_last", "fused", "cropped+stem"])
@@ -50,14 +51,13 @@ def test_a_buffer_that_the_next_call_overwrites_is_no_stale_one(model):
     buffer = torch.zeros(1, 10)
     report = judged(model, lambda x: buffer.copy_(model(x).detach()))
     assert report.drift == 0
-    assert report.kernels is report.precision_proven is report.beyond_fp32 is None
+    assert (report.profile, report.products) == (None, {})
 
 
 def test_a_lower_precision_than_announced_is_caught_by_its_drift(model):
     half = copy.deepcopy(model).to(torch.bfloat16)
     call = lambda x: half(x.bfloat16()).float()  # noqa: E731
     report = judged(model, call, BF16)
-    assert report.beyond_fp32
     with refused("drift", drift=report.drift):
         judged(model, call, FP32)
 
@@ -76,11 +76,6 @@ def test_wrong_outputs_are_refused(model, wrong, code):
     count = iter(range(99))
     with refused(code):
         judged(model, lambda x: wrong(model(x), next(count)))
-
-
-def test_one_image_cannot_show_that_outputs_follow_inputs(model):
-    with pytest.raises(ValueError, match="two different images"):
-        guard(model, FP32, model, IMAGES[:1], CPU)
 
 
 # --- what a profile and the GPU clock tell
@@ -107,25 +102,24 @@ STRICT, TF32 = "ampere_sgemm_32x32_sliced1x4_tn", "cutlass_tensorop_s1688fprop_o
 
 
 @pytest.mark.parametrize(
-    ("announced", "names", "proven"),
+    ("announced", "names", "passes"),
     [
         ("fp32", [STRICT, TF32], False),
         ("tf32", [TF32, HALF], False),
         ("fp16", [HALF, TF32, "triton_poi_fused_relu_0"], True),
         ("fp16", [BRAIN, HALF], False),
         ("bf16", [HALF], False),
-        ("fp16", ["triton_poi_fused_convolution_0"], None),
+        ("fp16", ["triton_poi_fused_convolution_0"], True),
     ],
 )
-def test_a_precision_is_a_floor(model, monkeypatch, announced, names, proven):
+def test_a_precision_is_a_floor(model, monkeypatch, announced, names, passes):
     """Issue 15 E: at least as precise as announced passes and is listed, less is refused."""
     profiled(monkeypatch, names)
-    if proven is False:
+    if not passes:
         with refused("lower_precision", announced=announced):
             judged(model, model, parse(announced))
         return
     report = judged(model, model, parse(announced))
-    assert report.precision_proven is proven
     assert sum(report.products.values()) == sum("triton" not in name for name in names)
 
 
@@ -142,7 +136,7 @@ def test_a_gpu_clock_that_its_kernels_contradict_refuses(model, monkeypatch, gpu
     """Issue 15 D."""
     profiled(monkeypatch, gpu_ms=gpu_ms)
     if passed:
-        assert judged(model, model).kernel_ms == 1.0
+        assert judged(model, model).profile.kernel_ms == 1.0
     else:
         with refused("unwatched_stream", kernel_ms=1.0):
             judged(model, model)
@@ -152,8 +146,7 @@ def test_a_profiler_that_fails_leaves_the_precision_open(model, monkeypatch):
     """Issue 16 A: only the measurement may end a session."""
     monkeypatch.setattr(variants_guard, "try_profile", lambda *args: (None, "MemoryError"))
     report = judged(model, model)
-    assert report.precision_proven is report.kernel_ms is None
-    assert report.unseen == "MemoryError"
+    assert (report.profile, report.products, report.unseen) == (None, {}, "MemoryError")
 
 
 # --- what raises
@@ -164,7 +157,11 @@ def test_a_profiler_that_fails_leaves_the_precision_open(model, monkeypatch):
     [
         (RuntimeError("no engine\nmore"), "not_built", {"error": "RuntimeError: no engine"}),
         (SystemExit("bye"), "not_built", {"error": "SystemExit: bye"}),
-        (torch.OutOfMemoryError("CUDA out of memory"), "no_memory", {"device": "cpu"}),
+        (
+            torch.OutOfMemoryError("no memory"),
+            "not_built",
+            {"error": "OutOfMemoryError: no memory"},
+        ),
         (VariantFailed("nothing_to_change", part="x"), "nothing_to_change", {"part": "x"}),
         (KeyboardInterrupt(), "", {}),  # the user's own interruption is none of the variants
     ],
@@ -178,27 +175,12 @@ def test_what_cannot_be_built_gives_a_reason(model, monkeypatch, error, code, va
         admit(BF16, model, IMAGES, CPU)
 
 
-class Untraceable(TinyNet):
-    def forward(self, x):
-        return super().forward(x) if x.sum() > 0 else -super().forward(x)
-
-
-def test_a_model_that_cannot_be_traced_fails_alone():
-    with refused("not_built"):
-        admit(parse("fused"), Untraceable().eval(), IMAGES, CPU)
-    assert admit(parse("channels_last"), Untraceable().eval(), IMAGES, CPU).report
-
-
-def test_a_new_shape_and_a_graph_break_are_seen_as_recompilations(model):
-    from torch._dynamo.utils import counters
-
+def test_compiling_meanwhile_is_seen_and_refused(model):
     function = torch.compile(lambda x: x + 1, backend="eager", dynamic=False)
     function(torch.zeros(2))
-    for size, expected in ((2, {}), (3, {"compilations": 1, "graph_breaks": 2})):
-        with no_recompilation() as seen:
-            function(torch.zeros(size))
-            counters["graph_break"]["for a test"] += size - 1 if expected else 0
-        assert seen == expected
+    with no_recompilation() as seen:
+        function(torch.zeros(2))
+    assert seen == {}
     count = iter(range(4, 40))
 
     def recompiles(x):
@@ -220,8 +202,8 @@ def on_gpu():
 @pytest.mark.parametrize("name", ["tf32", "fp16+channels_last", "bf16+channels_last+cudagraph"])
 def test_the_precision_is_proven_by_kernel_names(name):
     report = admit(parse(name), build_model().cuda(), on_gpu(), torch.device("cuda")).report
-    assert report.precision_proven is True
-    assert report.kernels > 10
+    assert report.products
+    assert report.profile.kernels > 10
 
 
 @pytest.mark.gpu

@@ -105,20 +105,11 @@ class Shared(nn.Module):
         return torch.relu(s) + s
 
 
-class Underscores(nn.Sequential):
-    """Two layers whose names differ in a dot and an underscore."""
-
-    def __init__(self):
-        super().__init__()
-        self.branch = nn.Sequential(nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU()))
-        self.branch_0 = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU())
-
-
 @pytest.mark.parametrize("rewrite", [crop_to_image, fuse_epilogues, suit_stem])
-@pytest.mark.parametrize("make", [Twice, Shared, Underscores])
+@pytest.mark.parametrize("make", [Twice, Shared])
 def test_what_is_used_elsewhere_stays_right(make, rewrite):
     found = assert_same(rewrite, ready(make()), IMAGES[:, :, :2, :2])
-    assert make is Underscores or not any(isinstance(m, ConvEpilogue) for m in found.modules())
+    assert not any(isinstance(m, ConvEpilogue) for m in found.modules())
 
 
 POOLS = [

@@ -25,7 +25,7 @@ class Cluster:
     """A scheduler and workers, of which any may be killed; `address` stays the same."""
 
     def __init__(self, folder: Path, workers: int, tls: dict | None = None, **environment):
-        self.folder, self.workers, self.killed, self.processes = folder, workers, 0, []
+        self.folder, self.workers, self.processes = folder, workers, []
         self.host, self.port = f"{'tls' if tls else 'tcp'}://127.0.0.1", free_port()
         self.address = f"{self.host}:{self.port}"
         files = {f"--tls-{name.replace('_', '-')}": path for name, path in (tls or {}).items()}
@@ -65,7 +65,6 @@ class Cluster:
         measuring = [child.ppid() for child in children if _is_kernel(child)]
         if measuring:
             psutil.Process(random.choice(measuring)).kill()
-        self.killed += bool(measuring)
         return bool(measuring)
 
     def kill_all(self) -> None:

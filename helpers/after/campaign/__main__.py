@@ -1,4 +1,3 @@
 from helpers.after.campaign.runner import main
 
-if __name__ == "__main__":
-    main()
+main()

@@ -3,12 +3,11 @@
     campaign_<id>/<session>/      each as a single session leaves it, and campaign.json
     campaign_<id>/campaign.csv    one row per run: where and with what, then the session's columns
     campaign_<id>/failures.json   what could not be measured or read, and why
-    campaign_<id>/comparaison.*   do its devices differ? as a table and a figure
+    campaign_<id>/comparison.csv  do its devices differ?
 
 What is being written has a name with a leading dot, which nothing here reads.
 """
 
-import io
 import json
 import secrets
 import shutil
@@ -17,12 +16,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from helpers.after.campaign.comparison import compare, plot_campaign
+from helpers.after.campaign.comparison import compare
 from helpers.after.campaign.session import Task, read_finished
 from helpers.results.files import ResultsError, write_file
 from helpers.results.table import csv_text
 
-TABLE, FAILURES = "campaign.csv", "failures.json"
+TABLE, COMPARISON, FAILURES = "campaign.csv", "comparison.csv", "failures.json"
 
 
 def land(campaign: Path, task: Task, files: Mapping[str, bytes]) -> None:
@@ -42,10 +41,7 @@ def land(campaign: Path, task: Task, files: Mapping[str, bytes]) -> None:
 
 
 def merged(campaign: Path, tasks: Iterable[Task]) -> tuple[pd.DataFrame, dict[str, str]]:
-    """The rows of all finished sessions, and why each other one that is there is none.
-
-    `host_shared` says that another of these sessions was measured on the same machine meanwhile.
-    """
+    """The rows of all finished sessions, and why each other one that is there is none."""
     rows, damaged = [], {}
     for task in tasks:
         try:
@@ -53,26 +49,15 @@ def merged(campaign: Path, tasks: Iterable[Task]) -> tuple[pd.DataFrame, dict[st
                 rows += read_finished(campaign / task.session, task)
         except ResultsError as error:
             damaged[task.session] = str(error)
-    names = None if rows else ["session", "machine", "started_s", "finished_s"]
-    table, shared = pd.DataFrame(rows, columns=names), set()
-    for _, own in table.drop_duplicates("session").groupby("machine"):
-        begins, ends = own["started_s"].to_numpy(), own["finished_s"].to_numpy()
-        overlaps = (begins < ends[:, None]) & (ends > begins[:, None])  # each with itself too
-        shared |= set(own["session"][overlaps.sum(axis=0) > 1])
-    return table.assign(host_shared=table["session"].isin(shared)), damaged
+    return pd.DataFrame(rows, columns=None if rows else ["session"]), damaged
 
 
 def write_tables(campaign: Path, rows: pd.DataFrame, failures: Mapping[str, str]) -> pd.DataFrame:
-    """Write failures.json ([] if none), campaign.csv and the comparison, which is returned."""
+    """Write failures.json ([] if none), campaign.csv and comparison.csv, which is returned."""
     listed = [{"session": name, "error": error} for name, error in sorted(failures.items())]
     text = json.dumps(listed, indent=2, ensure_ascii=False)
     write_file(campaign / FAILURES, f"{text}\n".encode("utf8", "replace"))
-    if rows.empty:
-        return rows
-    devices, png = compare(rows), io.BytesIO()
-    table = devices.loc[:, "Réglages":]  # in French
-    for name, frame in ((TABLE, rows), ("comparaison.csv", table)):
+    table = rows if rows.empty else compare(rows)
+    for name, frame in ((TABLE, rows), (COMPARISON, table)):
         write_file(campaign / name, csv_text(frame.to_dict("records"), list(frame)).encode())
-    plot_campaign(devices).savefig(png, format="png")
-    write_file(campaign / "comparaison.png", png.getvalue())
     return table

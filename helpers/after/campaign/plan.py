@@ -4,7 +4,6 @@ import hashlib
 import itertools
 import json
 import math
-from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,12 +16,7 @@ from helpers.models import model_problem
 from helpers.parameters import checked
 
 OURS = {"session", "results_dir", "strict"}  # of the notebook's parameters: a campaign's to decide
-MOST_SESSIONS, MOST_BYTES = 10_000, 100_000
-
-
-def _check_count(sessions: int) -> None:
-    if not 1 <= sessions <= MOST_SESSIONS:
-        raise ValueError(f"{sessions} sessions are planned, 1 to {MOST_SESSIONS} are possible")
+MOST = 1000  # sets of parameters, and repetitions of each
 
 
 def _crossed(given: Any) -> list[dict[str, Any]]:
@@ -30,7 +24,8 @@ def _crossed(given: Any) -> list[dict[str, Any]]:
     if not isinstance(given, dict) or OURS & given.keys():
         raise ValueError(f"give a mapping of the notebook's parameters, none of {sorted(OURS)}")
     values = [value if isinstance(value, list) else [value] for value in given.values()]
-    _check_count(math.prod(map(len, values)))
+    if not 1 <= (count := math.prod(map(len, values))) <= MOST:
+        raise ValueError(f"{count} sets of parameters, 1 to {MOST} are possible")
     sets = [dict(zip(given, crossing, strict=True)) for crossing in itertools.product(*values)]
     whole = [asdict(checked(one, model=model_problem)) for one in sets]
     return [{name: value for name, value in one.items() if name not in OURS} for one in whole]
@@ -41,9 +36,8 @@ class Plan(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, validate_default=True)
     parameters: Annotated[list[dict[str, Any]], BeforeValidator(_crossed)] = {}
-    repetitions: int = Field(1, ge=1)
+    repetitions: int = Field(1, ge=1, le=MOST)
     resources: dict[str, Annotated[float, Field(gt=0, lt=math.inf)]] = {"GPU": 1}
-    exclusive_host: bool = False
     code: Literal[""] = ""  # what `code_hash` says, filled in by read_plan
 
     @property
@@ -55,8 +49,7 @@ class Plan(BaseModel):
     def tasks(self) -> list[Task]:
         """Every session: all sets once, then all again, so that a drift touches all alike.
 
-        Each time another set comes first: else two GPUs would share two sets between them, and no
-        set would be measured on both.
+        Each time another set comes first, so that two GPUs do not share two sets between them.
         """
         own, sets = self.id, list(enumerate(self.parameters, start=1))
         return [
@@ -67,28 +60,19 @@ class Plan(BaseModel):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without what multiplies (aliases) or hides (keys twice) when it is read."""
-
-    def compose_node(self, parent: yaml.Node, index: Any) -> yaml.Node:
-        if self.check_event(yaml.AliasEvent):
-            raise ValueError(f"an alias (*name) {self.peek_event().start_mark}")
-        return super().compose_node(parent, index)
+    """YAML that refuses a key given twice, of which one would count in silence."""
 
     def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict:
-        for key, times in Counter(str(key.value) for key, _ in node.value).items():
-            if times > 1:
-                raise ValueError(f"{key!r} is there twice {node.start_mark}")
+        keys = [str(key.value) for key, _ in node.value]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise ValueError(f"{twice[0]!r} is there twice {node.start_mark}")
         return super().construct_mapping(node, deep)
 
 
 def read_plan(path: str | Path, notebook: str = NOTEBOOK) -> Plan:
     """Read and check a plan; ValueError where the file cannot be read, or an entry is wrong."""
-    path = Path(path)
     try:
-        if not path.is_file() or path.stat().st_size > MOST_BYTES:
-            raise ValueError(f"no file of at most {MOST_BYTES:,} bytes")
-        plan = Plan.model_validate(yaml.load(path.read_text(encoding="utf8"), _Loader))
-        _check_count(len(plan.parameters) * plan.repetitions)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        plan = Plan.model_validate(yaml.load(Path(path).read_text(encoding="utf8"), _Loader))
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: {error}") from None
     return plan.model_copy(update={"code": code_hash(notebook)})

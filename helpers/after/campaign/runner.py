@@ -13,9 +13,8 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,9 +28,8 @@ from tqdm import tqdm
 
 from helpers.after.campaign.merge import land, merged, write_tables
 from helpers.after.campaign.plan import read_plan
-from helpers.after.campaign.session import NOTEBOOK, Task, machine, measure, visible_gpus
+from helpers.after.campaign.session import NOTEBOOK, Task, measure, visible_gpus
 from helpers.environment.facts import first_line
-from helpers.results import ResultsError
 
 RETRIES = 1  # of a session that failed; those of a worker that died are Dask's allowed-failures
 ONE_GPU = {"GPU": 1}  # which a worker has and a session takes: a GPU never measures two at once
@@ -40,7 +38,6 @@ SETTINGS = {
     # Dask counts a worker's death against all that it was given, begun or not.
     "distributed.scheduler.allowed-failures": 100,
 }
-TLS = {"ca_file": "tls_ca_file", "cert": "tls_client_cert", "key": "tls_client_key"}
 
 
 class Outcome(NamedTuple):
@@ -56,15 +53,13 @@ def run_campaign(
     plan_file: str | Path,
     scheduler: str | None = None,
     results_dir: str | Path = "results",
-    tls: dict[str, Path] | None = None,
     notebook: str = NOTEBOOK,
 ) -> Outcome:
     """Measure what the plan asks for and is not there yet.
 
-    On the cluster of `scheduler` (a tls:// one needs the `tls` paths "ca_file", "cert" and "key"),
-    by default on one of this machine: a worker per GPU, or one where there is none. Raises
-    ValueError before anything is started, ConnectionError where the scheduler cannot be reached or
-    was lost, ResultsError, and filelock.Timeout where another process runs the same campaign.
+    On the cluster of `scheduler`, by default on one of this machine: a worker per GPU, or one where
+    there is none. Raises ValueError before anything is started, ConnectionError where the scheduler
+    was lost, filelock.Timeout where another process runs the same campaign, and what Dask raises.
     """
     plan, failures = read_plan(plan_file, notebook), {}
     folder, tasks = Path(results_dir) / f"campaign_{plan.id}", plan.tasks()
@@ -75,14 +70,13 @@ def run_campaign(
         there = set(merged(folder, tasks)[0]["session"])
         missing = [task for task in tasks if task.session not in there]
         print(f"Campagne {plan.id} : {len(tasks)} sessions, dont {len(there)} déjà finies.")
-        work = partial(run, notebook=notebook, exclusive_host=plan.exclusive_host)
         wanted = ONE_GPU | plan.resources
         try:
             if missing:
-                with connected(scheduler, tls or {}, wanted) as client:
+                with connected(scheduler, wanted) as client:
                     print(f"Tableau de bord de Dask : {client.dashboard_link}")
                     print(f"Une session attend un worker qui offre {wanted} (--resources).")
-                    _measure(client, work, wanted, missing, folder, failures)
+                    _measure(client, notebook, wanted, missing, folder, failures)
         finally:  # also of a campaign that is stopped: what is there can be read
             rows, damaged = merged(folder, tasks)
             failures = damaged | failures
@@ -90,11 +84,12 @@ def run_campaign(
     return Outcome(folder, rows, failures, table)
 
 
-def _measure(client: Client, work: Callable, wanted: dict, missing, folder: Path, failures: dict):
+def _measure(client: Client, notebook: str, wanted: dict, missing, folder: Path, failures: dict):
     """Have each missing session measured; land those that succeed, list those that fail."""
     options, tasks = {"resources": wanted, "retries": RETRIES, "pure": False}, {}
     for task in missing:
-        tasks[client.submit(work, task, key=f"{task.campaign}-{task.session}", **options)] = task
+        options["key"] = f"{task.campaign}-{task.session}"
+        tasks[client.submit(run, task, notebook, **options)] = task
     done = distributed.as_completed(list(tasks))
     for future in tqdm(done, desc="sessions", total=len(tasks), disable=None):  # at a terminal
         task = tasks.pop(future)
@@ -102,52 +97,34 @@ def _measure(client: Client, work: Callable, wanted: dict, missing, folder: Path
             files = future.result()
         except Exception as error:  # the session's, or KilledWorker: workers died again
             if future.cancelled():
-                raise ConnectionError(
-                    "the Dask scheduler was lost: start it and its workers again, then run the "
-                    "same command; finished sessions are kept"
-                ) from error
+                told = "the Dask scheduler was lost: start it again, then run the same command"
+                raise ConnectionError(told) from error
             failures[task.session] = first_line(error)
         else:
             land(folder, task, files)
         future.release()
 
 
-def run(task: Task, notebook: str, exclusive_host: bool) -> dict[str, bytes]:
-    """Measure a session on this worker; with `exclusive_host`, while no other one is on this host.
-
-    A worker that dies gives its turn back, and Dask clears its scratch folder.
-    """
+def run(task: Task, notebook: str) -> dict[str, bytes]:
+    """Measure a session on this worker, whose scratch folder Dask clears if it dies."""
     worker = distributed.get_worker()
     if worker.nanny:  # which sets one thread for numerical libraries, and another malloc
         before = psutil.Process(os.getppid()).environ()  # as of its start, whatever it set since
         for name in dask.config.get("distributed.nanny.pre-spawn-environ"):
             os.environ.pop(name, None)
             os.environ.update({name: before[name]} if name in before else {})
-    host = f"{task.campaign} on {machine()}"
-    alone = distributed.Semaphore(1, host) if exclusive_host else nullcontext()
-    with alone, tempfile.TemporaryDirectory(dir=worker.local_directory) as scratch:
+    with tempfile.TemporaryDirectory(dir=worker.local_directory) as scratch:
         return measure(task, notebook, Path(scratch))
 
 
 @contextmanager
-def connected(scheduler: str | None, tls: dict[str, Path], wanted: dict) -> Iterator[Client]:
-    """A client of an existing cluster, or of one on this machine for as long as it is used.
-
-    This machine's workers, one per GPU, offer what is `wanted`. ConnectionError: nobody answers.
-    """
-    if scheduler is None:
-        with dask.config.set(SETTINGS), _local_cluster(wanted) as cluster, Client(cluster) as own:
-            yield own
+def connected(scheduler: str | None, wanted: dict) -> Iterator[Client]:
+    """A client of an existing cluster (TLS as Dask is configured), or of one on this machine."""
+    if scheduler is not None:
+        with Client(scheduler) as client:
+            yield client
         return
-    files = {TLS[name]: str(path) for name, path in tls.items()}
-    try:
-        client = Client(scheduler, security=Security(require_encryption=bool(tls), **files))
-    except (OSError, ValueError, TypeError, RuntimeError) as error:  # of TLS, Dask raises them all
-        raise ConnectionError(
-            f"no Dask scheduler answers at {scheduler!r} (a tls:// one needs --tls-ca-file, "
-            f"--tls-cert and --tls-key): {error}"
-        ) from None
-    with client:
+    with dask.config.set(SETTINGS), _local_cluster(wanted) as cluster, Client(cluster) as client:
         yield client
 
 
@@ -157,7 +134,8 @@ def _local_cluster(offered: dict) -> distributed.SpecCluster:
     Whoever reaches a Dask scheduler can have it run anything: TLS keys exist in memory only.
     """
     quiet = {"silence_logs": logging.CRITICAL}  # what fails is listed at the end, once
-    common = {"host": "127.0.0.1", "protocol": "tls://", "security": Security.temporary()}
+    keys = Security.temporary()
+    common = {"host": "127.0.0.1", "protocol": "tls://", "security": keys}
     options = {"nthreads": 1, "memory_limit": 0, "resources": offered, **quiet, **common}
     workers = [
         {"cls": distributed.Nanny, "options": options | {"env": environment}}
@@ -165,8 +143,7 @@ def _local_cluster(offered: dict) -> distributed.SpecCluster:
     ]
     scheduler = common | {"dashboard_address": "127.0.0.1:8787"}
     scheduler = {"cls": distributed.Scheduler, "options": scheduler}
-    settings = {"security": common["security"], **quiet}
-    return distributed.SpecCluster(dict(enumerate(workers)), scheduler, **settings)
+    return distributed.SpecCluster(dict(enumerate(workers)), scheduler, security=keys, **quiet)
 
 
 def main() -> None:
@@ -174,14 +151,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("plan", type=Path)
     parser.add_argument("--scheduler", metavar="ADDRESS", help="such as tls://host:8786")
-    for name in TLS:
-        parser.add_argument(f"--tls-{name.replace('_', '-')}", type=Path, metavar="PEM_FILE")
     parser.add_argument("--results-dir", type=Path, default=Path("results"))
     given = parser.parse_args()
-    tls = {name: path for name in TLS if (path := getattr(given, f"tls_{name}"))}
     try:
-        outcome = run_campaign(given.plan, given.scheduler, given.results_dir, tls)
-    except (ValueError, ResultsError, OSError) as error:  # OSError: also a lock that is held
+        outcome = run_campaign(given.plan, given.scheduler, given.results_dir)
+    except (ValueError, TypeError, RuntimeError, OSError) as error:  # also of Dask and of the lock
         sys.exit(f"error: {error}")
     print(outcome.table.to_string())
     for name, error in sorted(outcome.failures.items()):

@@ -12,7 +12,7 @@ from typing import Any
 import papermill
 from papermill.exceptions import PapermillExecutionError
 
-from helpers.environment.facts import Reader, attempt, first_line
+from helpers.environment.facts import Reader, first_line
 from helpers.environment.nvml import collect_driver
 from helpers.results import ResultsError, read_session
 from helpers.results.files import read_file
@@ -57,12 +57,6 @@ def visible_gpus() -> list[str]:
     return [name.strip() for name in named.split(",") if name.strip() not in ("", "-1")]
 
 
-def machine() -> str:
-    """What containers of one host have in common, whatever their host names: its boot."""
-    boot = attempt(Path("/proc/sys/kernel/random/boot_id").read_text, "utf8")
-    return (boot or platform.node()).strip()
-
-
 def measure(task: Task, notebook: str, scratch: Path) -> dict[str, bytes]:
     """Execute the notebook in `scratch`; the session's folder, file by file, or a RuntimeError."""
     gpus, folder, name = visible_gpus(), scratch / task.session, Path(notebook).name
@@ -73,8 +67,7 @@ def measure(task: Task, notebook: str, scratch: Path) -> dict[str, bytes]:
         if len(gpus) > 1 and given.get("device") != "cpu":
             raise ValueError(f"{len(gpus)} GPUs are visible: give each a worker of its own")
         folder.mkdir()
-        facts = {"host": platform.node(), "machine": machine(), "visible_gpus": gpus}
-        facts["started_s"] = time.time()
+        facts = {"host": platform.node(), "visible_gpus": gpus, "started_s": time.time()}
         # papermill rewrites the hidden file after each cell
         papermill.execute_notebook(ROOT / notebook, folder / f".{name}", given, **PAPERMILL)
         facts["finished_s"] = time.time()
@@ -97,22 +90,17 @@ def read_finished(folder: Path, task: Task) -> list[dict[str, Any]]:
         for name, asked in asdict(task).items():
             if facts[name] != asked:
                 raise ValueError(f"{name} is {facts[name]!r}, not {asked!r}")
-        if {task.session} != set(session.rows["session"]):
-            raise ValueError("results.csv holds runs of another session")
         found = session.environment
-        texts = {name: facts[name] for name in ("host", "machine")}
-        texts |= {"gpu_uuid": (found["gpu"] or {}).get("uuid"), "driver": found["cuda"]["driver"]}
-        texts |= {"cpu": found["cpu"]["model"], "commit": found["git"]["commit"]}
+        gpu_uuid = (found["gpu"] or {}).get("uuid")
+        texts = {"host": facts["host"], "cpu": found["cpu"]["model"], "gpu_uuid": gpu_uuid}
         added = {
             **{"campaign": task.campaign, "set": task.set, "repetition": task.repetition},
             **{name: str(text or "") for name, text in texts.items()},
             **{name: float(facts[name]) for name in ("started_s", "finished_s")},
             "torch_threads": int(found["cpu"]["torch_threads"]),
-            "accepted": session.outcome,
             "parameters": json.dumps(task.parameters, sort_keys=True),
         }
     except Exception as error:  # foreign files fail in dozens of ways; none may stop a campaign
         told = f"is no finished session of this plan: {first_line(error)}"
         raise ResultsError(f"{folder.name} {told}") from None
-    rows = session.rows.drop(columns="accepted", errors="ignore").to_dict("records")
-    return [added | row for row in rows]
+    return [added | row for row in session.rows.to_dict("records")]

@@ -6,6 +6,7 @@ The reference takes part twice, as itself and as the A/A control: whatever a com
 between those two is its own error.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -16,7 +17,6 @@ from helpers.bench_latency import Run
 
 REFERENCE, CONTROL = "fp32", "fp32 (A/A)"
 CLOCKS = ("gpu", "host")
-FASTER, SLOWER, SAME = "faster", "slower", "same"
 MIN_PROCESSES = 3  # with two, Student's t is 12.7 standard errors wide before any correction
 CONFIDENCE = 0.95
 
@@ -33,14 +33,8 @@ class Contribution:
 class Measured:
     """What the processes gave so far; `stopped`: why there are fewer than were asked for."""
 
-    asked: int
     processes: list[Contribution] = field(default_factory=list)
     stopped: str = ""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """All entries of which there is a run, the reference first and its control second."""
-        return tuple(dict.fromkeys(name for given in self.processes for name in given.runs))
 
     def runs(self, name: str) -> list[Run]:
         """The runs of an entry, one per process that has one."""
@@ -66,16 +60,16 @@ class Ratio:
 
     @property
     def verdict(self) -> str:
-        """FASTER, SLOWER or SAME: on which side of 1 the whole interval lies, if on any."""
-        return FASTER if self.high < 1 else SLOWER if self.low > 1 else SAME
+        """On which side of 1 the whole interval lies: "faster", "slower", or "same" if on none."""
+        return "faster" if self.high < 1 else "slower" if self.low > 1 else "same"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Ratios by clock and entry, the A/A control among them; `refused`: code and words by clock."""
+    """Ratios by clock and entry, the A/A control among them; `refused`: why a clock has none."""
 
     ratios: dict[str, dict[str, Ratio]]
-    refused: dict[str, tuple[str, str]]
+    refused: dict[str, tuple[str, dict]]  # by clock, a code and the values its sentence names
 
     def variable(self, clock: str) -> list[str]:
         """Variants that vary over the processes more than twice as much as the others' median."""
@@ -88,18 +82,22 @@ def compare(measured: Measured) -> Comparison:
     """Compare every entry with the reference, by every clock that both have."""
     ratios, refused = {}, {}
     for clock in CLOCKS:
-        values: dict[str, list[float]] = {name: [] for name in measured.names}
-        for runs in (given.runs for given in measured.processes):
-            read = [name for name in runs if getattr(runs[name], clock)]
-            for name in read if REFERENCE in read else ():
-                values[name].append(process_ratio(runs[name], runs[REFERENCE], clock))
-        if not values.pop(REFERENCE, ()) and measured.processes:
-            first = measured.runs(REFERENCE)[0]
-            refused[clock] = first.no_gpu_clock, first.no_gpu_clock_why
-        elif found := over_processes(values):
+        values: dict[str, list[float]] = defaultdict(list)
+        lacking = []  # by process that lacks this clock, one run that does
+        for given in measured.processes:
+            read = {name: run for name, run in given.runs.items() if getattr(run, clock)}
+            lacking += [run for name, run in given.runs.items() if name not in read][:1]
+            if reference := read.pop(REFERENCE, None):
+                for name, run in read.items():
+                    values[name].append(process_ratio(run, reference, clock))
+        counts = {"processes": len(measured.processes), "lacking": len(lacking)}
+        if found := over_processes(values):
             ratios[clock] = found
+        elif lacking:
+            why = {"why": lacking[0].no_gpu_clock_why}
+            refused[clock] = lacking[0].no_gpu_clock, counts | why
         else:
-            refused[clock] = "too_few_processes", str(len(measured.processes))
+            refused[clock] = "too_few_processes", counts
     return Comparison(ratios, refused)
 
 

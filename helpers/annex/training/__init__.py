@@ -9,7 +9,6 @@ on a GPU compiled, in bfloat16 and channels_last.
 import copy
 import re
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +25,7 @@ from helpers.annex.training.forward import forward_of
 from helpers.cifar10 import Cifar10
 from helpers.environment.progress import track
 from helpers.models import ModelNameError, build_model, try_forward
-from helpers.models.trial import own_random_state, seed_generators, users_code
+from helpers.models.trial import own_random_state, seed_generators
 from helpers.parameters import Parameters
 
 CPU_IMAGES = 500  # enough to see a CPU learn in about a minute an epoch
@@ -59,17 +58,11 @@ class TrainingResult:
     """A trained network and what it took; losses are the epochs' means, on augmented images."""
 
     network: nn.Module  # in eval mode, in the default memory layout, on `device`
-    images: int  # trained on
-    losses: tuple[float, ...]
-    epoch_s: tuple[float, ...]
+    losses: list[float]
+    epoch_s: list[float]
     trained_on: str  # device and precision
     from_checkpoint: bool  # read from the file of an earlier, equal training
-    checkpoint_s: float  # this call, writing the checkpoint: not in epoch_s
-
-    @property
-    def train_s(self) -> float:
-        """Seconds in all epochs."""
-        return sum(self.epoch_s)
+    unsaved: str = ""  # why the checkpoint could not be written
 
 
 def train(
@@ -93,51 +86,42 @@ def train(
     Raises ModelNameError where the model cannot be trained on these classes, ValueError for a
     checkpoint that is damaged or foreign, RuntimeError once the loss is no longer finite.
     """
-    recipe, there = recipe or Recipe(), len(data.train_labels)
-    images = there if limit is None else limit
-    if epochs < 1 or not 2 <= images <= there:
-        raise ValueError(f"epochs={epochs}, limit={limit}: train 1 epoch or more on 2 to {there}")
-    network = build_model(model, seed)
+    recipe, network = recipe or Recipe(), build_model(model, seed)
+    arrays = data.train_images[:limit], data.train_labels[:limit]
+    images = len(arrays[1])
     settings = {"model": model, "seed": seed, "epochs": epochs, "images": images}
     key = training_key(network, settings, recipe, data.fingerprint["train"])
-    done = load_checkpoint(checkpoint, key) if checkpoint else None
-    read, written = done is not None, 0.0
-    if not read:
-        arrays = (data.train_images[:images], data.train_labels[:images])
-        tensors = (torch.from_numpy(array).to(device) for array in arrays)
+    done, unsaved = load_checkpoint(checkpoint, key) if checkpoint else None, ""
+    if not (read := done is not None):
         # A copy: variants choose their own layout, so the trained weights go back into a network
         # laid out as `build_model` does it.
         moved = copy.deepcopy(network)
         _check_trainable(moved, recipe.batch_for(images), device, data.train_labels)
         moved = moved.to(memory_format=torch.channels_last)
+        tensors = (torch.from_numpy(array).to(device) for array in arrays)
         done = settings | {"key": key} | _train(moved, *tensors, recipe, epochs, seed)
         if checkpoint:
-            start = time.perf_counter()
-            save_checkpoint(checkpoint, done)
-            written = time.perf_counter() - start
+            unsaved = save_checkpoint(checkpoint, done)
     network.load_state_dict(done["state_dict"])
-    took = tuple(done["losses"]), tuple(done["epoch_s"]), done["trained_on"], read, written
-    return TrainingResult(network.to(device).eval(), images, *took)
+    took = (done[name] for name in ("losses", "epoch_s", "trained_on"))
+    return TrainingResult(network.to(device).eval(), *took, read, unsaved)
 
 
-def train_model(
-    parameters: Parameters, network: nn.Module, data: Cifar10, device: torch.device
-) -> tuple[nn.Module, str]:
+def train_model(parameters: Parameters, data: Cifar10, device) -> tuple[nn.Module, str]:
     """Train the parameters' model, its checkpoint beside the data; on a CPU on fewer images.
 
-    Returns the network and what was done, in words; `network` itself where `train_epochs` is 0.
+    Returns the network and what was done, in words.
     """
     epochs, seed = parameters.train_epochs, parameters.seed
-    if not epochs:
-        return network, ""
     limit = len(data.train_labels) if device.type == "cuda" else CPU_IMAGES
     model = re.sub(r"[^\w.-]+", "_", parameters.model)
     name = f"{model}-{data.name}-{limit}-images-{epochs}-epochs-seed-{seed}.pt"
     path = Path(parameters.data_dir) / "checkpoints" / name
     settings = {"epochs": epochs, "seed": seed, "device": device, "limit": limit}
     trained = train(parameters.model, data, checkpoint=path, **settings)
-    read = f" (checkpoint {name})" if trained.from_checkpoint else ""
-    told = f"{epochs} × {limit} images, {trained.trained_on}: {trained.train_s:.0f} s{read}"
+    told = f"{epochs} × {limit} images, {trained.trained_on}: {sum(trained.epoch_s):.0f} s"
+    told += f" (checkpoint {name})" if trained.from_checkpoint else ""
+    told += f" (no checkpoint: {trained.unsaved})" if trained.unsaved else ""
     return trained.network, told
 
 
@@ -147,8 +131,6 @@ def _check_trainable(network: nn.Module, batch: int, device, labels: np.ndarray)
     told, wanted = try_forward(network, (batch, 3, 32, 32), device, True), int(labels.max()) + 1
     if told < wanted:
         raise ModelNameError(f"the model tells {told} classes apart, the labels are of {wanted}")
-    if not any(parameter.requires_grad for parameter in network.parameters()):
-        raise ModelNameError("the model has no weights that could be trained")
     network.load_state_dict(before)  # batch-norms have averaged over the trial
 
 
@@ -182,8 +164,12 @@ def _train(network, images, labels, recipe: Recipe, epochs: int, seed: int) -> d
             for step, (inputs, right) in enumerate(track(drawn(), steps, told)):
                 for group in optimizer.param_groups:
                     group["lr"] = recipe.rate((epoch + step / steps) / epochs, batch)
-                with users_code("training the model"):
-                    total += _step(optimizer, forward, inputs, right, recipe)
+                optimizer.zero_grad()
+                scores = forward(inputs)
+                loss = F.cross_entropy(scores, right, label_smoothing=recipe.label_smoothing)
+                loss.backward()
+                optimizer.step()
+                total += loss.detach()
             losses.append(float(total) / steps)  # the only wait for the device
             seconds.append(time.perf_counter() - start)
             if not np.isfinite(losses[-1]):
@@ -191,12 +177,3 @@ def _train(network, images, labels, recipe: Recipe, epochs: int, seed: int) -> d
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     done = {"losses": losses, "epoch_s": seconds, "trained_on": f"{name}, {how}"}
     return done | {"state_dict": network.state_dict()}
-
-
-def _step(optimizer, forward: Callable, inputs, labels, recipe: Recipe) -> torch.Tensor:
-    """Move the weights once; returns the loss, still on the device."""
-    optimizer.zero_grad()
-    loss = F.cross_entropy(forward(inputs), labels, label_smoothing=recipe.label_smoothing)
-    loss.backward()
-    optimizer.step()
-    return loss.detach()

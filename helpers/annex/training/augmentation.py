@@ -12,10 +12,7 @@ import torch
 
 from helpers.cifar10.transforms import MEAN, STD
 
-# Those of train_transform(): a test compares them.
-PADDING = 4
-DEGREES = 15
-SIZE = 32
+PADDING, DEGREES, SIZE = 4, 15, 32  # those of train_transform(): a test compares them
 
 
 class Draws(NamedTuple):

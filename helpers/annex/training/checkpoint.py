@@ -1,13 +1,14 @@
 """A finished training's file: read instead of training again, where everything is the same."""
 
 import hashlib
-import os
+import io
 from pathlib import Path
 
 import torch
 from torch import nn
 
-KEYS = {"key", "model", "state_dict", "losses", "epoch_s", "trained_on"}
+from helpers.environment.facts import first_line
+from helpers.results.files import ResultsError, write_file
 
 
 def training_key(network: nn.Module, *settings) -> str:
@@ -15,24 +16,19 @@ def training_key(network: nn.Module, *settings) -> str:
 
     A name or a path does not do: what lies behind it may have changed since.
     """
-    found = hashlib.sha256(repr((settings, network)).encode())
-    for name, value in network.state_dict().items():
-        found.update(name.encode())
-        if isinstance(value, torch.Tensor):
-            data = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-            found.update(f"{value.dtype} {tuple(value.shape)}".encode() + data.numpy().tobytes())
-    return found.hexdigest()
+    torch.save((repr((settings, network)), network.state_dict()), buffer := io.BytesIO())
+    return hashlib.sha256(buffer.getvalue()).hexdigest()
 
 
-def save_checkpoint(path: Path, content: dict) -> None:
-    """Replace the file whole; where it cannot be written, the one before is untouched."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    path.parent.mkdir(parents=True, exist_ok=True)
+def save_checkpoint(path: Path, content: dict) -> str:
+    """Replace the file whole, or leave the one before untouched and say why."""
+    torch.save(content, buffer := io.BytesIO())
     try:
-        torch.save(content, partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, buffer.getvalue())
+        return ""
+    except (ResultsError, OSError) as error:  # data may be read-only: the training is done
+        return first_line(error)
 
 
 def load_checkpoint(path: Path, key: str) -> dict | None:
@@ -44,8 +40,6 @@ def load_checkpoint(path: Path, key: str) -> dict | None:
         return None
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
+        return found if found["key"] == key else None
     except Exception as error:  # a damaged file fails in as many ways as it has bytes
-        raise ValueError(f"checkpoint {path} cannot be read: delete it to train anew") from error
-    if not isinstance(found, dict) or not found.keys() >= KEYS:
-        raise ValueError(f"checkpoint {path} is not of this training: move it away to train anew")
-    return found if found["key"] == key else None
+        raise ValueError(f"{path} is no checkpoint: move it away to train anew") from error

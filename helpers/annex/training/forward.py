@@ -35,8 +35,7 @@ def forward_of(network: nn.Module, example: torch.Tensor) -> Iterator[tuple[Call
     from torch._dynamo.eval_frame import reset_code  # imports of seconds, as in variants.graph
 
     problem, function = check_compile_once(device).reason, own_code(forward)
-    whole = {"fullgraph": True, "dynamic": False}  # in one piece, or not at all
-    compiled = torch.compile(function, mode="reduce-overhead", **whole)
+    compiled = torch.compile(function, mode="reduce-overhead", fullgraph=True, dynamic=False)
     try:
         if problem := problem or _warm(compiled, network, example):
             yield forward, f"{how}, without torch.compile : {problem}"

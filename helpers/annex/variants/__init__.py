@@ -17,10 +17,11 @@ from torch import nn
 
 from helpers.annex.variants import network as rewritten
 from helpers.annex.variants.graph import WARMUP_CALLS, Captured, Compiled
+from helpers.annex.variants.network import VariantFailed as VariantFailed
 from helpers.annex.variants.overlap import overlap_shortcuts
-from helpers.annex.variants.refusal import Refusal as Refusal
-from helpers.annex.variants.refusal import VariantFailed as VariantFailed
 from helpers.clocks.conditions import measuring_conditions
+
+Refusal = tuple[str, dict]  # why a variant is not timed, as VariantFailed has it
 
 
 class VariantError(ValueError):

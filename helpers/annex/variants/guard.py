@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from time import perf_counter
 
 import torch
 from torch import nn
@@ -31,23 +30,18 @@ class GuardReport:
 
     drift: float  # largest absolute difference of a logit from strict FP32
     tolerance: float  # the drift that the precision explains
-    beyond_fp32: bool | None  # is the drift larger than FP32's could be? None for "fp32"
-    kernels: float | None  # per forward; None without a profile
-    kernel_ms: float | None  # their summed durations per forward; None without a profile
-    kernel_names: tuple[str, ...]
-    products: dict[str, int]  # how many of these kernels multiply in each precision
-    precision_proven: bool | None  # None where no name tells
+    profile: ForwardProfile | None
     unseen: str  # why there is no profile on a GPU
+    products: dict[str, int]  # how many of its kernels multiply in each precision, if names tell
 
 
 @dataclass(frozen=True)
 class Admitted:
-    """A variant that may be timed: its callable, the guard's report, what building took (s)."""
+    """A variant that may be timed: its callable and the guard's report."""
 
     variant: Variant
     call: Callable
     report: GuardReport
-    build_s: float
 
 
 def admit(
@@ -60,16 +54,13 @@ def admit(
     """
     doing = "not_built"
     try:
-        start = perf_counter()
         call = build(variant, model, inputs[0])
-        build_s, doing = perf_counter() - start, "not_checked"
-        return Admitted(variant, call, guard(call, variant, model, inputs, device), build_s)
+        doing = "not_checked"
+        return Admitted(variant, call, guard(call, variant, model, inputs, device))
     except KeyboardInterrupt:
         raise
     except VariantFailed as error:
         failed = error.with_traceback(None)  # whose frames hold what was built
-    except torch.OutOfMemoryError:
-        failed = VariantFailed("no_memory", device=str(device))
     except BaseException as error:  # of the user's model (SystemExit too), FX, Inductor, cuDNN …
         failed = VariantFailed(doing, error=first_line(error))
     call = None
@@ -92,8 +83,6 @@ def guard(
     VariantFailed where the variant must not be timed.
     """
     inputs = inputs[:GUARD_IMAGES]
-    if len(inputs) < 2:
-        raise ValueError("the guard compares two different images at least")
     with measuring_conditions(reference, "fp32"):
         expected = [reference(x).clone() for x in inputs]
     with measuring_conditions(call, variant.conditions), no_recompilation() as recompiled:
@@ -106,25 +95,12 @@ def guard(
     if recompiled:
         raise VariantFailed("recompiled", **recompiled)
     profile, unseen = try_profile(call, inputs, device, variant.conditions)
-    names = profile.kernel_names if profile else ()
-    products = products_in(names)
-    proven = all(holds(seen, variant.precision) for seen in products) if products else None
-    if proven is False:
+    products = products_in(profile.kernel_names if profile else ())
+    if not all(holds(seen, variant.precision) for seen in products):
         raise VariantFailed("lower_precision", products=products, announced=variant.precision)
     if profile:
         _check_clock(call, inputs, device, variant.conditions, profile)
-    strict = variant.precision == "fp32"
-    return GuardReport(
-        drift=drift,
-        tolerance=allowed,
-        beyond_fp32=None if strict else drift > tolerance("fp32", reference, scale),
-        kernels=profile.kernels if profile else None,
-        kernel_ms=profile.kernel_ms if profile else None,
-        kernel_names=names,
-        products=products,
-        precision_proven=proven,
-        unseen=unseen,
-    )
+    return GuardReport(drift, allowed, profile, unseen, products)
 
 
 def tolerance(precision: str, reference: nn.Module, scale: float) -> float:

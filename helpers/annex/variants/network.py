@@ -5,6 +5,7 @@ owns its argument, a copy that `helpers.annex.variants.build` made.
 """
 
 import operator
+from typing import Any
 
 import torch
 from torch import fx, nn
@@ -12,11 +13,19 @@ from torch.fx.experimental.optimization import fuse
 from torch.nn import functional as F
 from torch.nn.modules.utils import _pair
 
-from helpers.annex.variants.refusal import VariantFailed
-
 ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_")
 RELUS = (F.relu, torch.relu, torch.relu_, "relu", "relu_")
 CHANNELS = 4  # cuDNN's Tensor Core kernels read 8 bytes at once
+
+
+class VariantFailed(RuntimeError):
+    """A variant cannot be built here, or computes something else than the reference.
+
+    Its `args` are a code, for which annex.display has a sentence, and the values that it names.
+    """
+
+    def __init__(self, code: str, **values: Any):
+        super().__init__(code, values)
 
 
 class Adapted(nn.Module):
@@ -104,13 +113,12 @@ def suit_stem(network: nn.Module, example: torch.Tensor) -> nn.Module:
 
     Every convolution of as many channels as the image has is taken for one that reads it.
     """
-    suited: dict[nn.Module, nn.Module] = {}  # a module may stand in several places
-    for name, module in list(network.named_modules(remove_duplicate=False)):
-        if name and module not in suited:  # the network itself cannot be replaced
-            suited[module] = _suited(module, example.shape[1])
-        if name and suited[module] is not module:
-            network.set_submodule(name, suited[module])
-    if all(new is old for old, new in suited.items()):
+    modules = dict(network.named_modules())
+    suited = {name: _suited(module, example.shape[1]) for name, module in modules.items() if name}
+    changed = {name: new for name, new in suited.items() if new is not modules[name]}
+    for name, new in changed.items():
+        network.set_submodule(name, new)
+    if not changed:
         raise VariantFailed("nothing_to_change", part="stem")
     return network
 
@@ -186,20 +194,12 @@ def _fuse_residual(traced: fx.GraphModule, relu, addition, modules: dict) -> Non
 
 
 def _fuse(traced: fx.GraphModule, modules: dict, relu, conv, fused: nn.Module, *more) -> None:
-    name = add_module(traced, modules, f"{conv.target}_epilogue", fused)
+    name = f"{conv.target}_epilogue"
+    traced.add_submodule(name, fused)
+    modules[name] = fused
     with traced.graph.inserting_before(relu):
         relu.replace_all_uses_with(traced.graph.call_module(name, (conv.args[0], *more)))
     traced.graph.erase_node(relu)
-
-
-def add_module(traced: fx.GraphModule, modules: dict, name: str, module: nn.Module) -> str:
-    """Add a module under a name like `name` that is still free; returns that name."""
-    name = name.replace(".", "_")
-    while name in modules or hasattr(traced, name):
-        name += "_"
-    traced.add_submodule(name, module)
-    modules[name] = module
-    return name
 
 
 def lone_conv(node, modules: dict) -> nn.Conv2d | None:

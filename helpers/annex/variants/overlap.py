@@ -4,8 +4,7 @@ import torch
 from torch import fx, nn
 from torch.fx.experimental.optimization import fuse
 
-from helpers.annex.variants.network import ADDITIONS, ConvEpilogue, add_module, is_call, lone_conv
-from helpers.annex.variants.refusal import VariantFailed
+from helpers.annex.variants import network as rewritten
 
 
 class Aside(nn.Module):
@@ -38,17 +37,18 @@ def overlap_shortcuts(network: nn.Module, example: torch.Tensor) -> nn.Module:
     idle runs both at once. A shortcut's convolution reads what the main path reads too, and is
     added to what that makes of it. One whose input is overwritten in place stays where it is.
     """
-    already = any(isinstance(module, ConvEpilogue) for module in network.modules())
+    already = any(isinstance(module, rewritten.ConvEpilogue) for module in network.modules())
     traced = network if already else fuse(network, inplace=True)
     modules = dict(traced.named_modules())
     shortcuts = [node for node in traced.graph.nodes if _is_shortcut(node, modules)]
     unchanged = _Unchanged(traced, garbage_collect_values=False).by(example) if shortcuts else set()
     movable = [node for node in shortcuts if node.args[0] in unchanged]
     if not movable:
-        raise VariantFailed("nothing_to_change", part="overlap")
+        raise rewritten.VariantFailed("nothing_to_change", part="overlap")
     for node in movable:
         source, (user,), conv = node.args[0], node.users, modules[node.target]
-        name = add_module(traced, modules, f"{node.target}_aside", Aside(conv))
+        name = f"{node.target}_aside"
+        traced.add_submodule(name, Aside(conv))
         with traced.graph.inserting_after(source):
             begun = traced.graph.call_module(name, (source,))
         with traced.graph.inserting_before(user):
@@ -60,13 +60,13 @@ def overlap_shortcuts(network: nn.Module, example: torch.Tensor) -> nn.Module:
 
 
 def _is_shortcut(node: fx.Node, modules: dict) -> bool:
-    if lone_conv(node, modules) is None or len(node.args[0].users) < 2:
+    if rewritten.lone_conv(node, modules) is None or len(node.args[0].users) < 2:
         return False
     (user,) = node.users
     values = [term for term in user.args if isinstance(term, fx.Node)]
-    if is_call(user, (), ConvEpilogue, modules):
+    if rewritten.is_call(user, (), rewritten.ConvEpilogue, modules):
         return values[1:] == [node]  # its residual
-    return is_call(user, ADDITIONS, (), modules) and len(values) == 2
+    return rewritten.is_call(user, rewritten.ADDITIONS, (), modules) and len(values) == 2
 
 
 class _Unchanged(fx.Interpreter):

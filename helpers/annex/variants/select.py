@@ -14,8 +14,8 @@ ALL = (
     *("fp16+compile_frozen+cudagraph", "bf16+compile_frozen+cudagraph"),
     *("fp16+cropped+epilogue+channels_last+cudagraph_tuned", FASTEST),
 )
-ALL_SLOW = (*ALL, "tf32+compile_max_autotune", "fp16+compile_max_autotune")  # minutes each
-GROUPS = {"all": ALL, "all_slow": ALL_SLOW}
+SLOW = ("tf32+compile_max_autotune", "fp16+compile_max_autotune")  # minutes each
+GROUPS = {"all": ALL, "all_slow": (*ALL, *SLOW)}
 
 
 def select(text: str, device: torch.device) -> tuple[list[Variant], dict[str, Refusal]]:
@@ -45,13 +45,8 @@ def _parsed(text: str) -> list[Variant]:
 def _refusal(variant: Variant, device: torch.device) -> Refusal | None:
     parts = (variant.precision, *variant.parts)
     if device.type != "cuda" and (missing := [p for p in parts if PARTS[p].needs == "cuda"]):
-        return Refusal("needs_gpu", {"part": missing[0]})
-    if device.type == "cuda" and variant.precision in ("tf32", "bf16"):
-        major, minor = torch.cuda.get_device_capability(device)
-        if major < 8:
-            told = {"precision": variant.precision, "needed": "8.0", "found": f"{major}.{minor}"}
-            return Refusal("needs_capability", told)
+        return "needs_gpu", {"part": missing[0]}
     if any(PARTS[p].kind == "compiler" for p in parts):
         check = check_compile_once(device)
-        return None if check.usable else Refusal("no_compiler", {"reason": check.reason})
+        return None if check.usable else ("no_compiler", {"reason": check.reason})
     return None
