@@ -12,7 +12,7 @@ from fakes import TinyNet
 
 from helpers.annex import display
 from helpers.annex import entries as annex
-from helpers.annex.comparison import CONTROL, REFERENCE, Contribution
+from helpers.annex.comparison import CONTROL, REFERENCE, Contribution, compare
 from helpers.annex.variants import PARTS
 from helpers.validation.processes import FreshProcessError, in_fresh_process
 
@@ -106,6 +106,15 @@ def test_each_accuracy_stands_beside_its_change_against_the_reference(candidates
     table = display.accuracy_table(annex.score(candidates, batches))
     assert list(table.index) == [REFERENCE, "channels_last"]
     assert table["Perdues / gagnées"][REFERENCE] == "0 / 0"
+
+
+def test_without_labels_there_is_no_accuracy_in_any_table(candidates):
+    scores, measured = annex.score(candidates, []), make_measured()
+    assert scores == dict.fromkeys(candidates.admitted)
+    assert isinstance(display.accuracy_table(scores), str)
+    assert set(display.ratio_table(measured, compare(measured), "gpu", scores)["Exactitude"]) == {
+        "–"
+    }
 
 
 def test_a_real_process_measures_and_its_rows_are_added(candidates, monkeypatch):
