@@ -92,8 +92,8 @@ def measure_process(
 
     `wait` passes so many seconds; without `read_before` the state is read after every forward.
     """
-    gateless = replace(parameters, clock="host")
-    benches, failed = warm_benches(packed, inputs, names, device, gateless, control=False)
+    given = packed, inputs, names, device, replace(parameters, clock="host")  # no gate
+    benches, failed = warm_benches(*given, control=False)
     timed = device.type == "cuda" and parameters.clock != "host"
     with torch.cuda.device(device) if timed else nullcontext(), no_gc(), torch.inference_mode():
         taker = _Taker(device, wait, read_before, timed)
@@ -123,8 +123,8 @@ class _Taker:
         """All pauses, each as often as its time allows."""
         pauses, usual_ms = np.array(pauses_ms), np.median(bench.warmup.samples_ms[-25:])
         each_ms = pauses * (1 + BUSY_SHARE) + BUSY_MS + 2 * usual_ms + self._read_ms
-        fitting = 1e3 * SECONDS / each_ms
-        counts = np.where(fitting < MOST, np.maximum(SHARE * fitting, FEWEST), MOST)
+        fit = 1e3 * SECONDS / each_ms
+        counts = np.where(fit < MOST, np.maximum(SHARE * fit, FEWEST), MOST)
         return np.repeat(pauses, counts.astype(int)).tolist()
 
     def take(self, bench: Bench, pause_ms: float) -> Forward:

@@ -14,7 +14,6 @@ from helpers.display.french import number
 from helpers.display.plots import style
 from helpers.display.plots.style import COLOURS, GREY, NAMES, NOTE_SIZE, STYLE, handle
 
-LINE = 36  # characters of a variant's name beside an axis
 MARKERS = "osD^vP"  # of variants, in turn
 
 
@@ -37,7 +36,7 @@ def plot_ratios(comparison: Comparison, dataset: str) -> Figure | str:
         axis.set_yticks(range(len(names)), [])
         axis.set_ylim(len(names) - 0.4, -0.6)  # the fastest on top
         axis.set_xlim(left=0)
-    lines = [textwrap.fill(n.replace("+", "+ "), LINE).replace("+ ", "+") for n in names]
+    lines = [textwrap.fill(n.replace("+", "+ "), 36).replace("+ ", "+") for n in names]
     axes[first].set_yticks(range(len(names)), lines, fontsize=NOTE_SIZE, linespacing=1)
     handles = [
         handle(GREY, "intervalle à 95 % pour toutes les variantes", marker="|", markersize=8),

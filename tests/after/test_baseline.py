@@ -94,27 +94,14 @@ def test_sessions_of_other_numbers_of_processes_are_compared(tmp_path):
     assert verdicts(comparison)["fp16", "gpu"] == "same"
 
 
-def figures(rng, variants, processes):
-    """What `changes_of` takes: levels, and ratios to the first, of the variants of one session."""
-    logs = rng.standard_normal((2, variants, processes))
-    logs += rng.standard_normal(processes)  # a process moves all of its variants
-    found = {}
-    for clock, own in zip(("gpu", "host"), np.exp(0.01 * logs), strict=True):
-        for number, values in enumerate(own):
-            found[f"v{number}", "randomised", clock, False] = values
-            if number:
-                found[f"v{number}", "randomised", clock, True] = values / own[0]
-    return found
-
-
-@pytest.mark.parametrize(("variants", "processes"), [(1, 3), (1, 8), (4, 6)])
-def test_equal_sessions_seldom_seem_to_differ(variants, processes):
+def test_equal_sessions_seldom_seem_to_differ():
     """At most 5 % of the pairs of equal sessions hold a false alarm, in any of their figures."""
-    rng, pairs, alarms = np.random.default_rng(variants + processes), 1500, 0
+    rng, pairs, alarms = np.random.default_rng(0), 1500, 0
     for _ in range(pairs):
-        two = (figures(rng, variants, processes) for _ in range(2))
+        levels = np.exp(0.01 * rng.standard_normal((2, 8, 6)))
+        two = ({(f"v{n}", "", "gpu", False): own for n, own in enumerate(one)} for one in levels)
         alarms += any(change.verdict != "same" for change in changes_of(*two, same_gpu=True))
-    assert alarms <= stats.binom.isf(0.01, pairs, 0.05)
+    assert stats.binom.isf(0.99, pairs, 0.03) <= alarms <= stats.binom.isf(0.01, pairs, 0.05)
 
 
 MISMATCHES = [

@@ -99,22 +99,14 @@ def test_a_changed_accuracy_counts_what_only_one_of_them_gets_right():
     assert compare_accuracy(first, first).p_value == 1
 
 
-# --- figures
-
-
-def points(axis, markers):
-    """{row or percentage: latency or ratio} of the single points with one of these markers."""
-    lines = [a for a in axis.lines if a.get_marker() in markers and len(a.get_xdata()) == 1]
-    return {line.get_ydata()[0]: line.get_xdata()[0] for line in lines}
-
-
 def test_ratios_are_sorted_by_speed_with_their_processes_and_intervals():
     figure = plot_ratios(COMPARISON, "cifar10")
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert names == ["compile", "fp16", CONTROL, "fused"]
     for axis, clock in zip(figure.axes, ("gpu", "host"), strict=True):
         ratios = COMPARISON.ratios[clock]
-        drawn = {names[row]: mean for row, mean in points(axis, "os").items()}
+        means = [line for line in axis.lines if line.get_marker() in ("o", "s")]
+        drawn = {names[line.get_ydata()[0]]: line.get_xdata()[0] for line in means}
         assert drawn == {name: ratio.mean for name, ratio in ratios.items()}
         lines = {tuple(line.get_xdata()) for line in axis.lines}
         assert {(ratio.low, ratio.high) for ratio in ratios.values()} <= lines

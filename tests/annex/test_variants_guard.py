@@ -113,7 +113,7 @@ STRICT, TF32 = "ampere_sgemm_32x32_sliced1x4_tn", "cutlass_tensorop_s1688fprop_o
     ],
 )
 def test_a_precision_is_a_floor(model, monkeypatch, announced, names, passes):
-    """Issue 15 E: at least as precise as announced passes and is listed, less is refused."""
+    """At least as precise as announced passes and is listed, less is refused."""
     profiled(monkeypatch, names)
     if not passes:
         with refused("lower_precision", announced=announced):
@@ -133,7 +133,6 @@ def test_a_precision_is_a_floor(model, monkeypatch, announced, names, passes):
     ],
 )
 def test_a_gpu_clock_that_its_kernels_contradict_refuses(model, monkeypatch, gpu_ms, passed):
-    """Issue 15 D."""
     profiled(monkeypatch, gpu_ms=gpu_ms)
     if passed:
         assert judged(model, model).profile.kernel_ms == 1.0
@@ -143,7 +142,6 @@ def test_a_gpu_clock_that_its_kernels_contradict_refuses(model, monkeypatch, gpu
 
 
 def test_a_profiler_that_fails_leaves_the_precision_open(model, monkeypatch):
-    """Issue 16 A: only the measurement may end a session."""
     monkeypatch.setattr(variants_guard, "try_profile", lambda *args: (None, "MemoryError"))
     report = judged(model, model)
     assert (report.profile, report.products, report.unseen) == (None, {}, "MemoryError")

@@ -20,7 +20,6 @@ from helpers.stats import percentile
 # Relative rounding of one operand, half a unit in the last place. FP32 rounds at 2^-24, but also
 # accumulates in FP32: over K = 4,608 products, ResNet-18's most, errors grow like sqrt(K) = 2^6.
 ROUNDING = {"fp32": 2.0**-18, "tf32": 2.0**-11, "fp16": 2.0**-11, "bf16": 2.0**-8}
-GUARD_IMAGES = 3
 CLOCK_SAMPLES = 30  # of the GPU clock's quick look; behind a gate a dozen forwards are one batch
 
 
@@ -82,7 +81,7 @@ def guard(
     `inputs` are different batches of the built shape on `device`, at least two. Raises
     VariantFailed where the variant must not be timed.
     """
-    inputs = inputs[:GUARD_IMAGES]
+    inputs = inputs[:3]  # enough to see that outputs follow them
     with measuring_conditions(reference, "fp32"):
         expected = [reference(x).clone() for x in inputs]
     with measuring_conditions(call, variant.conditions), no_recompilation() as recompiled:
