@@ -8,6 +8,7 @@ from its file: tests/benchmarks/test_quoted.py compares them.
 
 import re
 from collections import Counter
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,11 @@ import pandas as pd
 from benchmarks.common import load, share
 from benchmarks.comparison import agree
 from benchmarks.host_clock import factorial
+from benchmarks.pauses import measure
 from benchmarks.repeatability import coverage
 from helpers.display import words
 from helpers.display.french import number, percent
-from helpers.stats import further_interval, spread
+from helpers.stats import further_interval, replicate_interval, spread
 
 ROOT = Path(__file__).resolve().parents[1]
 HERE, SESSION = ROOT / "benchmarks", ROOT / "results" / "reference_h100"
@@ -265,12 +267,47 @@ def campaign_answer() -> str:
     )
 
 
+def after_pauses(record: dict, condition: str, variant: str, pause: int, column: str) -> np.ndarray:
+    """Median of one column after one pause, by process; NaN where it was not observable."""
+    runs = [process[condition]["runs"].get(variant, []) for process in record["processes"]]
+    columns = ([f[column] for f in run if f["pause_ms"] == pause] for run in runs)
+    return np.array([np.median(of) if of and None not in of else np.nan for of in columns])
+
+
+def ratio(values: np.ndarray) -> str:
+    """Geometric mean, with the 95 % interval over the processes."""
+    found = [np.exp(np.log(values).mean()), *replicate_interval(values)]
+    return "{} ({} – {})".format(*(number(value, 3) for value in found))
+
+
+def pauses_answer() -> str:
+    if not (file := HERE / "pauses/pauses.json").exists():
+        return ""
+    record, lines = load(file), []
+    for variant, (name, (pauses, *_)) in product(record["variants"], measure.CONDITIONS.items()):
+        for pause in pauses:
+            at, line = (record, name, variant, pause), [f"`{variant}`", name, f"{pause}"]
+            none = record, name if 0 in pauses else "asleep", variant, 0
+            for column in ("host_ms", "gpu_ms"):
+                p50 = after_pauses(*at, column)
+                line += [number(np.median(p50)), ratio(p50 / after_pauses(*none, column))]
+            mhz, state = (np.median(after_pauses(*at, of)) for of in ("sm_mhz", "p_state"))
+            lines.append([*line, f"{mhz:.0f}", f"P{state:.0f}"])
+    header = "variant|condition|pause (ms)|host p50 (ms)|over pause 0|GPU p50 (ms)|over pause 0"
+    found = table([*header.split("|"), "SM (MHz)", "state"], lines)
+    at = record, "asleep", record["variants"][0], 0
+    host, before = (after_pauses(*at, column) for column in ("host_ms", "before_ms"))
+    day = np.array([np.median(process["day"]["host_ms"]) for process in record["processes"]])
+    told = f"Pause 0 over the day's host clock: {ratio(host / day)}, over the forward before it: "
+    return english(f"{told}{ratio(host / before)}.\n\n{found}")
+
+
 BLOCKS = {
     made.__name__: made
     for made in (
         *(label, accepted, to_do, sessions, interference, variants),
         *(repeatability_answer, host_clock_answer, interference_answer, variants_answer),
-        *(comparison_answer, training_answer, campaign_answer),
+        *(comparison_answer, training_answer, campaign_answer, pauses_answer),
     )
 }
 

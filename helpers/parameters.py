@@ -46,6 +46,7 @@ class Parameters:
     max_p95_spread: _Share = 0.10
     variants: str = "fp32"  # names separated by commas, or 'all'
     compare_processes: Annotated[int, Field(ge=3)] = 6  # an interval over processes needs three
+    pauses_ms: Annotated[str, Field(pattern=r"^([0-9]{1,4}(\.[0-9]+)?(, ?|$))*$")] = ""  # < 10 s
     baseline: Annotated[str, AfterValidator(_at_home)] = ""  # an earlier session's folder
     max_regression: _Share = 0.05
     strict: bool = False

@@ -8,16 +8,27 @@ import numpy as np
 import pandas as pd
 
 from helpers.annex.accuracy import compare_accuracy
-from helpers.annex.comparison import CONTROL, REFERENCE, Comparison, Measured, Ratio
+from helpers.annex.comparison import (
+    CLOCKS,
+    CONTROL,
+    MIN_PROCESSES,
+    REFERENCE,
+    Comparison,
+    Measured,
+    Ratio,
+)
 from helpers.annex.entries import Candidates
+from helpers.annex.pauses import Paused
 from helpers.annex.variants import Refusal
 from helpers.annex.variants.guard import GuardReport
 from helpers.display import show
 from helpers.display.french import number, percent, scientific
+from helpers.display.plots.style import NAMES
 from helpers.display.tables import markdown_table, markdown_text
 from helpers.display.verdict import disturbances
 from helpers.display.words import CLOCK_NAMES, NO_ACCURACY, NO_GPU_CLOCK, said
 from helpers.models.accuracy import Accuracy
+from helpers.stats import replicate_interval
 from helpers.validation.interference import tags
 
 Accuracies = dict[str, Accuracy | None]  # by variant; None: there are no labels
@@ -53,6 +64,7 @@ REFUSED = {
     for code, reason in NO_GPU_CLOCK.items()
 } | {"too_few_processes": "il faut trois processus au moins, il y en a {processes}"}
 UNMEASURED = "non mesuré"
+NOT_ESTIMABLE, UNSEEN = "non estimable", "non visible"
 NOT_COMPARED = "Rien n'a été comparé : rien à tracer."
 
 
@@ -220,6 +232,46 @@ def _missing(measured: Measured) -> list[str]:
 
 def between(ratio: Ratio) -> str:
     return f"{number(ratio.low)} – {number(ratio.high)}"
+
+
+@show.register
+def _(paused: Paused, caption: str = "") -> None:
+    show(pause_table(paused), caption)
+    show("".join(f"- {missing}\n" for missing in _missing(paused)))
+
+
+def pause_table(paused: Paused) -> pd.DataFrame:
+    """p50 and p95 after each pause: medians over the processes, with the interval over these."""
+    rows = {}
+    for key in ((name, pause) for name in paused.names for pause in paused.pauses_ms):
+        rows[key[0], plain(key[1])] = row = {"Repos réel (ms)": _middle(paused.of(*key, "idle_ms"))}
+        for clock in (clock for clock in CLOCKS if paused.of(*key, f"{clock}_ms")):
+            for q in (50, 95):
+                values = paused.level(*key, clock, q / 100)
+                told = " – ".join(map(number, process_interval(values))) or NOT_ESTIMABLE
+                told = f"{number(float(np.median(values)))} ({told})" if values else told
+                row[f"p{q} {NAMES[clock]} (ms)"] = told
+        row["SM (MHz)"] = _middle(paused.of(*key, "sm_mhz"))
+        states = sorted({state for of in paused.of(*key, "p_state") for state in of})
+        row["État"] = ", ".join(f"P{state}" for state in states) or UNSEEN
+        row["n"] = " · ".join(str(len(values)) for values in paused.of(*key, "host_ms"))
+    table = pd.DataFrame.from_dict(rows, orient="index").fillna("–")
+    return table.rename_axis(["Variante", "Pause (ms)"])
+
+
+def plain(pause_ms: float) -> str:
+    return f"{pause_ms:g}".replace(".", ",")
+
+
+def _middle(values: list[list[float]]) -> str:
+    if not values:
+        return UNSEEN
+    low, middle, high = np.quantile(np.concatenate(values), (0, 0.5, 1)).tolist()
+    return number(middle) + f" ({number(low)} – {number(high)})" * (low < high)
+
+
+def process_interval(values: list[float]) -> tuple[float, ...]:
+    return replicate_interval(values) if len(values) >= MIN_PROCESSES else ()
 
 
 def _table(rows: dict[str, dict[str, str]]) -> pd.DataFrame:

@@ -2,15 +2,19 @@
 
 import textwrap
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from helpers.annex import display
-from helpers.annex.comparison import CONTROL, REFERENCE, Comparison
+from helpers.annex.comparison import CLOCKS, CONTROL, REFERENCE, Comparison
+from helpers.annex.pauses import Paused
 from helpers.display.french import number
 from helpers.display.plots import style
 from helpers.display.plots.style import COLOURS, GREY, NAMES, NOTE_SIZE, STYLE, handle
+
+MARKERS = "osD^vP"  # of variants, in turn
 
 
 @rc_context(STYLE)
@@ -57,3 +61,38 @@ def _draw_ratio(axis: Axes, comparison: Comparison, clock: str, name: str, row: 
     shown, beside = number(ratio.mean, 3), {"xycoords": ("axes fraction", "data")}
     axis.annotate(shown, (1.02, row), va="center", fontsize=NOTE_SIZE, **beside)
     return f"{verdict}, {shown} ({display.between(ratio)})"
+
+
+@rc_context(STYLE)
+def plot_pauses(paused: Paused, dataset: str) -> Figure | str:
+    """p50 and, where it is estimable, p95 (ms) after each pause, by clock; grey: the processes."""
+    pauses, told = paused.pauses_ms, {}
+    markers = dict(zip(paused.names, 4 * MARKERS, strict=False))
+    p50 = {c: {n: [paused.level(n, p, c, 0.5) for p in pauses] for n in markers} for c in CLOCKS}
+    p50 = {c: {n: levels for n, levels in of.items() if all(levels)} for c, of in p50.items()}
+    if not any(p50.values()):
+        return display.UNMEASURED
+    figure, axes = style.clock_axes([c for c in CLOCKS if p50[c]], "y", "Latence (ms)", 3.8)
+    for clock, axis in axes.items():
+        for nth, (name, medians) in enumerate(p50[clock].items()):
+            p95 = [paused.level(name, pause, clock, 0.95) for pause in pauses]
+            x = np.arange(len(pauses)) + 0.3 * nth / len(markers)
+            for levels, filled, line in ((medians, "full", "-"), (p95, "none", ":")):
+                look = {"color": COLOURS[clock], "fillstyle": filled, "markersize": 5}
+                middles = [np.median(values or np.nan) for values in levels]
+                axis.plot(x, middles, line, marker=markers[name], **look)
+                for at, values in zip(x, levels, strict=True):
+                    axis.plot([at - 0.05] * len(values), values, ".", color=GREY, markersize=3)
+                    ends = display.process_interval(values)
+                    axis.plot([at] * len(ends), ends, "_-", **look)
+            rise = np.median(medians[-1]) / np.median(medians[0])
+            told.setdefault(clock, []).append(f"{name} × {number(float(rise), 3)}")
+        axis.set_xticks(range(len(pauses)), [display.plain(pause) for pause in pauses])
+        axis.set_xlabel("Pause avant le passage (ms)")
+        axis.set_ylim(bottom=0)
+    handles = [handle(GREY, name, marker=markers[name]) for name in p50["host"]]
+    handles += [handle(GREY, "p95", linestyle=":", marker="o", fillstyle="none")]
+    figure.legend(handles=handles, loc="outside lower left", ncols=4)
+    title = f"p50 de {display.plain(pauses[0])} à {display.plain(pauses[-1])} ms de pause : "
+    alt = " ; ".join(f"horloge {NAMES[clock]} {', '.join(rises)}" for clock, rises in told.items())
+    return style.finish(figure, f"{title}hôte {', '.join(told['host'][:3])}", title + alt, dataset)

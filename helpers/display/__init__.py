@@ -57,6 +57,7 @@ def _(receipt: CalibrationReceipt, caption: str = "") -> None:
 def _(machine: Machine, caption: str = "") -> None:
     show(f"**Appareil : `{machine.device}`.** {markdown_text(reason(machine))}")
     show(environment_table(machine), caption)
+    show(checks_table(machine.checks))
 
 
 def _image(figure: Figure) -> Image:

@@ -37,7 +37,7 @@ PUBLISHED = "results_j1_validation.csv"
 CONSECUTIVE = "consecutive"  # the schedule of the day's own runs
 # Parameters that a session may change and still be J1's own: they change no figure of its runs.
 FREE = {"device", "dataset", "data_dir", "results_dir", "session", "eval_images", "variants"}
-FREE |= {"compare_processes", "baseline", "max_regression", "strict"}
+FREE |= {"compare_processes", "pauses_ms", "baseline", "max_regression", "strict"}
 
 
 class Session:

@@ -22,6 +22,7 @@ TWO = "--names fp32 channels_last --sittings 1 --processes 3"
         ("host_clock.factorial", "--samples 40 --limit 2", "processes", "processes", 2),
         ("repeatability.sessions", "--sessions 1 --iterations 20", "sessions_of_3", "sessions", 1),
         ("comparison.sittings", f"{TWO} --iterations 20", "sitting_1", "processes", 3),
+        ("pauses.measure", "--names fp32 --processes 1 --iterations 20", "pauses", "processes", 1),
         ("interference.inject", "--rounds 1 --iterations 20", "interference", "runs", 12),
     ],
 )

@@ -39,18 +39,7 @@ def measure_process(
     `packed` is the model, of `pack_model`; the first of `names` is the reference, and whatever it
     raises is raised here. Another that cannot be built or measured has no run, and why is said.
     """
-    model, inputs = unpack_model(packed).to(device), move_inputs(inputs, device)
-    benches: dict[str, Bench] = {}
-    failed: dict[str, str] = {}
-    for name in names:
-        with _alone(name, failed):
-            variant = parse(name)
-            call = build(variant, model, inputs[0])
-            for entry in (name, CONTROL) if name == REFERENCE else (name,):
-                with measuring_conditions(call, variant.conditions) as seen:
-                    bench = Bench(call, inputs, device, variant.conditions, seen, parameters.clock)
-                    bench.warm_up(parameters.warmup_iters)
-                benches[entry] = bench
+    benches, failed = warm_benches(packed, inputs, names, device, parameters)
     random = np.random.default_rng([parameters.seed, number])
     # In all processes together as many samples as in the session's own runs.
     samples = parameters.runs * parameters.measure_iters / parameters.compare_processes
@@ -60,8 +49,29 @@ def measure_process(
     return Contribution({n: m.result() for n, m in measuring.items() if n not in failed}, failed)
 
 
+def warm_benches(packed, inputs, names, device, parameters, control: bool = True):
+    """Build and warm up all variants; returns them and why others failed, by name.
+
+    The reference comes twice if `control`. Take samples under `no_gc`, `inference_mode` and the
+    bench's own `tf32`.
+    """
+    model, inputs = unpack_model(packed).to(device), move_inputs(inputs, device)
+    benches: dict[str, Bench] = {}
+    failed: dict[str, str] = {}
+    for name in names:
+        with alone(name, failed):
+            variant = parse(name)
+            call = build(variant, model, inputs[0])
+            for entry in (name, CONTROL) if control and name == REFERENCE else (name,):
+                with measuring_conditions(call, variant.conditions) as seen:
+                    bench = Bench(call, inputs, device, variant.conditions, seen, parameters.clock)
+                    bench.warm_up(parameters.warmup_iters)
+                benches[entry] = bench
+    return benches, failed
+
+
 @contextmanager
-def _alone(name: str, failed: dict[str, str]) -> Iterator[None]:
+def alone(name: str, failed: dict[str, str]) -> Iterator[None]:
     """Let one entry fail alone, unless nothing can be compared without it."""
     try:
         yield
@@ -81,12 +91,12 @@ def _take_rounds(benches: dict, failed: dict, look, samples: int, random) -> dic
         for one in measuring.values():
             one.saw(seen)
         for name in (name for name in map(str, order) if name not in failed):
-            with _alone(name, failed), tf32(benches[name].precision == "tf32"):
+            with alone(name, failed), tf32(benches[name].precision == "tf32"):
                 with no_recompilation() as compiled:
                     measuring[name].measure_block(block)
                 if compiled:
                     raise RuntimeError(f"torch.compile worked while it was timed: {compiled}")
     for name in benches.keys() - failed:
-        with _alone(name, failed), tf32(benches[name].precision == "tf32"):
+        with alone(name, failed), tf32(benches[name].precision == "tf32"):
             benches[name].check()
     return measuring
