@@ -136,8 +136,8 @@ class Session:
         own, published = self.folder / "results.csv", self._to_publish()
         if verdict is not None:
             own_rows = [row for row in self._rows if row["schedule"] == CONSECUTIVE]
-            for row, run, seen in zip(own_rows, verdict.runs, verdict.seen, strict=True):
-                row |= judged(row, run, seen, verdict.deciding)  # as the verdict has it
+            for row, run, flags in zip(own_rows, verdict.runs, verdict.flags, strict=True):
+                row |= judged(run, verdict.deciding, flags)  # as the verdict has it
             self._rows = [row | {"accepted": verdict.outcome} for row in self._rows]
             write_file(own, csv_text(self._rows).encode())
         # In this order: what is published always comes from a session marked complete.

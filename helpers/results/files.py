@@ -9,6 +9,7 @@ import os
 import secrets
 import stat
 import zipfile
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,9 +24,6 @@ from helpers.results.table import from_csv
 
 LARGEST_FILE = 128 * 2**20  # bytes; a session of an H100's day takes less than 1 % of it
 LARGEST_SAMPLES = 512 * 2**20  # bytes, unpacked: 30 million iterations on both clocks
-# The texts that others read of an environment; one that an older session did not write is None.
-TEXTS = {"software": ("python", "torch", "torchvision"), "gpu": ("name", "uuid")}
-TEXTS |= {"cuda": ("torch_cuda", "driver", "cudnn"), "cpu": ("model",), "git": ("commit",)}
 
 
 class ResultsError(RuntimeError):
@@ -72,9 +70,6 @@ def read_file(path: str | Path, most: int = LARGEST_FILE) -> bytes:
     return content
 
 
-OLDER = {True: "yes", False: "no"}  # sessions that knew two outcomes
-
-
 @dataclass(frozen=True)
 class StoredSession:
     """A complete session: its rows (one per run), the verdict, the machine, the files beside."""
@@ -112,23 +107,23 @@ def read_session(folder: str | Path) -> StoredSession:
     folder, found = Path(folder), []
     for name in ("session", "verdict", "environment", "parameters"):
         with explained(path := folder / f"{name}.json", "read"):
-            found.append({**TypeAdapter(dict).validate_json(read_file(path))})
+            found.append(TypeAdapter(dict).validate_json(read_file(path)))
     (session, verdict, environment, parameters), rows = found, read_results(folder / "results.csv")
     files = [os.fsencode(path.name).decode("utf-8", "replace") for path in folder.iterdir()]
     table = read_file(folder / "comparaison.md") if "comparaison.md" in files else b""
     with explained(folder, "read"):
         if session["state"] != "complete" or rows.empty or not verdict["sentences"]:
             raise ValueError("not complete, or without runs or verdict")
-        for part, texts in TEXTS.items():
-            own = environment.get(part) or {}
-            environment[part] = own | {text: own.get(text) and str(own[text]) for text in texts}
+        for part in ("software", "gpu", "cuda", "cpu", "git"):  # an older session wrote less
+            environment[part] = defaultdict(lambda: None, environment.get(part) or {})
+        accepted = {True: "yes", False: "no"}.get(verdict.get("accepted"), "")  # an older session
         return StoredSession(
             folder=folder,
             name=folder.resolve().name,
             dataset=rows["dataset"].iloc[0],
             rows=rows,
             sentences=tuple(map(str, verdict["sentences"])),
-            outcome=str(verdict.get("outcome") or OLDER.get(verdict.get("accepted"), "")),
+            outcome=str(verdict.get("outcome") or accepted),
             environment=environment,
             parameters=parameters | {"model": str(parameters.get("model") or "")},
             comparison=table.decode("utf-8"),

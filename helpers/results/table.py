@@ -17,9 +17,9 @@ import numpy as np
 import pandas as pd
 
 from helpers.bench_latency import Run
-from helpers.validation import CONTRADICTED, doubt_of
+from helpers.validation import deciding_clock, flags_of
 from helpers.validation.causes import interval
-from helpers.validation.interference import GPU_RULES, HOST_RULES, RunTags, tags
+from helpers.validation.interference import tags
 
 TEXT, INTEGER, FIGURE, OPTIONAL, TIME = "text", "integer", "figure", "optional figure", "time"
 KINDS: dict[str, str] = {  # in the order of the CSV; figures in ms, accuracy in [0, 1]
@@ -48,17 +48,10 @@ def run_row(run: Run, session, receipt, profile) -> dict[str, Any]:
     asked for and not contradicted.
     """
     parameters, facts = session.parameters, session.environment
-    doubt = doubt_of(run, profile)
-    host_decides = parameters.clock == "host" or run.gpu is None or doubt == CONTRADICTED
-    flags = [
-        "" if run.warmup.steady else "unsteady_warmup",
-        "" if run.conditions.required_for(run.precision) else "conditions_not_met",
-        "gpu_clock_unavailable" if run.gpu is None and run.device.startswith("cuda") else "",
-        "retried_batches" if run.retried_batches else "",
-    ]
-    flags += [doubt, *tags([*session.runs, run])[-1].codes, *(receipt.flags if receipt else ())]
+    clock = deciding_clock("host" if parameters.clock == "host" else "auto", [run], profile)
+    flags = flags_of(run, tags([*session.runs, run])[-1], profile, receipt)
     return {
-        **_deciding(run, "host" if host_decides else "gpu"),
+        **judged(run, clock, flags),
         **{"timestamp": now()},
         **{"host_mean": run.host.mean, "host_p95": run.host.p95},
         **{"gpu_mean": run.gpu and run.gpu.mean, "gpu_p95": run.gpu and run.gpu.p95},
@@ -67,24 +60,19 @@ def run_row(run: Run, session, receipt, profile) -> dict[str, Any]:
         **{"measure_iters": run.host.n, "retried_batches": run.retried_batches},
         **{"device": run.device, "gpu_name": facts["gpu"] and facts["gpu"]["name"]},
         **{"torch_version": facts["software"]["torch"]},
-        **{"cuda_version": facts["cuda"]["torch_cuda"], "flags": ";".join(filter(None, flags))},
+        **{"cuda_version": facts["cuda"]["torch_cuda"]},
         **{"model": Path(parameters.model).name, "accepted": ""},
     }
 
 
-def judged(row: Mapping[str, Any], run: Run, seen: RunTags, clock: str) -> dict[str, Any]:
-    """What a verdict over all runs changes in a run's row: the deciding clock, the tags."""
-    rules = GPU_RULES | HOST_RULES
-    flags = [code for code in row["flags"].split(";") if code and code not in rules]
-    return {**_deciding(run, clock), "flags": ";".join((*flags, *seen.codes))}
-
-
-def _deciding(run: Run, clock: str) -> dict[str, Any]:
+def judged(run: Run, clock: str, flags: Sequence[str]) -> dict[str, Any]:
+    """What may change in a run's row with the verdict over all runs: deciding clock and flags."""
     found = getattr(run, clock)
     low, high = interval(found) or (None, None)
     names = ("mean", "p95", "std", "p50", "min", "max")
     figures = {f"lat_{name}": getattr(found, name) for name in names}
-    return figures | {"clock": clock, "lat_p95_low": low, "lat_p95_high": high}
+    figures |= {"clock": clock, "lat_p95_low": low, "lat_p95_high": high}
+    return figures | {"flags": ";".join(flags)}
 
 
 def now() -> str:

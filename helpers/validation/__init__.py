@@ -15,7 +15,7 @@ from helpers.environment.progress import track
 from helpers.parameters import Parameters
 from helpers.stats import further_interval, spread
 from helpers.validation.causes import Cause, find_causes
-from helpers.validation.interference import GPU_RULES, RunTags, tags
+from helpers.validation.interference import HOST_RULES, RunTags, tags
 from helpers.validation.processes import (
     NotPortableError,
     in_fresh_process,
@@ -27,6 +27,7 @@ ACCEPTED, RESERVED, NOT_ACCEPTED = "yes", "reserved", "no"  # as the CSV says it
 
 # Flags of a run whose GPU clock is in doubt
 CONTRADICTED, UNPROVEN = "gpu_clock_contradicted", "gpu_clock_unproven"
+HARMLESS = {CONTRADICTED, UNPROVEN, "gpu_clock_unavailable", "retried_batches"}  # no reserve
 UNPROVEN_RATIO = 0.2  # GPU p50 over host p50; a launch-bound eager ResNet-18 reads 0.4 to 0.8
 
 
@@ -52,11 +53,12 @@ class ClockVerdict:
 class Verdict:
     """All runs, what was seen around them, the verdict on each clock, and which of them decides.
 
-    `doubt`: see `doubt_of`. `reserves`: codes of what disturbed the deciding clock, see `judge`.
+    `flags`: of each run, see `flags_of`. `doubt`: see `doubt_of`. `reserves`: see `judge`.
     """
 
     runs: tuple[Run, ...]
     seen: tuple[RunTags, ...]
+    flags: tuple[tuple[str, ...], ...]
     deciding: str
     max_p95_spread: float
     clocks: dict[str, ClockVerdict]
@@ -93,7 +95,7 @@ def measure_runs(
     iterations = parameters.warmup_iters, parameters.measure_iters
     settings = {"device": device, "clock": parameters.clock}
     apart = parameters.isolation == "process"
-    for _ in track(range(done, parameters.runs), parameters.runs - done, "runs"):
+    for _ in track(range(done, parameters.runs), description="runs"):
         if apart:
             try:
                 packed = pack_model(model)
@@ -137,6 +139,19 @@ def doubt_of(run: Run, profile: ForwardProfile | None) -> str:
     return UNPROVEN if run.gpu.p50 < UNPROVEN_RATIO * run.host.p50 else ""
 
 
+def flags_of(run: Run, seen: RunTags, profile=None, receipt=None) -> tuple[str, ...]:
+    """Codes of all that speaks against a run's figures, for the column `flags`."""
+    found = {
+        "unsteady_warmup": not run.warmup.steady,
+        "conditions_not_met": not run.conditions.required_for(run.precision),
+        "gpu_clock_unavailable": run.gpu is None and run.device.startswith("cuda"),
+        "retried_batches": run.retried_batches,
+        **{code: True for code in (doubt_of(run, profile), *seen.codes) if code},
+        **dict.fromkeys(receipt.flags if receipt else (), True),
+    }
+    return tuple(code for code, holds in found.items() if holds)
+
+
 def deciding_clock(
     requested: str, runs: Iterable[Run], profile: ForwardProfile | None = None
 ) -> str:
@@ -174,15 +189,12 @@ def judge(
     had = [name for name in ("gpu", "host") if all(getattr(run, name) for run in runs)]
     verdicts = {name: _judge_clock(name, runs, max_p95_spread) for name in had}
     seen, doubt = tags(runs), max(doubt_of(run, profile) for run in runs)  # one code at most
-    reserves = [c for one in seen for c in one.codes if deciding == "host" or c in GPU_RULES]
-    reserves += receipt.flags if receipt else ()
-    reserves += ["conditions_not_met"] * any(
-        not run.conditions.required_for(run.precision) for run in runs
-    )
-    reserves += ["unsteady_warmup"] * any(not run.warmup.steady for run in runs)
+    flags = tuple(flags_of(*pair, profile, receipt) for pair in zip(runs, seen, strict=True))
+    harmless = HARMLESS | (HOST_RULES.keys() if deciding == "gpu" else set())
+    reserves = [code for codes in flags for code in codes if code not in harmless]
     reserves += ["mean_spread"] * bool(verdicts[deciding].mean_spread >= max_p95_spread)
     reserves = tuple(dict.fromkeys(reserves))
-    return Verdict(runs, seen, deciding, max_p95_spread, verdicts, doubt, reserves)
+    return Verdict(runs, seen, flags, deciding, max_p95_spread, verdicts, doubt, reserves)
 
 
 def _judge_clock(clock: str, runs: tuple[Run, ...], limit: float) -> ClockVerdict:
