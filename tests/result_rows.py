@@ -40,8 +40,8 @@ def add(session, run=None, **told):
 
 def judged(session, outcome, deciding="gpu"):
     """A verdict over the session's runs, as far as `complete` reads it."""
-    told = {"runs": session.runs, "seen": tags(session.runs), "deciding": deciding}
-    return SimpleNamespace(outcome=outcome, **told)
+    flags = [one.codes for one in tags(session.runs)]
+    return SimpleNamespace(outcome=outcome, runs=session.runs, flags=flags, deciding=deciding)
 
 
 def write_session(folder, name="s", runs=3, **parameters):

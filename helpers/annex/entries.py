@@ -96,6 +96,8 @@ def measure(
     measured, told = _MEASURED[session], {"dataset": dataset, "receipt": receipt}
     _record(session, measured, accuracies, told)
     left = range(len(measured.processes) + 1, measured.asked + 1) if ready else ()
+    if left:
+        session.check_open()
     for number in track(left, description="processes"):
         try:
             packed, inputs = pack_model(candidates.model), [b.cpu() for b in candidates.inputs]

@@ -2,13 +2,26 @@
 
 A session keeps each run as soon as it is measured, in its own folder. A complete session of J1's
 own parameters replaces `results_j1_validation.csv`; nothing else does. Every file is at any moment
-the old one or the new one, whole.
+the old one or the new one, whole. A session's folder holds:
+
+    results.csv        one row per run; why a figure is doubted: `flags`
+    run_<k>.npz        raw samples (ms) of the k-th row, the warm-up's and rejected ones too
+    runs.json          of each of the day's runs: its process, what was seen, the looks themselves;
+                       what was seen: the tags of each block, with their figures and limits
+    verdict.json       the verdict's sentences and outcome, calibration and profile
+    session.json       when it was opened and completed; "running" until then
+    parameters.json    environment.json    model.json    what measured, and what was measured
+    variants.json      comparaison.md      what the annex admitted and refused, and its table
+    cost.json          seconds since the session was opened, the notebook's peak memory
+    *.png              the figures
+    *.ipynb            the executed notebook, where `make benchmark` or a campaign left it
 """
 
 import io
 import json
 import os
 import secrets
+import time
 from dataclasses import asdict, fields, is_dataclass
 from datetime import datetime
 from pathlib import Path
@@ -55,7 +68,9 @@ class Session:
         self.parameters, self.environment = parameters, machine.facts
         self.runs: tuple[Run, ...] = ()
         self._rows: list[dict[str, Any]] = []
-        self._started, self._complete = now(), False
+        self.opened_s = time.monotonic()
+        self._state = {"schema": 1, "session": self.name, "pid": os.getpid(), "started": now()}
+        self._state |= {"finished": None, "state": "running"}
         with explained(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             # papermill's notebook may be there, and what a killed write left: hidden
@@ -63,14 +78,25 @@ class Session:
         if held:
             raise ResultsError(f"{self.folder} already holds results ({min(held)}): name another")
         self._to_publish()
-        self._write_state("running")
-        self.keep("environment", machine.facts)
-        self.keep("parameters", parameters)
+        kept = {"session": self._state, "environment": machine.facts, "parameters": parameters}
+        for name, thing in kept.items():
+            self.keep(name, thing)
 
     @property
     def rows(self) -> pd.DataFrame:
         """The rows so far, with the types and values that `read_results` gives."""
         return from_csv(csv_text(self._rows))
+
+    def done(self) -> int:
+        """How many of the day's own runs are measured; ResultsError if the others never will be."""
+        if len(self.runs) < self.parameters.runs:
+            self.check_open()
+        return len(self.runs)
+
+    def check_open(self) -> None:
+        """Raise ResultsError, before a run is measured in vain, where the session is complete."""
+        if self._state["finished"]:
+            raise ResultsError(f"session {self.name!r} is complete: open a new one for more runs")
 
     def add_run(
         self,
@@ -85,20 +111,17 @@ class Session:
         receipt: CalibrationReceipt | None = None,
         profile: ForwardProfile | None = None,
     ) -> Path:
-        """Keep one run: its row in results.csv and its raw samples in run_<k>.npz, whose path is
-        returned.
+        """Keep a run's row in results.csv and its samples in run_<k>.npz, whose path is returned.
 
         `precision`: of the row, if it is not the run's. `number`: of the run, by default the next
-        of its variant, precision and schedule. `receipt` and `profile` may raise some of
-        the row's `flags`. Raises ResultsError where the session is complete or a file cannot be
-        written; the rows before are untouched, and the same call may be tried again.
+        of its variant, precision and schedule. `receipt` and `profile`: see `flags_of`. Raises
+        ResultsError where the session is complete or a file cannot be written; the rows before are
+        untouched, and the same call may be tried again.
         """
-        if self._complete:
-            raise ResultsError(f"session {self.name!r} is complete: open a new one for more runs")
+        self.check_open()
         entry = {"variant": variant, "precision": precision or run.precision, "schedule": schedule}
         rank = 1 + sum(entry.items() <= row.items() for row in self._rows)
-        told = entry | {"run": number or rank}
-        told |= {"dataset": dataset, "session": self.name}
+        told = entry | {"run": number or rank, "dataset": dataset, "session": self.name}
         told |= {"accuracy": accuracy and accuracy.fraction}
         told |= {"eval_images": accuracy.images if accuracy else 0}
         rows = [*self._rows, run_row(run, self, receipt, profile) | told]
@@ -141,13 +164,8 @@ class Session:
             self._rows = [row | {"accepted": verdict.outcome} for row in self._rows]
             write_file(own, csv_text(self._rows).encode())
         # In this order: what is published always comes from a session marked complete.
-        self._write_state("complete", finished=now())
-        self._complete = True
+        self._state = self.keep("session", self._state | {"finished": now(), "state": "complete"})
         return write_file(published, csv_text(self._rows).encode()) if published else own
-
-    def _write_state(self, state: str, finished: str | None = None) -> None:
-        told = {"schema": 1, "session": self.name, "pid": os.getpid(), "started": self._started}
-        self.keep("session", told | {"finished": finished, "state": state})
 
     def _to_publish(self) -> Path | None:
         """The CSV that `complete` replaces, never a file of others; None if this is not J1's."""
@@ -164,11 +182,11 @@ open_session = Session
 
 def _packed(run: Run) -> bytes:
     """Every raw sample of a run in ms: measured, warm-up, and rejected but kept; as an .npz."""
-    clocks = {"host_ms": run.host, "gpu_ms": run.gpu, "graph_ms": run.graph}
-    samples = {name: getattr(clock, "samples_ms", None) for name, clock in clocks.items()}
-    samples |= {"warmup_ms": run.warmup.samples_ms, "rejected_gpu_ms": run.rejected_gpu_ms}
-    samples = {name: values for name, values in samples.items() if values is not None}
+    read = {"host": run.host, "gpu": run.gpu, "graph": run.graph, "warmup": run.warmup}
+    samples = {f"{name}_ms": getattr(one, "samples_ms", None) for name, one in read.items()}
+    samples |= {"rejected_gpu_ms": run.rejected_gpu_ms}
     packed = io.BytesIO()
+    samples = {name: ms for name, ms in samples.items() if ms is not None}
     np.savez_compressed(packed, allow_pickle=False, **samples)
     return packed.getvalue()
 

@@ -14,14 +14,9 @@ from helpers.environment.facts import first_line
 from helpers.environment.progress import track
 from helpers.parameters import Parameters
 from helpers.stats import further_interval, spread
+from helpers.validation import processes
 from helpers.validation.causes import Cause, find_causes
 from helpers.validation.interference import HOST_RULES, RunTags, tags
-from helpers.validation.processes import (
-    NotPortableError,
-    in_fresh_process,
-    pack_model,
-    unpack_model,
-)
 
 ACCEPTED, RESERVED, NOT_ACCEPTED = "yes", "reserved", "no"  # as the CSV says it
 
@@ -77,6 +72,11 @@ class Verdict:
         """Is the criterion met on the deciding clock, without reserve?"""
         return self.outcome == ACCEPTED
 
+    def record(self) -> list[dict]:
+        """Of each run: its process, the tags of its blocks, and the looks that they rest on."""
+        pairs = zip(self.runs, self.seen, strict=True)
+        return [{"process": r.process, "seen": s, "looks": r.looks} for r, s in pairs]
+
 
 def measure_runs(
     model: nn.Module,
@@ -98,19 +98,19 @@ def measure_runs(
     for _ in track(range(done, parameters.runs), description="runs"):
         if apart:
             try:
-                packed = pack_model(model)
-                yield in_fresh_process(_measure_packed, packed, inputs, iterations, settings)
+                given = processes.pack_model(model), inputs, iterations, settings
+                yield processes.in_fresh_process(_measure_packed, *given)
                 continue
-            except NotPortableError:
+            except processes.NotPortableError:
                 apart = False
         yield benchmark_latency(model, inputs, *iterations, **settings)
 
 
 def _measure_packed(packed, inputs, iterations, settings) -> Run:
     try:
-        model = unpack_model(packed)
+        model = processes.unpack_model(packed)
     except Exception as error:  # a class or module that this process cannot import
-        raise NotPortableError(first_line(error)) from error
+        raise processes.NotPortableError(first_line(error)) from error
     model = model.to(settings["device"])
     # Only here: a capture that fails may harm its process (the random numbers of torch 2.11).
     return benchmark_latency(model, inputs, *iterations, graph=True, **settings)
@@ -119,10 +119,8 @@ def _measure_packed(packed, inputs, iterations, settings) -> Run:
 def check_clock(requested: str, device: torch.device) -> None:
     """Refuse (RuntimeError), before anything is measured, the GPU clock where there is no GPU."""
     if requested == "gpu" and device.type != "cuda":
-        raise RuntimeError(
-            f"clock='gpu' cannot be had on device '{device}': use clock='auto' or 'host', or a "
-            "machine with a CUDA GPU"
-        )
+        told = f"clock='gpu' cannot be had on device '{device}'"
+        raise RuntimeError(f"{told}: use clock='auto' or 'host', or a CUDA GPU")
 
 
 def doubt_of(run: Run, profile: ForwardProfile | None) -> str:
@@ -177,9 +175,7 @@ def judge(
 ) -> Verdict:
     """Apply the criterion, spread = (max - min) / mean of the runs' p95, to every clock there is.
 
-    The reserves: tags that matter for the deciding clock, a calibration or a warm-up that is not in
-    order, and means that spread by the limit or more.
-
+    The reserves: flags that matter for the deciding clock, and means that spread by the limit.
     ValueError: fewer than two runs. RuntimeError: clock="gpu" was asked for and cannot be trusted.
     """
     runs = tuple(runs)

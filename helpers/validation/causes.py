@@ -70,7 +70,7 @@ def interval(summary: LatencySummary) -> tuple[float, float] | None:
 
 
 def _pace(runs: Sequence[Run]) -> tuple[bool, dict[str, float]]:
-    """Does the host wait longer than the GPU works; the p50 of both clocks, {} without the GPU's."""
+    """Does the host wait longer than the GPU works; and both clocks' p50, {} without the GPU's."""
     clocks = ("host", "gpu") if all(run.gpu for run in runs) else ()
     pace = {f"{c}_ms": float(np.median([getattr(run, c).p50 for run in runs])) for c in clocks}
     return bool(pace) and pace["host_ms"] > LAUNCH_BOUND_RATIO * pace["gpu_ms"], pace

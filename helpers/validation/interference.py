@@ -74,9 +74,9 @@ class RunTags:
 
 def tags(runs: Sequence[Run]) -> tuple[RunTags, ...]:
     """Tag the blocks of every run; the clocks are compared with the best seen in any of them."""
-    gpus, best = [look.gpu for run in runs for look in run.looks if look.gpu], {}
-    for name in ("sm_mhz", "memory_mhz"):
-        best[name] = max((getattr(gpu, name) or 0 for gpu in gpus), default=0)
+    gpus = [look.gpu for run in runs for look in run.looks if look.gpu]
+    clocks = ("sm_mhz", "memory_mhz")
+    best = {clock: max((getattr(g, clock) or 0 for g in gpus), default=0) for clock in clocks}
     return tuple(_tags(run, best) for run in runs)
 
 
@@ -101,12 +101,8 @@ class _Block:
     best: dict[str, int]  # the highest clocks seen, in MHz; 0 where not observable
     steady_power_cap: bool
 
-    @property
-    def wall_s(self) -> float:
-        return self.rise("at_s")
-
     def rise(self, counter: str, of: str = "host") -> float:
-        """Increase of a counter over the block."""
+        """Increase of a counter over the block; that of "at_s" is its duration."""
         before, after = (getattr(getattr(x, of), counter) for x in (self.before, self.after))
         return after - before
 
@@ -138,10 +134,8 @@ def _tags(run: Run, best: dict[str, int]) -> RunTags:
     return RunTags(tuple(tagged), tuple(unseen), idle, capped)
 
 
-def _foreign_shares(
-    gpu: GpuReading, own: frozenset[int], listed: frozenset[int]
-) -> dict[int, float]:
-    """SM share (0 to 1, mean of the samples) of every process that is not ours.
+def _foreign_shares(gpu: GpuReading, own: frozenset, listed: frozenset) -> dict[int, float]:
+    """SM share (0 to 1, mean of the samples) of every process, by pid, that is not ours.
 
     NVML may report the pids of another PID namespace than ours, and not the same one in both of its
     lists. We compute, so we are in there: where no pid is ours, the largest share is taken for
@@ -178,9 +172,9 @@ def _foreign_gpu_process(b: _Block):
 
 
 def _gpu_disturbed(b: _Block):
-    largest, level = b.gpu_ms.max(), np.quantile(b.gpu_ms, 0.25)
+    level = float(np.quantile(b.gpu_ms, 0.25))
     touched = float(np.mean(b.gpu_ms > max(level * DISPERSED, level + DISPERSED_MS)))
-    return touched, {"share": touched, "largest_ms": float(largest)}
+    return touched, {"share": touched, "largest_ms": float(b.gpu_ms.max())}
 
 
 def _gpu_shift(b: _Block):
@@ -208,29 +202,29 @@ def _throttle(b: _Block):
     if b.steady_power_cap:  # a condition of the whole run, which is said once
         reasons, power = reasons & ~POWER_CAP, None
     names = [name for bit, name in HARMFUL_REASONS.items() if (reasons or 0) & bit]
-    share = min(1.0, max(0.0, ((power or 0.0) + (thermal or 0.0)) / b.wall_s))
+    share = min(1.0, max(0.0, ((power or 0.0) + (thermal or 0.0)) / b.rise("at_s")))
     return max(share, float(bool(names))), {"share": share, "reasons": names}
 
 
 def _cpu_load(b: _Block):
     if (busy_s := b.rise("busy_s")) <= 0:  # we were computing: the sandbox hides its CPUs
         return None
-    cpus = b.process.cpus
-    load = min(1.0, max(0.0, (busy_s - b.rise("own_s")) / (cpus * b.wall_s)))
-    return load, {"share": load, "cpus": cpus}
+    load = (busy_s - b.rise("own_s")) / (b.process.cpus * b.rise("at_s"))
+    load = min(1.0, max(0.0, load))
+    return load, {"share": load, "cpus": b.process.cpus}
 
 
 def _steal(b: _Block):
     # The measuring thread was on one of these cores; what other cores lost has not delayed it.
     before, after = b.before.host, b.after.host
     stolen = max(after.steal_s[i] - before.steal_s[i] for i in (before.core, after.core))
-    share = stolen / b.wall_s if stolen >= STEAL_TICKS_S else 0.0
+    share = stolen / b.rise("at_s") if stolen >= STEAL_TICKS_S else 0.0
     return share, {"share": share}
 
 
 def _preempted(b: _Block):
     times, thread_s = b.rise("preemptions"), b.rise("thread_s")
-    lost = max(0.0, 1 - thread_s / b.wall_s) if times >= PREEMPTIONS else 0.0
+    lost = max(0.0, 1 - thread_s / b.rise("at_s")) if times >= PREEMPTIONS else 0.0
     return lost, {"share": lost, "times": times}
 
 

@@ -38,25 +38,25 @@ def in_fresh_process(function: Callable, *args: Any, longest_s: float = LONGEST_
     ours, theirs = context.Pipe(duplex=False)
     begun = context.RawValue("Q", 0)  # phases; read from time to time, it wakes nobody up
     child = context.Process(target=_answer, args=(theirs, begun, function, args))
-    problem, found = f"began no phase for {longest_s:.0f} s and was ended", None
+    told, found = "a fresh process {}; isolation='none' measures without it", None
+    error = FreshProcessError(told.format(f"began no phase for {longest_s:.0f} s and was ended"))
     try:
         child.start()
         theirs.close()  # so that its death ends our waiting
         if _answers(ours, begun, longest_s):
-            problem, found = ours.recv()
+            error, found = ours.recv()
             child.join(10)
     except EOFError:
         child.join()
-        problem = f"was killed or ran out of memory, without an answer (code {child.exitcode})"
+        died = f"was killed or ran out of memory, without an answer (code {child.exitcode})"
+        error = FreshProcessError(told.format(died))
     finally:
         ours.close()
         if child.pid is not None:  # else it never started
             child.kill()
             child.join()
-    if isinstance(problem, str):
-        raise FreshProcessError(f"a fresh process {problem}; isolation='none' measures without it")
-    if problem is not None:
-        raise problem
+    if error is not None:
+        raise error
     return found
 
 

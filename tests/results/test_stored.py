@@ -23,7 +23,7 @@ def test_a_session_is_read_back(folder):
     assert (read.name, read.dataset, read.outcome) == ("s", "cifar10", "yes")
     assert read.sentences == ("ACCEPTÉ",)
     assert read.environment["gpu"]["uuid"] == "GPU-1"
-    assert read.environment["git"] == {"commit": None}
+    assert read.environment["git"]["commit"] is None
     assert (read.parameters["model"], read.parameters["runs"]) == ("resnet18", 3)
     assert read.comparison == "| é |"
     assert read.validation_rows["run"].tolist() == [1, 2, 3]
