@@ -39,7 +39,6 @@ from helpers.parameters import Parameters
 from helpers.results.files import ResultsError as ResultsError
 from helpers.results.files import StoredSession as StoredSession
 from helpers.results.files import explained, write_file
-from helpers.results.files import load_samples as load_samples
 from helpers.results.files import read_results as read_results
 from helpers.results.files import read_session as read_session
 from helpers.results.table import COLUMNS as COLUMNS

@@ -42,11 +42,7 @@ _BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")  # control characters
 
 
 def run_row(run: Run, session, receipt, profile) -> dict[str, Any]:
-    """What the columns say of a run itself; None where a figure does not exist.
-
-    `lat_*` carry the deciding clock, named in `clock`: the GPU's where the run has one that is
-    asked for and not contradicted.
-    """
+    """What the columns say of a run itself; None where a figure does not exist."""
     parameters, facts = session.parameters, session.environment
     clock = deciding_clock("host" if parameters.clock == "host" else "auto", [run], profile)
     flags = flags_of(run, tags([*session.runs, run])[-1], profile, receipt)
@@ -66,7 +62,7 @@ def run_row(run: Run, session, receipt, profile) -> dict[str, Any]:
 
 
 def judged(run: Run, clock: str, flags: Sequence[str]) -> dict[str, Any]:
-    """What may change in a run's row with the verdict over all runs: deciding clock and flags."""
+    """What the verdict over all runs may change in a run's row: flags, and `lat_*` by `clock`."""
     found = getattr(run, clock)
     low, high = interval(found) or (None, None)
     names = ("mean", "p95", "std", "p50", "min", "max")

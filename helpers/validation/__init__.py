@@ -1,6 +1,6 @@
 """Step 4: consecutive runs, the 10 % criterion on their p95, and the verdict with its causes."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,37 +28,31 @@ UNPROVEN_RATIO = 0.2  # GPU p50 over host p50; a launch-bound eager ResNet-18 re
 
 @dataclass(frozen=True)
 class ClockVerdict:
-    """The criterion on one clock: the runs' p95 and means (ms), their spreads (fractions).
-
-    `causes`: what the evidence points to, met or not. `further`: where the p95 of a further session
-    of as many processes would land (95 %, in ms), None without three processes or more.
-    """
+    """The criterion on one clock."""
 
     clock: str
-    p95_ms: tuple[float, ...]
-    mean_ms: tuple[float, ...]
-    p95_spread: float
+    p95_ms: tuple[float, ...]  # of the runs
+    p95_spread: float  # fractions
     mean_spread: float
     met: bool
-    causes: tuple[Cause, ...]
+    causes: tuple[Cause, ...]  # what the evidence points to, met or not
+    # Where the p95 of a further session of as many processes would land (95 %, in ms); None without
+    # three processes or more.
     further: tuple[float, float] | None
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """All runs, what was seen around them, the verdict on each clock, and which of them decides.
-
-    `flags`: of each run, see `flags_of`. `doubt`: see `doubt_of`. `reserves`: see `judge`.
-    """
+    """All runs, what was seen around them, the verdict on each clock, and which of them decides."""
 
     runs: tuple[Run, ...]
     seen: tuple[RunTags, ...]
-    flags: tuple[tuple[str, ...], ...]
+    flags: tuple[tuple[str, ...], ...]  # of each run, see `flags_of`
     deciding: str
     max_p95_spread: float
     clocks: dict[str, ClockVerdict]
-    doubt: str = ""
-    reserves: tuple[str, ...] = ()
+    doubt: str  # see `doubt_of`
+    reserves: tuple[str, ...]  # see `judge`
 
     @property
     def outcome(self) -> str:
@@ -79,11 +73,7 @@ class Verdict:
 
 
 def measure_runs(
-    model: nn.Module,
-    dataloader: Iterable,
-    parameters: Parameters,
-    device: torch.device,
-    done: int = 0,
+    model: nn.Module, dataloader: Iterable, parameters: Parameters, device, done: int = 0
 ) -> Iterator[Run]:
     """Yield the runs of a session that are left after `done`, each as soon as it is complete.
 
@@ -119,8 +109,7 @@ def _measure_packed(packed, inputs, iterations, settings) -> Run:
 def check_clock(requested: str, device: torch.device) -> None:
     """Refuse (RuntimeError), before anything is measured, the GPU clock where there is no GPU."""
     if requested == "gpu" and device.type != "cuda":
-        told = f"clock='gpu' cannot be had on device '{device}'"
-        raise RuntimeError(f"{told}: use clock='auto' or 'host', or a CUDA GPU")
+        raise RuntimeError(f"clock='gpu' needs a GPU, not '{device}': use clock='auto' or 'host'")
 
 
 def doubt_of(run: Run, profile: ForwardProfile | None) -> str:
@@ -150,14 +139,11 @@ def flags_of(run: Run, seen: RunTags, profile=None, receipt=None) -> tuple[str, 
     return tuple(code for code, holds in found.items() if holds)
 
 
-def deciding_clock(
-    requested: str, runs: Iterable[Run], profile: ForwardProfile | None = None
-) -> str:
+def deciding_clock(requested: str, runs: Sequence[Run], profile=None) -> str:
     """Which clock fills `lat_*` and decides: the GPU's where all runs have it, uncontradicted.
 
     RuntimeError where clock="gpu" was asked for and that is not so.
     """
-    runs = tuple(runs)
     missing = next((run.no_gpu_clock_why for run in runs if not run.gpu), "")
     if any(doubt_of(run, profile) == CONTRADICTED for run in runs):
         missing = "it reads less than half of what the profile says the model's kernels take"
@@ -195,7 +181,7 @@ def judge(
 
 def _judge_clock(clock: str, runs: tuple[Run, ...], limit: float) -> ClockVerdict:
     p95, means = (tuple(getattr(getattr(r, clock), f) for r in runs) for f in ("p95", "mean"))
-    met, causes = spread(p95) < limit, find_causes(clock, runs, limit)
     apart = len(runs) >= 3 and len({run.process.pid for run in runs}) == len(runs)
-    further = further_interval(p95) if apart else None
-    return ClockVerdict(clock, p95, means, spread(p95), spread(means), met, causes, further)
+    further, found = further_interval(p95) if apart else None, find_causes(clock, runs, limit)
+    of_p95 = spread(p95)
+    return ClockVerdict(clock, p95, of_p95, spread(means), of_p95 < limit, found, further)

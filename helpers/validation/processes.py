@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from helpers.clocks.checks import LISTENERS
-from helpers.environment.facts import first_line
+from helpers.environment.facts import attempt, first_line
 from helpers.models import build_model
 
 # A process that begins no phase (`clocks.checks.phase`) for this long, or twice as long, hangs. A
@@ -69,10 +69,7 @@ def _answers(pipe: Any, begun: Any, longest_s: float) -> bool:
 
 
 def _answer(pipe: Any, begun: Any, function: Callable, args: tuple) -> None:
-    def count() -> None:
-        begun.value += 1
-
-    LISTENERS.append(count)
+    LISTENERS.append(lambda: setattr(begun, "value", begun.value + 1))
     gc.freeze()  # all that was imported stays: a collection, one per measurement, need not visit it
     try:
         data = pickle.dumps((None, function(*args)))
@@ -88,12 +85,9 @@ def _portable(error: BaseException) -> BaseException:
             f"a second process cannot use the GPU ({first_line(error)}): it is in exclusive "
             "compute mode, see `nvidia-smi -q -d COMPUTE`. Use isolation='none'"
         )
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return RuntimeError(first_line(error))
-    # SystemExit would end the notebook as if all were well.
-    return error if isinstance(error, Exception) else RuntimeError(first_line(error))
+    if isinstance(error, Exception) and attempt(lambda: pickle.loads(pickle.dumps(error))):
+        return error
+    return RuntimeError(first_line(error))  # SystemExit would end the notebook as if all were well
 
 
 def pack_model(model: nn.Module) -> tuple[str, bytes]:

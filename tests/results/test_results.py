@@ -24,7 +24,7 @@ from result_rows import FACTS, a_run, add, judged, opened, series, snapshot, sta
 
 from helpers.clocks.graph import GraphReading
 from helpers.clocks.warmup import Warmup
-from helpers.results import PUBLISHED, ResultsError, load_samples, read_results
+from helpers.results import PUBLISHED, ResultsError, read_results
 
 
 def test_session_keeps_each_run_and_publishes_when_complete(tmp_path):
@@ -43,7 +43,7 @@ def test_session_keeps_each_run_and_publishes_when_complete(tmp_path):
     assert state_of(session.folder) == "complete"
     assert published.read_bytes() == (session.folder / "results.csv").read_bytes()
     assert read_results(published)["accepted"].tolist() == ["reserved"] * 2
-    loaded, run = load_samples(session.folder / "run_2.npz"), runs[1]
+    loaded, run = np.load(session.folder / "run_2.npz"), runs[1]
     assert loaded["host_ms"].tolist() == run.host.samples_ms.tolist()
     assert loaded["gpu_ms"].tolist() == run.gpu.samples_ms.tolist()
     assert loaded["warmup_ms"].tolist() == run.warmup.samples_ms.tolist()
@@ -191,7 +191,7 @@ def test_runs_are_numbered_by_variant_and_the_annex_makes_none_of_the_day(tmp_pa
     assert session.rows["run"].tolist() == [1, 1, 2, 1, 2]
     assert session.rows["precision"].tolist() == ["fp32", "fp16", "fp16", "tf32", "fp32"]
     assert (session.runs[0] is run, len(session.runs)) == (True, 2)
-    assert load_samples(session.folder / "run_1.npz")["graph_ms"].tolist() == [1.25, 1.26]
+    assert np.load(session.folder / "run_1.npz")["graph_ms"].tolist() == [1.25, 1.26]
 
 
 # What else a session keeps
