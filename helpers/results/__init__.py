@@ -22,7 +22,7 @@ import json
 import os
 import secrets
 import time
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import is_dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,7 @@ import numpy as np
 import pandas as pd
 
 from helpers.bench_latency import Run
-from helpers.clocks.calibration import CalibrationReceipt
-from helpers.clocks.profiling import ForwardProfile
 from helpers.environment import Machine
-from helpers.models.accuracy import Accuracy
 from helpers.parameters import Parameters
 from helpers.results.files import ResultsError as ResultsError
 from helpers.results.files import StoredSession as StoredSession
@@ -55,9 +52,8 @@ FREE |= {"compare_processes", "baseline", "max_regression", "strict"}
 class Session:
     """One session's folder in `parameters.results_dir`, by default named after date and time.
 
-    `runs`: the day's own, in their order. `session.json` says "running" until `complete`. Raises
-    ResultsError, before anything is measured, where the folder holds results already or cannot be
-    written, and where the published CSV is not one that `complete` may replace.
+    `runs`: the day's own, in their order. Raises ResultsError, before anything is measured, where
+    the folder holds results already or cannot be written, and where the published CSV is not ours.
     """
 
     def __init__(self, parameters: Parameters, machine: Machine):
@@ -68,8 +64,7 @@ class Session:
         self.runs: tuple[Run, ...] = ()
         self._rows: list[dict[str, Any]] = []
         self.opened_s = time.monotonic()
-        self._state = {"schema": 1, "session": self.name, "pid": os.getpid(), "started": now()}
-        self._state |= {"finished": None, "state": "running"}
+        self._state = {"session": self.name, "started": now(), "finished": None, "state": "running"}
         with explained(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             # papermill's notebook may be there, and what a killed write left: hidden
@@ -77,9 +72,9 @@ class Session:
         if held:
             raise ResultsError(f"{self.folder} already holds results ({min(held)}): name another")
         self._to_publish()
-        kept = {"session": self._state, "environment": machine.facts, "parameters": parameters}
-        for name, thing in kept.items():
-            self.keep(name, thing)
+        self.keep("session", self._state)
+        self.keep("environment", machine.facts)
+        self.keep("parameters", parameters)
 
     @property
     def rows(self) -> pd.DataFrame:
@@ -98,36 +93,26 @@ class Session:
             raise ResultsError(f"session {self.name!r} is complete: open a new one for more runs")
 
     def add_run(
-        self,
-        run: Run,
-        *,
-        dataset: str,
-        accuracy: Accuracy | None,
-        variant: str = "fp32",
-        precision: str = "",
-        schedule: str = CONSECUTIVE,
-        number: int = 0,
-        receipt: CalibrationReceipt | None = None,
-        profile: ForwardProfile | None = None,
+        self, run: Run, *, dataset: str, accuracy, number=0, receipt=None, profile=None, **entry
     ) -> Path:
         """Keep a run's row in results.csv and its samples in run_<k>.npz, whose path is returned.
 
-        `precision`: of the row, if it is not the run's. `number`: of the run, by default the next
-        of its variant, precision and schedule. `receipt` and `profile`: see `flags_of`. Raises
-        ResultsError where the session is complete or a file cannot be written; the rows before are
-        untouched, and the same call may be tried again.
+        `accuracy`: an Accuracy or None. `number`: of the run, by default the day's next. `entry`:
+        the row's variant, precision and schedule, where they are not the day's. `receipt` and
+        `profile`: see `flags_of`. Raises ResultsError where the session is complete or a file
+        cannot be written; the rows before are untouched, and the same call may be tried again.
         """
         self.check_open()
-        entry = {"variant": variant, "precision": precision or run.precision, "schedule": schedule}
-        rank = 1 + sum(entry.items() <= row.items() for row in self._rows)
-        told = entry | {"run": number or rank, "dataset": dataset, "session": self.name}
-        told |= {"accuracy": accuracy and accuracy.fraction}
-        told |= {"eval_images": accuracy.images if accuracy else 0}
-        rows = [*self._rows, run_row(run, self, receipt, profile) | told]
+        day = {"variant": "fp32", "precision": run.precision, "schedule": CONSECUTIVE}
+        row = run_row(run, self, receipt, profile) | day | entry
+        row |= {"run": number or len(self.runs) + 1, "dataset": dataset, "session": self.name}
+        row |= {"accuracy": accuracy and accuracy.fraction}
+        row |= {"eval_images": accuracy.images if accuracy else 0}
+        rows = [*self._rows, row]
         path = write_file(self.folder / f"run_{len(rows)}.npz", _packed(run))
         write_file(self.folder / "results.csv", csv_text(rows).encode())
         self._rows = rows  # only now, so that what cannot be written is not believed either
-        self.runs += (run,) * (schedule == CONSECUTIVE)
+        self.runs += (run,) * (row["schedule"] == CONSECUTIVE)
         return path
 
     def keep(self, name: str, thing: Any) -> Any:
@@ -141,17 +126,20 @@ class Session:
             thing.savefig(png, format="png", metadata={"Description": thing.get_label()})
             write_file(self.folder / f"{name}.png", png.getvalue())
             return thing
-        text, ending = (thing, "md") if isinstance(thing, str) else (_json(thing), "json")
+        ending, text = "md", thing
+        if not isinstance(thing, str):
+            told = {"indent": 2, "ensure_ascii": False, "allow_nan": False, "default": _plain}
+            ending, text = "json", f"{json.dumps(thing, **told)}\n"
         # What UTF-8 cannot encode, as in the name of a process, ends no session.
         write_file(self.folder / f"{name}.{ending}", text.encode("utf-8", "replace"))
         return thing
 
     def complete(self, verdict: Verdict | None = None) -> Path:
-        """Mark the session complete; the rows tell the verdict's outcome in `accepted`.
+        """Mark the session complete; its rows then tell what `verdict` says of them.
 
         Returns the published CSV, replaced if the session has J1's own parameters, else the
-        session's own. May be called again, as after a full disk. Raises ResultsError if there are
-        no runs or a file cannot be written.
+        session's own. May be called again. Raises ResultsError: no runs, or a file that cannot be
+        written.
         """
         if not self._rows:
             raise ResultsError(f"session {self.name!r} has no runs: nothing is published")
@@ -168,8 +156,8 @@ class Session:
 
     def _to_publish(self) -> Path | None:
         """The CSV that `complete` replaces, never a file of others; None if this is not J1's."""
-        changed = asdict(self.parameters).items() - asdict(Parameters()).items()
-        if not dict(changed).keys() <= FREE:
+        own = vars(Parameters()).items()
+        if not {name for name, value in own if getattr(self.parameters, name) != value} <= FREE:
             return None
         if os.path.lexists(path := self.folder.parent / PUBLISHED):
             read_results(path)
@@ -190,14 +178,10 @@ def _packed(run: Run) -> bytes:
     return packed.getvalue()
 
 
-def _json(thing: Any) -> str:
-    return f"{json.dumps(thing, indent=2, ensure_ascii=False, allow_nan=False, default=_plain)}\n"
-
-
 def _plain(thing: Any) -> Any:
     """What JSON knows, of what it does not know."""
     if is_dataclass(thing):
-        return {field.name: getattr(thing, field.name) for field in fields(thing)}
+        return vars(thing)
     if isinstance(thing, np.ndarray | np.generic):
         return thing.tolist()
     return sorted(thing) if isinstance(thing, set | frozenset) else os.fspath(thing)

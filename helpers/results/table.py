@@ -13,7 +13,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from helpers.bench_latency import Run
@@ -48,16 +47,14 @@ def run_row(run: Run, session, receipt, profile) -> dict[str, Any]:
     flags = flags_of(run, tags([*session.runs, run])[-1], profile, receipt)
     return {
         **judged(run, clock, flags),
-        **{"timestamp": now()},
+        **{"timestamp": now(), "model": Path(parameters.model).name, "accepted": ""},
         **{"host_mean": run.host.mean, "host_p95": run.host.p95},
         **{"gpu_mean": run.gpu and run.gpu.mean, "gpu_p95": run.gpu and run.gpu.p95},
         **{"batch_size": run.batch_size, "input_shape": "x".join(map(str, run.input_shape))},
         **{"warmup_iters": parameters.warmup_iters, "warmup_used": len(run.warmup.samples_ms)},
         **{"measure_iters": run.host.n, "retried_batches": run.retried_batches},
         **{"device": run.device, "gpu_name": facts["gpu"] and facts["gpu"]["name"]},
-        **{"torch_version": facts["software"]["torch"]},
-        **{"cuda_version": facts["cuda"]["torch_cuda"]},
-        **{"model": Path(parameters.model).name, "accepted": ""},
+        **{"torch_version": facts["software"]["torch"], "cuda_version": facts["cuda"]["torch_cuda"]},
     }
 
 
@@ -65,10 +62,9 @@ def judged(run: Run, clock: str, flags: Sequence[str]) -> dict[str, Any]:
     """What the verdict over all runs may change in a run's row: flags, and `lat_*` by `clock`."""
     found = getattr(run, clock)
     low, high = interval(found) or (None, None)
+    told = {"clock": clock, "lat_p95_low": low, "lat_p95_high": high, "flags": ";".join(flags)}
     names = ("mean", "p95", "std", "p50", "min", "max")
-    figures = {f"lat_{name}": getattr(found, name) for name in names}
-    figures |= {"clock": clock, "lat_p95_low": low, "lat_p95_high": high}
-    return figures | {"flags": ";".join(flags)}
+    return told | {f"lat_{name}": getattr(found, name) for name in names}
 
 
 def now() -> str:
@@ -79,19 +75,15 @@ def now() -> str:
 def csv_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> str:
     """Rows as the text of a CSV, the only writer; columns: those given, else those of the rows."""
     columns = list(columns or [name for name in COLUMNS if not rows or name in rows[0]])
-    cells = [[_to_cell(row[name]) for name in columns] for row in rows]
-    table = pd.DataFrame(cells, columns=columns, dtype="object")
-    return table.to_csv(index=False, lineterminator="\n")
+    cells = pd.DataFrame(list(rows), columns=columns, dtype="object").map(_to_cell)
+    return cells.to_csv(index=False, lineterminator="\n")  # nothing where there is no figure
 
 
-def _to_cell(value: Any) -> str:
+def _to_cell(value: Any) -> Any:
     if isinstance(value, str):
         text = _clean(value)  # reading takes the apostrophe away again
         return f"'{text}" if text.lstrip().startswith((*FORMULA_STARTS, "'")) else text
-    if isinstance(value, datetime):
-        return value.isoformat()
-    empty = value is None or (isinstance(value, float) and math.isnan(value))
-    return "" if empty else repr(value.item() if isinstance(value, np.generic) else value)
+    return value.isoformat() if isinstance(value, datetime) else value
 
 
 def _clean(text: str) -> str:
@@ -100,21 +92,16 @@ def _clean(text: str) -> str:
 
 
 def from_csv(text: str) -> pd.DataFrame:
-    """Rows from a CSV by column name: str, int64, float64 (NaN where empty), datetime objects.
-
-    Raises ValueError or csv.Error where a column lacks or is unknown, or a cell is not of its kind.
-    """
+    """What `files.read_results` returns; ValueError or csv.Error where it is no results CSV."""
     lines = csv.reader(io.StringIO(text, newline=""), strict=True)  # pandas fills a short line
     header, *lines = [line for line in lines if line] or [[]]
     missing, unknown = set(KINDS) - LATER - set(header), set(header) - set(KINDS)
     if missing or unknown or len(set(header)) < len(header):
         raise ValueError(f"columns missing: {missing}, unknown: {unknown}, or one doubled")
-    if any(len(line) != len(header) for line in lines):
-        raise ValueError("a row has more or fewer cells than there are columns")
-    columns = {}
+    rows, columns = [dict(zip(header, line, strict=True)) for line in lines], {}
     for name in filter(header.__contains__, COLUMNS):
         try:
-            cells = [_from_cell(KINDS[name], line[header.index(name)]) for line in lines]
+            cells = [_from_cell(KINDS[name], row[name]) for row in rows]
             columns[name] = pd.Series(cells, dtype=_DTYPES[KINDS[name]])
             if name in CHOICES and not set(cells) <= CHOICES[name]:
                 raise ValueError(f"none of {CHOICES[name]}")

@@ -33,13 +33,8 @@ SMALLEST_BLOCK = 20  # samples from which a block's quartile says something
 # NVML's clock-event reasons that slow work down. Left out: an idle GPU, clocks set by the user or
 # by an application, sync boost and the display's clock are states, not disturbances.
 POWER_CAP = 0x04
-HARMFUL_REASONS = {
-    POWER_CAP: "power_cap",
-    0x08: "hardware_slowdown",
-    0x20: "software_thermal",
-    0x40: "hardware_thermal",
-    0x80: "power_brake",
-}
+HARMFUL_REASONS = {POWER_CAP: "power_cap", 0x08: "hardware_slowdown", 0x20: "software_thermal"}
+HARMFUL_REASONS |= {0x40: "hardware_thermal", 0x80: "power_brake"}
 
 
 @dataclass(frozen=True)

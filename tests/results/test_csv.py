@@ -111,7 +111,7 @@ REFUSED = {
     "a column less": (lambda lines: [lines[0].removeprefix("variant,")], "missing: .*variant"),
     "a column more": (lambda lines: [f"{line},x" for line in lines], "unknown: .*x"),
     "a column twice": (lambda lines: [f"{line},run" for line in lines], "doubled"),
-    "a cell less": (lambda lines: [lines[0], lines[2].rpartition(",")[0]], "fewer cells"),
+    "a cell less": (lambda lines: [lines[0], lines[2].rpartition(",")[0]], "shorter"),
     "an open quote": (lambda lines: [lines[0], '"' + lines[2]], "expected after|unexpected end"),
     "no figure": (cell("lat_p95", ""), "lat_p95"),
     "not finite": (cell("gpu_p95", "inf"), "gpu_p95"),

@@ -185,8 +185,8 @@ def test_runs_are_numbered_by_variant_and_the_annex_makes_none_of_the_day(tmp_pa
     session = opened(tmp_path)
     run = a_run(graph=GraphReading(np.array([1.25, 1.26]), 60.0, why=""))
     add(session, run)
-    for name in ("fp16", "fp16", "tf32"):
-        add(session, variant=name, precision=name, schedule="randomised")
+    for number, name in ((1, "fp16"), (2, "fp16"), (1, "tf32")):
+        add(session, variant=name, precision=name, schedule="randomised", number=number)
     assert add(session).name == "run_5.npz"
     assert session.rows["run"].tolist() == [1, 1, 2, 1, 2]
     assert session.rows["precision"].tolist() == ["fp32", "fp16", "fp16", "tf32", "fp32"]
