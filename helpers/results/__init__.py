@@ -169,11 +169,10 @@ open_session = Session
 
 def _packed(run: Run) -> bytes:
     """Every raw sample of a run in ms: measured, warm-up, and rejected but kept; as an .npz."""
-    read = {"host": run.host, "gpu": run.gpu, "graph": run.graph, "warmup": run.warmup}
-    samples = {f"{name}_ms": getattr(one, "samples_ms", None) for name, one in read.items()}
-    samples |= {"rejected_gpu_ms": run.rejected_gpu_ms}
-    packed = io.BytesIO()
-    samples = {name: ms for name, ms in samples.items() if ms is not None}
+    packed, samples = io.BytesIO(), {"rejected_gpu_ms": run.rejected_gpu_ms}
+    for name in ("host", "gpu", "graph", "warmup"):
+        if (values := getattr(getattr(run, name), "samples_ms", None)) is not None:
+            samples[f"{name}_ms"] = values
     np.savez_compressed(packed, allow_pickle=False, **samples)
     return packed.getvalue()
 

@@ -84,10 +84,7 @@ class StoredSession:
     files: tuple[str, ...]  # names in the folder, hidden files apart
 
     def samples(self, index: int) -> dict[str, np.ndarray]:
-        """Raw samples (ms) of row `index` by name, as `Session.add_run` kept them.
-
-        Unpickles nothing. ResultsError unless both clocks' give the p95 of their row.
-        """
+        """Raw samples (ms) of row `index` by name; ResultsError if they do not give its p95."""
         path, row = self.folder / f"run_{index + 1}.npz", self.rows.loc[index]
         packed = io.BytesIO(read_file(path, LARGEST_SAMPLES))
         with explained(path, "read"), zipfile.ZipFile(packed) as archive:
@@ -132,7 +129,7 @@ def read_session(folder: str | Path) -> StoredSession:
 def read_results(path: str | Path) -> pd.DataFrame:
     """Read a results CSV by column name: str, int64, float64 (NaN where empty), datetimes.
 
-    An older file has no `model` and `accepted`. Raises ResultsError where it holds no results.
+    An older one has no `model` and `accepted`. ResultsError where it holds no results.
     """
     with explained(path, "read"):
         return from_csv(read_file(path).decode("utf-8-sig"))  # a spreadsheet adds a mark

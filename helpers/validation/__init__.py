@@ -56,9 +56,8 @@ class Verdict:
     @property
     def outcome(self) -> str:
         """ACCEPTED, or RESERVED where the criterion is met by disturbed runs, or NOT_ACCEPTED."""
-        if not self.clocks[self.deciding].met:
-            return NOT_ACCEPTED
-        return RESERVED if self.reserves else ACCEPTED
+        met = RESERVED if self.reserves else ACCEPTED
+        return met if self.clocks[self.deciding].met else NOT_ACCEPTED
 
     @property
     def accepted(self) -> bool:
@@ -115,14 +114,11 @@ def doubt_of(run: Run, profile: ForwardProfile | None) -> str:
     """Code of the reason to doubt a run's GPU clock, "" if there is none.
 
     CONTRADICTED: it reads less than half of what the profile's kernels take, so that work ran where
-    it does not look. UNPROVEN: no profile was had, and it reads less than a fifth of the host's
-    clock, which a launch-bound model does too.
+    it does not look. UNPROVEN: without a profile, it reads little of what the host's clock does.
     """
-    if run.gpu is None:
-        return ""
-    if profile is not None:
+    if run.gpu and profile:
         return CONTRADICTED if contradicted(run.gpu.p50, profile.kernel_ms) else ""
-    return UNPROVEN if run.gpu.p50 < UNPROVEN_RATIO * run.host.p50 else ""
+    return UNPROVEN if run.gpu and run.gpu.p50 < UNPROVEN_RATIO * run.host.p50 else ""
 
 
 def flags_of(run: Run, seen: RunTags, profile=None, receipt=None) -> tuple[str, ...]:

@@ -204,8 +204,7 @@ def _throttle(b: _Block):
 def _cpu_load(b: _Block):
     if (busy_s := b.rise("busy_s")) <= 0:  # we were computing: the sandbox hides its CPUs
         return None
-    load = (busy_s - b.rise("own_s")) / (b.process.cpus * b.rise("at_s"))
-    load = min(1.0, max(0.0, load))
+    load = min(1.0, max(0.0, (busy_s - b.rise("own_s")) / (b.process.cpus * b.rise("at_s"))))
     return load, {"share": load, "cpus": b.process.cpus}
 
 

@@ -1,14 +1,13 @@
 """Sessions: what is written is read back the same, and nothing is lost, mixed or half-written."""
 
-import dataclasses
 import errno
 import itertools
 import json
-from dataclasses import replace
 import math
 import os
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +18,6 @@ import pytest
 from fakes import AS_REQUIRED
 from looks_fake import CLEAN_GPU, look
 from PIL import Image
-from looks_fake import CLEAN_GPU, look
 from result_rows import FACTS, a_run, add, judged, opened, series, snapshot, state_of, write_session
 
 from helpers.clocks.graph import GraphReading
@@ -30,19 +28,19 @@ from helpers.results import PUBLISHED, ResultsError, read_results
 def test_session_keeps_each_run_and_publishes_when_complete(tmp_path):
     session = opened(tmp_path / "deep" / "results", "first")
     published = tmp_path / "deep" / "results" / PUBLISHED
-    runs = [a_run(seed=seed, rejected_gpu_ms=np.array([9.0])) for seed in (1, 2)]
+    runs = [a_run(seed=seed, rejected_gpu_ms=np.array([9.0])) for seed in (1, 2, 3)]
     for number, run in enumerate(runs, start=1):
         assert add(session, run) == session.folder / f"run_{number}.npz"
         kept = read_results(session.folder / "results.csv")
         assert kept["run"].tolist() == list(range(1, number + 1))
         pd.testing.assert_frame_equal(kept, session.rows)
-        assert session.runs == tuple(runs[:number])
+        assert (session.runs, session.done()) == (tuple(runs[:number]), number)
         assert state_of(session.folder) == "running"
         assert not published.exists()
     assert session.complete(judged(session, "reserved")) == published
-    assert state_of(session.folder) == "complete"
+    assert (state_of(session.folder), session.done()) == ("complete", 3)  # the cell may run again
     assert published.read_bytes() == (session.folder / "results.csv").read_bytes()
-    assert read_results(published)["accepted"].tolist() == ["reserved"] * 2
+    assert read_results(published)["accepted"].tolist() == ["reserved"] * 3
     loaded, run = np.load(session.folder / "run_2.npz"), runs[1]
     assert loaded["host_ms"].tolist() == run.host.samples_ms.tolist()
     assert loaded["gpu_ms"].tolist() == run.gpu.samples_ms.tolist()
@@ -83,8 +81,17 @@ def test_a_complete_session_takes_no_more_runs_but_may_be_published_again(tmp_pa
         session.complete()
         assert len(read_results(tmp_path / PUBLISHED)) == 1
         (tmp_path / PUBLISHED).unlink()
-    with pytest.raises(ResultsError, match="is complete"):
-        add(session)
+    for call in (session.done, session.check_open, lambda: add(session)):  # two of three are left
+        with pytest.raises(ResultsError, match="is complete"):
+            call()
+
+
+@pytest.mark.parametrize("results_dir", ["{}/notes.txt", "/proc/1"])
+def test_a_results_dir_that_is_a_file_or_takes_none_is_named(tmp_path, results_dir):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ResultsError, match=r"cannot write .*/s: .*`results_dir`"):
+        opened(results_dir.format(tmp_path))
+    assert snapshot(tmp_path) == {"notes.txt": b"mine"}
 
 
 @pytest.mark.parametrize(
@@ -152,15 +159,15 @@ def test_the_deciding_clock_fills_lat_and_both_stay_visible(tmp_path):
 
 def test_what_does_not_exist_is_empty_and_never_zero(tmp_path):
     walk = 5 + np.cumsum(series(0.01, n=100, sd=0.5))
-    run = dataclasses.replace(a_run(gpu_ms=None), host=a_run(walk, None).host)
+    run = replace(a_run(gpu_ms=None), host=a_run(walk, None).host)
     facts = FACTS | {"gpu": None, "cuda": {"torch_cuda": None}}
     row = row_of(tmp_path, run, facts, accuracy=None)
     assert row[["gpu_mean", "gpu_p95", "lat_p95_low", "lat_p95_high", "accuracy"]].isna().all()
     assert row["gpu_name"] == row["cuda_version"] == row["flags"] == ""
 
 
-ALLOWED = dataclasses.replace(AS_REQUIRED, tf32_convolutions=True, tf32_matmul=True)
-THROTTLED = (look(0.0), look(1.0, dataclasses.replace(CLEAN_GPU, reasons=0x40)))
+ALLOWED = replace(AS_REQUIRED, tf32_convolutions=True, tf32_matmul=True)
+THROTTLED = (look(0.0), look(1.0, replace(CLEAN_GPU, reasons=0x40)))
 FLAGS = [
     ({}, ""),
     ({"warmup": Warmup(np.full(9, 2.0), steady=False)}, "unsteady_warmup"),

@@ -4,12 +4,15 @@ import gc
 import os
 import signal
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 from fakes import TinyNet
 
+from helpers.clocks.checks import phase
 from helpers.models import build_model
+from helpers.validation import processes
 from helpers.validation.processes import (
     FreshProcessError,
     NotPortableError,
@@ -20,7 +23,8 @@ from helpers.validation.processes import (
 
 
 def pid_frozen_and(value):
-    return os.getpid(), gc.get_freeze_count(), value
+    with phase("work"):
+        return os.getpid(), gc.get_freeze_count(), value
 
 
 def kill_myself():
@@ -43,8 +47,13 @@ def fail(case):
     raise ERRORS[case][0]
 
 
-def test_the_answer_comes_from_another_process_that_collects_little():
+def test_the_answer_comes_from_another_process_that_collects_little(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        processes, "_answers", lambda p, begun, _: seen.append(begun) or p.poll(300)
+    )
     pid, frozen, value = in_fresh_process(pid_frozen_and, {"a": 1})
+    assert seen[0].value == 1  # phase begun there
     assert pid != os.getpid()
     assert frozen > 1000
     assert value == {"a": 1}
@@ -67,6 +76,17 @@ def test_one_that_hangs_is_ended():
     with pytest.raises(FreshProcessError, match="no phase for 1 s"):
         in_fresh_process(time.sleep, 600, longest_s=1.0)
     assert time.monotonic() - began < 120
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_it_is_waited_for_as_long_as_it_begins_phases(works):
+    begun, polls = SimpleNamespace(value=0), iter([False] * 9 + [True])
+
+    def poll(longest_s):
+        begun.value += works
+        return next(polls)
+
+    assert processes._answers(SimpleNamespace(poll=poll), begun, 1.0) == works
 
 
 def test_a_model_travels_as_it_is():
