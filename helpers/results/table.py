@@ -47,14 +47,15 @@ def run_row(run: Run, session, receipt, profile) -> dict[str, Any]:
     flags = flags_of(run, tags([*session.runs, run])[-1], profile, receipt)
     return {
         **judged(run, clock, flags),
-        **{"timestamp": now(), "model": Path(parameters.model).name, "accepted": ""},
+        **{"timestamp": now(), "model": Path(parameters.model).name},
         **{"host_mean": run.host.mean, "host_p95": run.host.p95},
         **{"gpu_mean": run.gpu and run.gpu.mean, "gpu_p95": run.gpu and run.gpu.p95},
         **{"batch_size": run.batch_size, "input_shape": "x".join(map(str, run.input_shape))},
         **{"warmup_iters": parameters.warmup_iters, "warmup_used": len(run.warmup.samples_ms)},
         **{"measure_iters": run.host.n, "retried_batches": run.retried_batches},
-        **{"device": run.device, "gpu_name": facts["gpu"] and facts["gpu"]["name"]},
-        **{"torch_version": facts["software"]["torch"], "cuda_version": facts["cuda"]["torch_cuda"]},
+        **{"device": run.device, "torch_version": facts["software"]["torch"]},
+        **{"gpu_name": facts["gpu"] and facts["gpu"]["name"]},
+        **{"cuda_version": facts["cuda"]["torch_cuda"], "accepted": ""},
     }
 
 

@@ -15,14 +15,15 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from fakes import AS_REQUIRED
+from fakes import AS_REQUIRED, series
 from looks_fake import CLEAN_GPU, look
 from PIL import Image
-from result_rows import FACTS, a_run, add, judged, opened, series, snapshot, state_of, write_session
+from result_rows import FACTS, a_run, add, judged, opened, snapshot, state_of, write_session
 
 from helpers.clocks.graph import GraphReading
 from helpers.clocks.warmup import Warmup
 from helpers.results import PUBLISHED, ResultsError, read_results
+from helpers.validation import judge
 
 
 def test_session_keeps_each_run_and_publishes_when_complete(tmp_path):
@@ -51,11 +52,16 @@ def test_session_keeps_each_run_and_publishes_when_complete(tmp_path):
 def test_a_complete_sessions_rows_say_what_the_verdict_over_all_runs_says(tmp_path):
     """One run lost the GPU's clock: the host decides for all; a tag may come with a later run."""
     session = opened(tmp_path, "s")
-    looks = [(look(0.0, gpu), look(1.0, gpu)) for gpu in (replace(CLEAN_GPU, sm_mhz=1700), CLEAN_GPU)]
-    for seen, gpu_ms in zip(looks, (1.3, None), strict=True):
-        add(session, a_run(gpu_ms=gpu_ms, looks=seen, device="cuda:0"))
+    for gpu_ms, sm_mhz in ((1.3, 1700), (None, 1980)):
+        looks = [look(at, replace(CLEAN_GPU, sm_mhz=sm_mhz)) for at in (0.0, 1.0)]
+        add(session, a_run(gpu_ms=gpu_ms, looks=looks, device="cuda:0"))
     assert session.rows["clock"].tolist() == ["gpu", "host"]
-    session.complete(judged(session, "reserved", "host"))
+    session.complete(verdict := judge(session.runs))
+    session.keep("runs", verdict.record())
+    first, second = json.loads((session.folder / "runs.json").read_text())
+    (tag,), values = first["seen"]["blocks"][0], {"mhz": 1700, "best_mhz": 1980}
+    assert (tag["code"], tag["limit"], second["seen"]["blocks"]) == ("gpu_clock_drop", 0.05, [[]])
+    assert values.items() <= tag["values"].items()  # why it was flagged can be read there
     rows = read_results(session.folder / "results.csv")
     assert rows["clock"].tolist() == ["host", "host"]
     assert rows["lat_p95"].tolist() == rows["host_p95"].tolist()
