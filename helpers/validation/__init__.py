@@ -35,9 +35,7 @@ class ClockVerdict:
     mean_spread: float
     met: bool
     causes: tuple[Cause, ...]  # what the evidence points to, met or not
-    # Where the p95 of a further session of as many processes would land (95 %, in ms); None without
-    # three processes or more.
-    further: tuple[float, float] | None
+    further: tuple[float, float] | None  # p95 (ms) of another session, 95 %; of three processes
 
 
 @dataclass(frozen=True)
@@ -123,15 +121,12 @@ def doubt_of(run: Run, profile: ForwardProfile | None) -> str:
 
 def flags_of(run: Run, seen: RunTags, profile=None, receipt=None) -> tuple[str, ...]:
     """Codes of all that speaks against a run's figures, for the column `flags`."""
-    found = {
-        "unsteady_warmup": not run.warmup.steady,
-        "conditions_not_met": not run.conditions.required_for(run.precision),
-        "gpu_clock_unavailable": run.gpu is None and run.device.startswith("cuda"),
-        "retried_batches": run.retried_batches,
-        **{code: True for code in (doubt_of(run, profile), *seen.codes) if code},
-        **dict.fromkeys(receipt.flags if receipt else (), True),
-    }
-    return tuple(code for code, holds in found.items() if holds)
+    codes = ["unsteady_warmup"] * (not run.warmup.steady)
+    codes += ["conditions_not_met"] * (not run.conditions.required_for(run.precision))
+    codes += ["gpu_clock_unavailable"] * (run.gpu is None and run.device.startswith("cuda"))
+    codes += ["retried_batches"] * (run.retried_batches > 0)
+    codes += [doubt_of(run, profile), *seen.codes, *(receipt.flags if receipt else ())]
+    return tuple(filter(None, codes))
 
 
 def deciding_clock(requested: str, runs: Sequence[Run], profile=None) -> str:

@@ -70,8 +70,7 @@ class RunTags:
 def tags(runs: Sequence[Run]) -> tuple[RunTags, ...]:
     """Tag the blocks of every run; the clocks are compared with the best seen in any of them."""
     gpus = [look.gpu for run in runs for look in run.looks if look.gpu]
-    clocks = ("sm_mhz", "memory_mhz")
-    best = {clock: max((getattr(g, clock) or 0 for g in gpus), default=0) for clock in clocks}
+    best = {n: max((getattr(g, n) or 0 for g in gpus), default=0) for n in ("sm_mhz", "memory_mhz")}
     return tuple(_tags(run, best) for run in runs)
 
 

@@ -17,6 +17,7 @@ from helpers.models import build_model
 # A process that begins no phase (`clocks.checks.phase`) for this long, or twice as long, hangs. A
 # run of any length begins one for every block of forwards, so its own duration has no limit.
 LONGEST_PHASE_S = 1800.0
+HINT = "isolation='none' measures without it"
 
 
 class FreshProcessError(RuntimeError):
@@ -38,18 +39,17 @@ def in_fresh_process(function: Callable, *args: Any, longest_s: float = LONGEST_
     ours, theirs = context.Pipe(duplex=False)
     begun = context.RawValue("Q", 0)  # phases; read from time to time, it wakes nobody up
     child = context.Process(target=_answer, args=(theirs, begun, function, args))
-    told, found = "a fresh process {}; isolation='none' measures without it", None
-    error = FreshProcessError(told.format(f"began no phase for {longest_s:.0f} s and was ended"))
     try:
         child.start()
         theirs.close()  # so that its death ends our waiting
-        if _answers(ours, begun, longest_s):
-            error, found = ours.recv()
-            child.join(10)
+        if not _answers(ours, begun, longest_s):
+            raise FreshProcessError(f"a fresh process began no phase for {longest_s:.0f} s; {HINT}")
+        error, found = ours.recv()
+        child.join(10)
     except EOFError:
         child.join()
-        died = f"was killed or ran out of memory, without an answer (code {child.exitcode})"
-        error = FreshProcessError(told.format(died))
+        died = f"a fresh process was killed or ran out of memory (code {child.exitcode})"
+        raise FreshProcessError(f"{died}; {HINT}") from None
     finally:
         ours.close()
         if child.pid is not None:  # else it never started
