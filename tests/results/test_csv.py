@@ -98,11 +98,9 @@ def cell(name, value):
     """Change that puts another value into the first row."""
 
     def change(lines):
-        header, first, *rest = csv.reader(lines)
-        first[header.index(name)] = value
-        turned = io.StringIO()
-        csv.writer(turned).writerows([header, first, *rest])
-        return turned.getvalue().splitlines()
+        table = pd.read_csv(io.StringIO("\n".join(lines)), dtype=str, keep_default_na=False)
+        table.loc[0, name] = value
+        return table.to_csv(index=False).splitlines()
 
     return change
 

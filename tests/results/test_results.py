@@ -102,11 +102,7 @@ def test_a_results_dir_that_is_a_file_or_takes_none_is_named(tmp_path, results_d
 
 @pytest.mark.parametrize(
     ("parameters", "own"),
-    [
-        ({"device": "cpu", "variants": "all"}, True),
-        ({"measure_iters": 40}, False),
-        ({"seed": 1}, False),
-    ],
+    [({"device": "cpu", "variants": "all"}, True), ({"measure_iters": 40}, False)],
 )
 def test_only_j1s_own_parameters_replace_the_published_rows(tmp_path, parameters, own):
     write_session(tmp_path, "a")
