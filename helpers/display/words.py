@@ -7,6 +7,9 @@ from helpers.validation import ACCEPTED, CONTRADICTED, NOT_ACCEPTED, RESERVED, U
 
 CLOCK_NAMES = {"gpu": "horloge GPU", "host": "horloge hôte"}
 OUTCOMES = {ACCEPTED: "ACCEPTÉ", RESERVED: "ACCEPTÉ SOUS RÉSERVE", NOT_ACCEPTED: "NON ACCEPTÉ"}
+DATASETS = {"cifar10": "CIFAR-10", "synthetic": "données synthétiques"}  # what was timed on
+DATASETS |= {"random": "entrées aléatoires", "example": "entrées du modèle"}  # not images
+NO_ACCURACY = "Exactitude sans objet : les entrées ne sont pas des images de CIFAR-10."
 # What was seen around a block of samples, by the tag's code.
 TAG_LABELS = {"foreign_gpu_process": "processus étranger", "cpu_load": "CPU occupé"}
 TAG_LABELS |= {"gpu_clock_drop": "fréquence GPU abaissée", "gpu_disturbed": "GPU perturbé"}
