@@ -24,6 +24,11 @@ class TinyNet(nn.Module):
         return self.head(self.norm(x).mean((2, 3)))
 
 
+def series(level, seed=0, n=500, sd=0.01):
+    """Samples (n,) around a level, of a relative standard deviation."""
+    return level * (1 + sd * np.random.default_rng(seed).standard_normal(n))
+
+
 def make_run(host_ms, gpu_ms=None, **changes) -> Run:
     """A Run around given samples (ms), looked at without anything to be seen."""
     block = changes.get("block", BLOCK)

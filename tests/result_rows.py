@@ -3,8 +3,7 @@
 import json
 from types import SimpleNamespace
 
-import numpy as np
-from fakes import make_run
+from fakes import make_run, series
 
 from helpers.parameters import validate
 from helpers.results import open_session
@@ -24,13 +23,10 @@ def opened(folder, name="s", facts=FACTS, **parameters):
     return open_session(given, SimpleNamespace(facts=facts))
 
 
-def series(level, seed=0, sd=0.01, n=100):
-    return level * np.exp(sd * np.random.default_rng(seed).standard_normal(n))
-
-
 def a_run(host_ms=2.0, gpu_ms=1.3, seed=0, **changes):
     """A run around levels in ms; gpu_ms=None: without GPU clock."""
-    return make_run(series(host_ms, seed), gpu_ms and series(gpu_ms, seed + 1, 0.001), **changes)
+    gpu = gpu_ms and series(gpu_ms, seed + 1, 100, 0.001)
+    return make_run(series(host_ms, seed, 100), gpu, **changes)
 
 
 def add(session, run=None, **told):
@@ -40,8 +36,8 @@ def add(session, run=None, **told):
 
 def judged(session, outcome, deciding="gpu"):
     """A verdict over the session's runs, as far as `complete` reads it."""
-    told = {"runs": session.runs, "seen": tags(session.runs), "deciding": deciding}
-    return SimpleNamespace(outcome=outcome, **told)
+    flags = [one.codes for one in tags(session.runs)]
+    return SimpleNamespace(outcome=outcome, runs=session.runs, flags=flags, deciding=deciding)
 
 
 def write_session(folder, name="s", runs=3, **parameters):

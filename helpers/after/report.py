@@ -70,13 +70,14 @@ def session_text(session: StoredSession) -> str:
 def session_markdown(session: StoredSession) -> str:
     """Verdict, runs, fixed conditions and files, in French; names no folder of the machine."""
     headline, *sentences = session.sentences
+    own = session.rows[session.rows["schedule"] == session.rows["schedule"].iloc[0]]  # the day's
     files = (name for name in session.files if not name.startswith("report."))
     parts = [
         f"# J1, session {session.name}",
         f"**{headline}**",
         "\n".join(f"- {sentence}" for sentence in sentences),
         f"Latences en ms. Entrées : **{DATASETS[session.dataset]}**.",
-        markdown_table(pd.DataFrame(map(_run, session.validation_rows.to_dict("records")))),
+        markdown_table(pd.DataFrame(map(_run, own.to_dict("records")))),
         *(["**Variantes, mesurées à tour de rôle**"] if session.comparison.strip() else []),
         session.comparison,
         "**Conditions fixes**",

@@ -96,6 +96,8 @@ def measure(
     measured = _MEASURED[session]
     left = range(len(measured.processes) + 1, parameters.compare_processes + 1) if ready else ()
     _record(session, measured, accuracies, told)
+    if left:
+        session.check_open()
     for number in track(left, description="processes"):
         try:
             packed, inputs = pack_model(candidates.model), [b.cpu() for b in candidates.inputs]

@@ -7,6 +7,7 @@ from itertools import islice
 import torch
 
 DISTINCT_INPUTS = 8  # several images, rotated: one image alone may be a special case
+LISTENERS: list[Callable[[], None]] = []  # called as each phase begins: the work goes on
 
 
 def check_counts(**counts: int) -> None:
@@ -76,6 +77,8 @@ def check_unchanged(inputs: list[torch.Tensor], originals: list[torch.Tensor]) -
 @contextmanager
 def phase(name: str) -> Iterator[None]:
     """Note on what the model raises in which phase it did."""
+    for listener in LISTENERS:
+        listener()
     try:
         yield
     except SystemExit as error:  # would end the notebook as if all were well

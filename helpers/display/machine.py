@@ -110,9 +110,9 @@ def fixed_conditions(session: Any) -> pd.DataFrame:
 
 def cost_sentence(cost: dict) -> str:
     """Say in short what `environment.cost` found; what it could not see is left out."""
-    seen = {"wall_s": "{:.0f} s", "peak_host_mib": "{:.0f} Mio au plus"}
-    told = [text.format(cost[name]) for name, text in seen.items() if cost[name] is not None]
-    return ", ".join(told) or "coût non visible"
+    seen = {"session_s": "{:.0f} s depuis l'ouverture de la session"}
+    seen |= {"peak_host_mib": "{:.0f} Mio au plus pour le processus du carnet"}
+    return ", ".join(t.format(cost[name]) for name, t in seen.items() if cost[name] is not None)
 
 
 def _table(rows: dict[str, Any]) -> pd.DataFrame:

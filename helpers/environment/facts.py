@@ -145,13 +145,14 @@ def collect_facts(read: Reader) -> dict:
     }
 
 
-def cost(device: torch.device | str | None = None) -> dict[str, float | None]:
-    """Seconds since this process began, and its peak memory in MiB; None: cannot be seen."""
+def cost(opened_s: float, device: torch.device | str | None = None) -> dict[str, float | None]:
+    """Seconds since the session was opened at `opened_s` (monotonic), and this process's peak
+    memory in MiB; None: cannot be seen."""
     mib = 2**20 if sys.platform == "darwin" else 2**10  # of ru_maxrss, in bytes or in KiB
     on_gpu = torch.cuda.is_initialized() and torch.device(device or "cuda").type == "cuda"
     gpu = attempt(torch.cuda.max_memory_allocated, device) if on_gpu else None
     return {
-        "wall_s": attempt(lambda: time.time() - psutil.Process().create_time()),
+        "session_s": time.monotonic() - opened_s,
         "peak_host_mib": attempt(lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / mib),
         "peak_gpu_mib": None if gpu is None else gpu / 2**20,
     }

@@ -2,14 +2,27 @@
 
 A session keeps each run as soon as it is measured, in its own folder. A complete session of J1's
 own parameters replaces `results_j1_validation.csv`; nothing else does. Every file is at any moment
-the old one or the new one, whole.
+the old one or the new one, whole. A session's folder holds:
+
+    results.csv        one row per run; why a figure is doubted: `flags`
+    run_<k>.npz        raw samples (ms) of the k-th row, the warm-up's and rejected ones too
+    runs.json          of each of the day's runs: its process, what was seen, the looks themselves;
+                       what was seen: the tags of each block, with their figures and limits
+    verdict.json       the verdict's sentences and outcome, calibration and profile
+    session.json       when it was opened and completed; "running" until then
+    parameters.json    environment.json    model.json    what measured, and what was measured
+    variants.json      comparaison.md      what the annex admitted and refused, and its table
+    cost.json          seconds since the session was opened, the notebook's peak memory
+    *.png              the figures
+    *.ipynb            the executed notebook, where `make benchmark` or a campaign left it
 """
 
 import io
 import json
 import os
 import secrets
-from dataclasses import asdict, fields, is_dataclass
+import time
+from dataclasses import is_dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,15 +31,11 @@ import numpy as np
 import pandas as pd
 
 from helpers.bench_latency import Run
-from helpers.clocks.calibration import CalibrationReceipt
-from helpers.clocks.profiling import ForwardProfile
 from helpers.environment import Machine
-from helpers.models.accuracy import Accuracy
 from helpers.parameters import Parameters
 from helpers.results.files import ResultsError as ResultsError
 from helpers.results.files import StoredSession as StoredSession
 from helpers.results.files import explained, write_file
-from helpers.results.files import load_samples as load_samples
 from helpers.results.files import read_results as read_results
 from helpers.results.files import read_session as read_session
 from helpers.results.table import COLUMNS as COLUMNS
@@ -43,9 +52,8 @@ FREE |= {"compare_processes", "pauses_ms", "baseline", "max_regression", "strict
 class Session:
     """One session's folder in `parameters.results_dir`, by default named after date and time.
 
-    `runs`: the day's own, in their order. `session.json` says "running" until `complete`. Raises
-    ResultsError, before anything is measured, where the folder holds results already or cannot be
-    written, and where the published CSV is not one that `complete` may replace.
+    `runs`: the day's own, in their order. Raises ResultsError, before anything is measured, where
+    the folder holds results already or cannot be written, and where the published CSV is not ours.
     """
 
     def __init__(self, parameters: Parameters, machine: Machine):
@@ -55,7 +63,8 @@ class Session:
         self.parameters, self.environment = parameters, machine.facts
         self.runs: tuple[Run, ...] = ()
         self._rows: list[dict[str, Any]] = []
-        self._started, self._complete = now(), False
+        self.opened_s = time.monotonic()
+        self._state = {"session": self.name, "started": now(), "finished": None, "state": "running"}
         with explained(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             # papermill's notebook may be there, and what a killed write left: hidden
@@ -63,7 +72,7 @@ class Session:
         if held:
             raise ResultsError(f"{self.folder} already holds results ({min(held)}): name another")
         self._to_publish()
-        self._write_state("running")
+        self.keep("session", self._state)
         self.keep("environment", machine.facts)
         self.keep("parameters", parameters)
 
@@ -72,40 +81,38 @@ class Session:
         """The rows so far, with the types and values that `read_results` gives."""
         return from_csv(csv_text(self._rows))
 
-    def add_run(
-        self,
-        run: Run,
-        *,
-        dataset: str,
-        accuracy: Accuracy | None,
-        variant: str = "fp32",
-        precision: str = "",
-        schedule: str = CONSECUTIVE,
-        number: int = 0,
-        receipt: CalibrationReceipt | None = None,
-        profile: ForwardProfile | None = None,
-    ) -> Path:
-        """Keep one run: its row in results.csv and its raw samples in run_<k>.npz, whose path is
-        returned.
+    def done(self) -> int:
+        """How many of the day's own runs are measured; ResultsError if the others never will be."""
+        if len(self.runs) < self.parameters.runs:
+            self.check_open()
+        return len(self.runs)
 
-        `precision`: of the row, if it is not the run's. `number`: of the run, by default the next
-        of its variant, precision and schedule. `receipt` and `profile` may raise some of
-        the row's `flags`. Raises ResultsError where the session is complete or a file cannot be
-        written; the rows before are untouched, and the same call may be tried again.
-        """
-        if self._complete:
+    def check_open(self) -> None:
+        """Raise ResultsError, before a run is measured in vain, where the session is complete."""
+        if self._state["finished"]:
             raise ResultsError(f"session {self.name!r} is complete: open a new one for more runs")
-        entry = {"variant": variant, "precision": precision or run.precision, "schedule": schedule}
-        rank = 1 + sum(entry.items() <= row.items() for row in self._rows)
-        told = entry | {"run": number or rank}
-        told |= {"dataset": dataset, "session": self.name}
-        told |= {"accuracy": accuracy and accuracy.fraction}
-        told |= {"eval_images": accuracy.images if accuracy else 0}
-        rows = [*self._rows, run_row(run, self, receipt, profile) | told]
+
+    def add_run(
+        self, run: Run, *, dataset: str, accuracy, number=0, receipt=None, profile=None, **entry
+    ) -> Path:
+        """Keep a run's row in results.csv and its samples in run_<k>.npz, whose path is returned.
+
+        `accuracy`: an Accuracy or None. `number`: of the run, by default the day's next. `entry`:
+        the row's variant, precision and schedule, where they are not the day's. `receipt` and
+        `profile`: see `flags_of`. Raises ResultsError where the session is complete or a file
+        cannot be written; the rows before are untouched, and the same call may be tried again.
+        """
+        self.check_open()
+        day = {"variant": "fp32", "precision": run.precision, "schedule": CONSECUTIVE}
+        row = run_row(run, self, receipt, profile) | day | entry
+        row |= {"run": number or len(self.runs) + 1, "dataset": dataset, "session": self.name}
+        row |= {"accuracy": accuracy and accuracy.fraction}
+        row |= {"eval_images": accuracy.images if accuracy else 0}
+        rows = [*self._rows, row]
         path = write_file(self.folder / f"run_{len(rows)}.npz", _packed(run))
         write_file(self.folder / "results.csv", csv_text(rows).encode())
         self._rows = rows  # only now, so that what cannot be written is not believed either
-        self.runs += (run,) * (schedule == CONSECUTIVE)
+        self.runs += (run,) * (row["schedule"] == CONSECUTIVE)
         return path
 
     def keep(self, name: str, thing: Any) -> Any:
@@ -119,40 +126,38 @@ class Session:
             thing.savefig(png, format="png", metadata={"Description": thing.get_label()})
             write_file(self.folder / f"{name}.png", png.getvalue())
             return thing
-        text, ending = (thing, "md") if isinstance(thing, str) else (_json(thing), "json")
+        ending, text = "md", thing
+        if not isinstance(thing, str):
+            told = {"indent": 2, "ensure_ascii": False, "allow_nan": False, "default": _plain}
+            ending, text = "json", f"{json.dumps(thing, **told)}\n"
         # What UTF-8 cannot encode, as in the name of a process, ends no session.
         write_file(self.folder / f"{name}.{ending}", text.encode("utf-8", "replace"))
         return thing
 
     def complete(self, verdict: Verdict | None = None) -> Path:
-        """Mark the session complete; the rows tell the verdict's outcome in `accepted`.
+        """Mark the session complete; its rows then tell what `verdict` says of them.
 
         Returns the published CSV, replaced if the session has J1's own parameters, else the
-        session's own. May be called again, as after a full disk. Raises ResultsError if there are
-        no runs or a file cannot be written.
+        session's own. May be called again. Raises ResultsError: no runs, or a file that cannot be
+        written.
         """
         if not self._rows:
             raise ResultsError(f"session {self.name!r} has no runs: nothing is published")
         own, published = self.folder / "results.csv", self._to_publish()
         if verdict is not None:
             own_rows = [row for row in self._rows if row["schedule"] == CONSECUTIVE]
-            for row, run, seen in zip(own_rows, verdict.runs, verdict.seen, strict=True):
-                row |= judged(row, run, seen, verdict.deciding)  # as the verdict has it
+            for row, run, flags in zip(own_rows, verdict.runs, verdict.flags, strict=True):
+                row |= judged(run, verdict.deciding, flags)  # as the verdict has it
             self._rows = [row | {"accepted": verdict.outcome} for row in self._rows]
             write_file(own, csv_text(self._rows).encode())
         # In this order: what is published always comes from a session marked complete.
-        self._write_state("complete", finished=now())
-        self._complete = True
+        self._state = self.keep("session", self._state | {"finished": now(), "state": "complete"})
         return write_file(published, csv_text(self._rows).encode()) if published else own
-
-    def _write_state(self, state: str, finished: str | None = None) -> None:
-        told = {"schema": 1, "session": self.name, "pid": os.getpid(), "started": self._started}
-        self.keep("session", told | {"finished": finished, "state": state})
 
     def _to_publish(self) -> Path | None:
         """The CSV that `complete` replaces, never a file of others; None if this is not J1's."""
-        changed = asdict(self.parameters).items() - asdict(Parameters()).items()
-        if not dict(changed).keys() <= FREE:
+        own = vars(Parameters()).items()
+        if not {name for name, value in own if getattr(self.parameters, name) != value} <= FREE:
             return None
         if os.path.lexists(path := self.folder.parent / PUBLISHED):
             read_results(path)
@@ -164,23 +169,18 @@ open_session = Session
 
 def _packed(run: Run) -> bytes:
     """Every raw sample of a run in ms: measured, warm-up, and rejected but kept; as an .npz."""
-    clocks = {"host_ms": run.host, "gpu_ms": run.gpu, "graph_ms": run.graph}
-    samples = {name: getattr(clock, "samples_ms", None) for name, clock in clocks.items()}
-    samples |= {"warmup_ms": run.warmup.samples_ms, "rejected_gpu_ms": run.rejected_gpu_ms}
-    samples = {name: values for name, values in samples.items() if values is not None}
-    packed = io.BytesIO()
+    packed, samples = io.BytesIO(), {"rejected_gpu_ms": run.rejected_gpu_ms}
+    for name in ("host", "gpu", "graph", "warmup"):
+        if (values := getattr(getattr(run, name), "samples_ms", None)) is not None:
+            samples[f"{name}_ms"] = values
     np.savez_compressed(packed, allow_pickle=False, **samples)
     return packed.getvalue()
-
-
-def _json(thing: Any) -> str:
-    return f"{json.dumps(thing, indent=2, ensure_ascii=False, allow_nan=False, default=_plain)}\n"
 
 
 def _plain(thing: Any) -> Any:
     """What JSON knows, of what it does not know."""
     if is_dataclass(thing):
-        return {field.name: getattr(thing, field.name) for field in fields(thing)}
+        return vars(thing)
     if isinstance(thing, np.ndarray | np.generic):
         return thing.tolist()
     return sorted(thing) if isinstance(thing, set | frozenset) else os.fspath(thing)

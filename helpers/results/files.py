@@ -9,6 +9,7 @@ import os
 import secrets
 import stat
 import zipfile
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,9 +24,6 @@ from helpers.results.table import from_csv
 
 LARGEST_FILE = 128 * 2**20  # bytes; a session of an H100's day takes less than 1 % of it
 LARGEST_SAMPLES = 512 * 2**20  # bytes, unpacked: 30 million iterations on both clocks
-# The texts that others read of an environment; one that an older session did not write is None.
-TEXTS = {"software": ("python", "torch", "torchvision"), "gpu": ("name", "uuid")}
-TEXTS |= {"cuda": ("torch_cuda", "driver", "cudnn"), "cpu": ("model",), "git": ("commit",)}
 
 
 class ResultsError(RuntimeError):
@@ -64,15 +62,10 @@ def write_file(path: Path, content: bytes) -> Path:
 def read_file(path: str | Path, most: int = LARGEST_FILE) -> bytes:
     """Read a regular file of at most `most` bytes, else raise ResultsError; never wait for one."""
     with explained(path, "read"):
-        opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO would wait for its writer
-        with open(opened, "rb") as file:
-            regular = stat.S_ISREG(os.fstat(opened).st_mode)
-            if not regular or len(content := file.read(most + 1)) > most:
-                raise ResultsError(f"cannot read {path}: no regular file of at most {most:,} bytes")
-    return content
-
-
-OLDER = {True: "yes", False: "no"}  # sessions that knew two outcomes
+        seen = os.stat(path)
+        if stat.S_ISREG(seen.st_mode) and seen.st_size <= most:
+            return Path(path).read_bytes()
+        raise ResultsError(f"cannot read {path}: no regular file of at most {most:,} bytes")
 
 
 @dataclass(frozen=True)
@@ -90,20 +83,17 @@ class StoredSession:
     comparison: str  # the annex's table, or ""
     files: tuple[str, ...]  # names in the folder, hidden files apart
 
-    @property
-    def validation_rows(self) -> pd.DataFrame:
-        """The runs that the verdict is about: those of the first row's variant and schedule."""
-        keys = ["variant", "schedule"]
-        return self.rows[(self.rows[keys] == self.rows[keys].iloc[0]).all(axis=1)]
-
     def samples(self, index: int) -> dict[str, np.ndarray]:
-        """Raw samples (ms) by name of row `index`; ResultsError if they do not give its p95."""
+        """Raw samples (ms) of row `index` by name; ResultsError if they do not give its p95."""
         path, row = self.folder / f"run_{index + 1}.npz", self.rows.loc[index]
-        samples = load_samples(path)
-        for clock in ("host", "gpu"):
-            p95, values = row[f"{clock}_p95"], samples.get(f"{clock}_ms", np.zeros(0)).ravel()
-            if p95 > 0 and not (values.size and np.isclose(np.quantile(values, 0.95), p95, 1e-6)):
-                raise ResultsError(f"{path}: {clock}_ms do not give the p95 of their row, {p95} ms")
+        packed = io.BytesIO(read_file(path, LARGEST_SAMPLES))
+        with explained(path, "read"), zipfile.ZipFile(packed) as archive:
+            if sum(member.file_size for member in archive.infolist()) > LARGEST_SAMPLES:
+                raise ValueError(f"unpacked, it is larger than {LARGEST_SAMPLES:,} bytes")
+            samples = dict(np.load(packed, allow_pickle=False))
+            for clock, p95 in (("host", row["host_p95"]), ("gpu", row["gpu_p95"])):
+                if p95 > 0 and not np.isclose(np.quantile(samples[f"{clock}_ms"], 0.95), p95, 1e-6):
+                    raise ValueError(f"{clock}_ms do not give the p95 of their row, {p95} ms")
         return samples
 
 
@@ -112,23 +102,23 @@ def read_session(folder: str | Path) -> StoredSession:
     folder, found = Path(folder), []
     for name in ("session", "verdict", "environment", "parameters"):
         with explained(path := folder / f"{name}.json", "read"):
-            found.append({**TypeAdapter(dict).validate_json(read_file(path))})
+            found.append(TypeAdapter(dict).validate_json(read_file(path)))
     (session, verdict, environment, parameters), rows = found, read_results(folder / "results.csv")
     files = [os.fsencode(path.name).decode("utf-8", "replace") for path in folder.iterdir()]
     table = read_file(folder / "comparaison.md") if "comparaison.md" in files else b""
     with explained(folder, "read"):
         if session["state"] != "complete" or rows.empty or not verdict["sentences"]:
             raise ValueError("not complete, or without runs or verdict")
-        for part, texts in TEXTS.items():
-            own = environment.get(part) or {}
-            environment[part] = own | {text: own.get(text) and str(own[text]) for text in texts}
+        for part in ("software", "gpu", "cuda", "cpu", "git"):  # an older session wrote less
+            environment[part] = defaultdict(lambda: None, environment.get(part) or {})
+        accepted = {True: "yes", False: "no"}.get(verdict.get("accepted"), "")  # an older session
         return StoredSession(
             folder=folder,
             name=folder.resolve().name,
             dataset=rows["dataset"].iloc[0],
             rows=rows,
             sentences=tuple(map(str, verdict["sentences"])),
-            outcome=str(verdict.get("outcome") or OLDER.get(verdict.get("accepted"), "")),
+            outcome=str(verdict.get("outcome") or accepted),
             environment=environment,
             parameters=parameters | {"model": str(parameters.get("model") or "")},
             comparison=table.decode("utf-8"),
@@ -139,22 +129,7 @@ def read_session(folder: str | Path) -> StoredSession:
 def read_results(path: str | Path) -> pd.DataFrame:
     """Read a results CSV by column name: str, int64, float64 (NaN where empty), datetimes.
 
-    An older file has no `model` and `accepted`. Raises ResultsError where it holds no results.
+    An older one has no `model` and `accepted`. ResultsError where it holds no results.
     """
     with explained(path, "read"):
         return from_csv(read_file(path).decode("utf-8-sig"))  # a spreadsheet adds a mark
-
-
-def load_samples(path: str | Path) -> dict[str, np.ndarray]:
-    """Raw samples of one run by name, as `Session.add_run` kept them; unpickles nothing.
-
-    Raises ResultsError where the file holds anything but arrays of numbers of a bounded size.
-    """
-    packed = io.BytesIO(read_file(path, LARGEST_SAMPLES))
-    with explained(path, "read"), zipfile.ZipFile(packed) as archive:
-        if sum(member.file_size for member in archive.infolist()) > LARGEST_SAMPLES:
-            raise ValueError(f"unpacked, it is larger than {LARGEST_SAMPLES:,} bytes")
-        samples = dict(np.load(packed, allow_pickle=False))
-        if not samples or any(array.dtype.kind not in "biuf" for array in samples.values()):
-            raise ValueError("it is empty, or holds an array that is not of numbers")
-    return samples

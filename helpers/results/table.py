@@ -13,13 +13,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from helpers.bench_latency import Run
-from helpers.validation import CONTRADICTED, doubt_of
+from helpers.validation import deciding_clock, flags_of
 from helpers.validation.causes import interval
-from helpers.validation.interference import GPU_RULES, HOST_RULES, RunTags, tags
+from helpers.validation.interference import tags
 
 TEXT, INTEGER, FIGURE, OPTIONAL, TIME = "text", "integer", "figure", "optional figure", "time"
 KINDS: dict[str, str] = {  # in the order of the CSV; figures in ms, accuracy in [0, 1]
@@ -42,49 +41,31 @@ _BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")  # control characters
 
 
 def run_row(run: Run, session, receipt, profile) -> dict[str, Any]:
-    """What the columns say of a run itself; None where a figure does not exist.
-
-    `lat_*` carry the deciding clock, named in `clock`: the GPU's where the run has one that is
-    asked for and not contradicted.
-    """
+    """What the columns say of a run itself; None where a figure does not exist."""
     parameters, facts = session.parameters, session.environment
-    doubt = doubt_of(run, profile)
-    host_decides = parameters.clock == "host" or run.gpu is None or doubt == CONTRADICTED
-    flags = [
-        "" if run.warmup.steady else "unsteady_warmup",
-        "" if run.conditions.required_for(run.precision) else "conditions_not_met",
-        "gpu_clock_unavailable" if run.gpu is None and run.device.startswith("cuda") else "",
-        "retried_batches" if run.retried_batches else "",
-    ]
-    flags += [doubt, *tags([*session.runs, run])[-1].codes, *(receipt.flags if receipt else ())]
+    clock = deciding_clock("host" if parameters.clock == "host" else "auto", [run], profile)
+    flags = flags_of(run, tags([*session.runs, run])[-1], profile, receipt)
     return {
-        **_deciding(run, "host" if host_decides else "gpu"),
-        **{"timestamp": now()},
+        **judged(run, clock, flags),
+        **{"timestamp": now(), "model": Path(parameters.model).name},
         **{"host_mean": run.host.mean, "host_p95": run.host.p95},
         **{"gpu_mean": run.gpu and run.gpu.mean, "gpu_p95": run.gpu and run.gpu.p95},
         **{"batch_size": run.batch_size, "input_shape": "x".join(map(str, run.input_shape))},
         **{"warmup_iters": parameters.warmup_iters, "warmup_used": len(run.warmup.samples_ms)},
         **{"measure_iters": run.host.n, "retried_batches": run.retried_batches},
-        **{"device": run.device, "gpu_name": facts["gpu"] and facts["gpu"]["name"]},
-        **{"torch_version": facts["software"]["torch"]},
-        **{"cuda_version": facts["cuda"]["torch_cuda"], "flags": ";".join(filter(None, flags))},
-        **{"model": Path(parameters.model).name, "accepted": ""},
+        **{"device": run.device, "torch_version": facts["software"]["torch"]},
+        **{"gpu_name": facts["gpu"] and facts["gpu"]["name"]},
+        **{"cuda_version": facts["cuda"]["torch_cuda"], "accepted": ""},
     }
 
 
-def judged(row: Mapping[str, Any], run: Run, seen: RunTags, clock: str) -> dict[str, Any]:
-    """What a verdict over all runs changes in a run's row: the deciding clock, the tags."""
-    rules = GPU_RULES | HOST_RULES
-    flags = [code for code in row["flags"].split(";") if code and code not in rules]
-    return {**_deciding(run, clock), "flags": ";".join((*flags, *seen.codes))}
-
-
-def _deciding(run: Run, clock: str) -> dict[str, Any]:
+def judged(run: Run, clock: str, flags: Sequence[str]) -> dict[str, Any]:
+    """What the verdict over all runs may change in a run's row: flags, and `lat_*` by `clock`."""
     found = getattr(run, clock)
     low, high = interval(found) or (None, None)
+    told = {"clock": clock, "lat_p95_low": low, "lat_p95_high": high, "flags": ";".join(flags)}
     names = ("mean", "p95", "std", "p50", "min", "max")
-    figures = {f"lat_{name}": getattr(found, name) for name in names}
-    return figures | {"clock": clock, "lat_p95_low": low, "lat_p95_high": high}
+    return told | {f"lat_{name}": getattr(found, name) for name in names}
 
 
 def now() -> str:
@@ -95,19 +76,15 @@ def now() -> str:
 def csv_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> str:
     """Rows as the text of a CSV, the only writer; columns: those given, else those of the rows."""
     columns = list(columns or [name for name in COLUMNS if not rows or name in rows[0]])
-    cells = [[_to_cell(row[name]) for name in columns] for row in rows]
-    table = pd.DataFrame(cells, columns=columns, dtype="object")
-    return table.to_csv(index=False, lineterminator="\n")
+    cells = pd.DataFrame(list(rows), columns=columns, dtype="object").map(_to_cell)
+    return cells.to_csv(index=False, lineterminator="\n")  # nothing where there is no figure
 
 
-def _to_cell(value: Any) -> str:
+def _to_cell(value: Any) -> Any:
     if isinstance(value, str):
         text = _clean(value)  # reading takes the apostrophe away again
         return f"'{text}" if text.lstrip().startswith((*FORMULA_STARTS, "'")) else text
-    if isinstance(value, datetime):
-        return value.isoformat()
-    empty = value is None or (isinstance(value, float) and math.isnan(value))
-    return "" if empty else repr(value.item() if isinstance(value, np.generic) else value)
+    return value.isoformat() if isinstance(value, datetime) else value
 
 
 def _clean(text: str) -> str:
@@ -116,21 +93,16 @@ def _clean(text: str) -> str:
 
 
 def from_csv(text: str) -> pd.DataFrame:
-    """Rows from a CSV by column name: str, int64, float64 (NaN where empty), datetime objects.
-
-    Raises ValueError or csv.Error where a column lacks or is unknown, or a cell is not of its kind.
-    """
+    """What `files.read_results` returns; ValueError or csv.Error where it is no results CSV."""
     lines = csv.reader(io.StringIO(text, newline=""), strict=True)  # pandas fills a short line
     header, *lines = [line for line in lines if line] or [[]]
     missing, unknown = set(KINDS) - LATER - set(header), set(header) - set(KINDS)
     if missing or unknown or len(set(header)) < len(header):
         raise ValueError(f"columns missing: {missing}, unknown: {unknown}, or one doubled")
-    if any(len(line) != len(header) for line in lines):
-        raise ValueError("a row has more or fewer cells than there are columns")
-    columns = {}
+    rows, columns = [dict(zip(header, line, strict=True)) for line in lines], {}
     for name in filter(header.__contains__, COLUMNS):
         try:
-            cells = [_from_cell(KINDS[name], line[header.index(name)]) for line in lines]
+            cells = [_from_cell(KINDS[name], row[name]) for row in rows]
             columns[name] = pd.Series(cells, dtype=_DTYPES[KINDS[name]])
             if name in CHOICES and not set(cells) <= CHOICES[name]:
                 raise ValueError(f"none of {CHOICES[name]}")

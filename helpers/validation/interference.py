@@ -9,7 +9,7 @@ at most 10 %. Half of that, 5 %, is the most that one known cause may contribute
 p95 moves once 5 % of the samples are touched, whatever happens to each of them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -18,7 +18,7 @@ import numpy as np
 
 from helpers.bench_latency import Run
 from helpers.environment.facts import attempt
-from helpers.environment.readings import GpuReading, Look
+from helpers.environment.readings import GpuReading, Look, Process
 
 TOUCHED = 0.05  # share of samples, or of time, beyond which a p95 moves
 SLOWER = 0.05  # half of the 10 % criterion; the GPU clock repeats to 0.1 %, NVML's steps are 1 %
@@ -33,13 +33,8 @@ SMALLEST_BLOCK = 20  # samples from which a block's quartile says something
 # NVML's clock-event reasons that slow work down. Left out: an idle GPU, clocks set by the user or
 # by an application, sync boost and the display's clock are states, not disturbances.
 POWER_CAP = 0x04
-HARMFUL_REASONS = {
-    POWER_CAP: "power_cap",
-    0x08: "hardware_slowdown",
-    0x20: "software_thermal",
-    0x40: "hardware_thermal",
-    0x80: "power_brake",
-}
+HARMFUL_REASONS = {POWER_CAP: "power_cap", 0x08: "hardware_slowdown", 0x20: "software_thermal"}
+HARMFUL_REASONS |= {0x40: "hardware_thermal", 0x80: "power_brake"}
 
 
 @dataclass(frozen=True)
@@ -68,15 +63,14 @@ class RunTags:
 
     @property
     def codes(self) -> tuple[str, ...]:
-        """Codes of all tags, each once, for the column `flags`."""
+        """Codes of all tags, each once."""
         return tuple(dict.fromkeys(tag.code for tags in self.blocks for tag in tags))
 
 
 def tags(runs: Sequence[Run]) -> tuple[RunTags, ...]:
     """Tag the blocks of every run; the clocks are compared with the best seen in any of them."""
-    gpus, best = [look.gpu for run in runs for look in run.looks if look.gpu], {}
-    for name in ("sm_mhz", "memory_mhz"):
-        best[name] = max((getattr(gpu, name) or 0 for gpu in gpus), default=0)
+    gpus = [look.gpu for run in runs for look in run.looks if look.gpu]
+    best = {n: max((getattr(g, n) or 0 for g in gpus), default=0) for n in ("sm_mhz", "memory_mhz")}
     return tuple(_tags(run, best) for run in runs)
 
 
@@ -95,22 +89,16 @@ class _Block:
     after: Look
     gpu_ms: np.ndarray  # (samples of the block,) on the GPU clock; empty where there are too few
     fastest_ms: float  # median of the run's fastest block on the GPU clock
-    own: frozenset[int]  # our pids, in every namespace that we know of
+    process: Process
     listed: frozenset[int]  # every pid that NVML has listed on this GPU during the run
     sampled: bool  # NVML gave a process's SM share at least once during the run
-    cpus: int
     best: dict[str, int]  # the highest clocks seen, in MHz; 0 where not observable
     steady_power_cap: bool
 
-    @property
-    def wall_s(self) -> float:
-        return self.after.host.at_s - self.before.host.at_s
-
-    def rise(self, counter: str, of: str = "host") -> float | None:
-        """Increase of a counter over the block; None where it is not observable."""
-        looks = (getattr(look, of) for look in (self.before, self.after))
-        before, after = (getattr(reading, counter, None) for reading in looks)
-        return None if before is None or after is None else after - before
+    def rise(self, counter: str, of: str = "host") -> float:
+        """Increase of a counter over the block; that of "at_s" is its duration."""
+        before, after = (getattr(getattr(x, of), counter) for x in (self.before, self.after))
+        return after - before
 
 
 def _tags(run: Run, best: dict[str, int]) -> RunTags:
@@ -124,28 +112,24 @@ def _tags(run: Run, best: dict[str, int]) -> RunTags:
     blocks_ms = [samples[i * run.block :][: run.block] for i in range(len(run.looks) - 1)]
     blocks_ms = [block if block.size >= SMALLEST_BLOCK else np.zeros(0) for block in blocks_ms]
     fastest = min((float(np.median(block)) for block in blocks_ms if block.size), default=0.0)
-    of_run = {"fastest_ms": fastest, "own": run.process.own, "cpus": run.process.cpus}
-    of_run |= {"listed": listed, "sampled": any(gpu.shares for gpu in gpus)}
-    of_run |= {"best": best, "steady_power_cap": capped}
+    of_run = fastest, run.process, listed, any(gpu.shares for gpu in gpus), best, capped
     rules = (GPU_RULES | HOST_RULES) if run.device.startswith("cuda") else HOST_RULES
-    tagged, unseen = [], []
-    for (before, after), gpu_ms in zip(pairwise(run.looks), blocks_ms, strict=True):
-        block, tags = _Block(before, after, gpu_ms, **of_run), []
+    tagged, unseen = [], {}
+    for looks, gpu_ms in zip(pairwise(run.looks), blocks_ms, strict=True):
+        block, found = _Block(*looks, gpu_ms, *of_run), []
         for code, (measure, limit) in rules.items():
-            found = attempt(measure, block)  # a reading of an unknown form is not observable
-            if found is None:
-                unseen.append(code)
-            elif found[0] >= limit:
-                tags.append(Tag(code, float(found[0]), limit, found[1]))
-        tagged.append(tuple(tags))
-    idle = max((_idle_foreigners(gpu, run, listed) for gpu in gpus), default=0)
-    return RunTags(tuple(tagged), tuple(dict.fromkeys(unseen)), idle, capped)
+            value, values = attempt(measure, block) or (None, {})
+            if value is None:
+                unseen[code] = True
+            elif value >= limit:
+                found.append(Tag(code, float(value), limit, values))
+        tagged.append(tuple(found))
+    idle = max((_idle_foreigners(gpu, run.process, listed) for gpu in gpus), default=0)
+    return RunTags(tuple(tagged), tuple(unseen), idle, capped)
 
 
-def foreign_shares(
-    gpu: GpuReading, own: frozenset[int], listed: frozenset[int]
-) -> dict[int, float]:
-    """SM share (0 to 1, mean of the samples) of every process that is not ours.
+def _foreign_shares(gpu: GpuReading, own: frozenset, listed: frozenset) -> dict[int, float]:
+    """SM share (0 to 1, mean of the samples) of every process, by pid, that is not ours.
 
     NVML may report the pids of another PID namespace than ours, and not the same one in both of its
     lists. We compute, so we are in there: where no pid is ours, the largest share is taken for
@@ -159,100 +143,92 @@ def foreign_shares(
     return {pid: share for pid, share in shares.items() if pid not in own}
 
 
-def _idle_foreigners(gpu: GpuReading, run: Run, listed: frozenset[int]) -> int:
+def _idle_foreigners(gpu: GpuReading, process: Process, listed: frozenset[int]) -> int:
     """How many other processes hold a context on the GPU without using its SMs."""
-    own, present = run.process.own, gpu.processes or frozenset()
-    others = present - own - foreign_shares(gpu, own, listed).keys()
+    own, present = process.own, gpu.processes or frozenset()
+    others = present - own - _foreign_shares(gpu, own, listed).keys()
     # Under pids of another namespace, we are one of them, or two with the process that spawned us.
-    return max(0, len(others) - (0 if present & own else 1 + run.process.spawned))
+    return max(0, len(others) - (0 if present & own else 1 + process.spawned))
 
 
-# A rule returns how much (compared with its limit) and the particulars; None: not observable.
-Found = tuple[float, dict[str, Any]] | None
+# A rule returns how much, to be compared with its limit, and the particulars. Where that is not
+# observable it returns None, or the reading that lacks makes it raise.
 
 
-def _foreign_gpu_process(b: _Block) -> Found:
-    gpu = b.after.gpu
+def _foreign_gpu_process(b: _Block):
+    gpu, own = b.after.gpu, b.process.own
     # We are on the GPU: a list without anyone, or shares that never come, hide others as well.
-    if gpu is None or gpu.shares is None or not gpu.processes or not b.sampled:
+    if gpu.shares is None or not gpu.processes or not b.sampled:
         return None
-    shares = foreign_shares(gpu, b.own, b.listed)
+    shares = _foreign_shares(gpu, own, b.listed)
     total = min(1.0, sum(shares.values()))
-    return total, {"share": total, "pids": sorted(shares) if b.own & b.listed else []}
+    return total, {"share": total, "pids": sorted(shares) if own & b.listed else []}
 
 
-def _gpu_disturbed(b: _Block) -> Found:
-    if not b.gpu_ms.size:
-        return None
+def _gpu_disturbed(b: _Block):
     level = float(np.quantile(b.gpu_ms, 0.25))
     touched = float(np.mean(b.gpu_ms > max(level * DISPERSED, level + DISPERSED_MS)))
     return touched, {"share": touched, "largest_ms": float(b.gpu_ms.max())}
 
 
-def _gpu_shift(b: _Block) -> Found:
+def _gpu_shift(b: _Block):
     if not b.gpu_ms.size:
         return None
     slower = float(np.median(b.gpu_ms)) / b.fastest_ms - 1
     return slower, {"slower": slower}
 
 
-def _gpu_clock_drop(b: _Block) -> Found:
-    gpu = b.after.gpu
-    if gpu is None or not gpu.sm_mhz:
+def _gpu_clock_drop(b: _Block):
+    mhz = {name: getattr(b.after.gpu, name) or 0 for name in b.best}
+    drops = {name: 1 - mhz[name] / best for name, best in b.best.items() if mhz[name]}
+    if "sm_mhz" not in drops:
         return None
-    drops = {n: 1 - mhz / best for n, best in b.best.items() if (mhz := getattr(gpu, n) or 0)}
     worst = max(drops, key=drops.get)
-    mhz = {"mhz": getattr(gpu, worst), "best_mhz": b.best[worst], "drop": drops[worst]}
-    return drops[worst], {"clock": worst.removesuffix("_mhz"), **mhz}
+    told = {"mhz": mhz[worst], "best_mhz": b.best[worst], "drop": drops[worst]}
+    return drops[worst], {"clock": worst.removesuffix("_mhz"), **told}
 
 
-def _throttle(b: _Block) -> Found:
-    power, thermal = b.rise("power_limited_s", "gpu"), b.rise("thermal_limited_s", "gpu")
-    reasons = getattr(b.after.gpu, "reasons", None)
+def _throttle(b: _Block):
+    reasons = b.after.gpu.reasons
+    power, thermal = (attempt(b.rise, f"{by}_limited_s", "gpu") for by in ("power", "thermal"))
     if reasons is None and power is None and thermal is None:
         return None
     if b.steady_power_cap:  # a condition of the whole run, which is said once
         reasons, power = reasons & ~POWER_CAP, None
     names = [name for bit, name in HARMFUL_REASONS.items() if (reasons or 0) & bit]
-    share = min(1.0, max(0.0, ((power or 0.0) + (thermal or 0.0)) / b.wall_s))
+    share = min(1.0, max(0.0, ((power or 0.0) + (thermal or 0.0)) / b.rise("at_s")))
     return max(share, float(bool(names))), {"share": share, "reasons": names}
 
 
-def _cpu_load(b: _Block) -> Found:
-    busy = b.rise("busy_s")
-    if busy is None or busy <= 0:  # we were computing: a sandbox that says nothing of its CPUs
+def _cpu_load(b: _Block):
+    if (busy_s := b.rise("busy_s")) <= 0:  # we were computing: the sandbox hides its CPUs
         return None
-    load = min(1.0, max(0.0, (busy - b.rise("own_s")) / (b.cpus * b.wall_s)))
-    return load, {"share": load, "cpus": b.cpus}
+    load = min(1.0, max(0.0, (busy_s - b.rise("own_s")) / (b.process.cpus * b.rise("at_s"))))
+    return load, {"share": load, "cpus": b.process.cpus}
 
 
-def _steal(b: _Block) -> Found:
+def _steal(b: _Block):
     # The measuring thread was on one of these cores; what other cores lost has not delayed it.
     before, after = b.before.host, b.after.host
-    cores = {before.core, after.core}
-    if not cores <= (before.steal_s or {}).keys() & (after.steal_s or {}).keys():
-        return None
-    stolen = max(after.steal_s[core] - before.steal_s[core] for core in cores)
-    share = stolen / b.wall_s if stolen >= STEAL_TICKS_S else 0.0
+    stolen = max(after.steal_s[i] - before.steal_s[i] for i in (before.core, after.core))
+    share = stolen / b.rise("at_s") if stolen >= STEAL_TICKS_S else 0.0
     return share, {"share": share}
 
 
-def _preempted(b: _Block) -> Found:
-    if (times := b.rise("preemptions")) is None:
-        return None
-    lost = max(0.0, 1 - b.rise("thread_s") / b.wall_s) if times >= PREEMPTIONS else 0.0
+def _preempted(b: _Block):
+    times, thread_s = b.rise("preemptions"), b.rise("thread_s")
+    lost = max(0.0, 1 - thread_s / b.rise("at_s")) if times >= PREEMPTIONS else 0.0
     return lost, {"share": lost, "times": times}
 
 
-Rules = dict[str, tuple[Callable[[_Block], Found], float]]  # code: what measures it, its limit
-GPU_RULES: Rules = {
+GPU_RULES = {  # code: what measures it, its limit
     "foreign_gpu_process": (_foreign_gpu_process, TOUCHED),
     "gpu_clock_drop": (_gpu_clock_drop, SLOWER),
     "throttle": (_throttle, TOUCHED),
     "gpu_disturbed": (_gpu_disturbed, TOUCHED),
     "gpu_shift": (_gpu_shift, SLOWER),
 }
-HOST_RULES: Rules = {  # nothing there slows the GPU clock, behind its full queue
+HOST_RULES = {  # nothing there slows the GPU clock, behind its full queue
     "cpu_load": (_cpu_load, BUSY_CPUS),
     "steal": (_steal, TOUCHED),
     "preempted": (_preempted, TOUCHED),

@@ -10,10 +10,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from helpers.environment.facts import first_line
+from helpers.clocks.checks import LISTENERS
+from helpers.environment.facts import attempt, first_line
 from helpers.models import build_model
 
-LONGEST_S = 1800.0  # a process that has not answered by then hangs
+# A process that begins no phase (`clocks.checks.phase`) for this long, or twice as long, hangs. A
+# run of any length begins one for every block of forwards, so its own duration has no limit.
+LONGEST_PHASE_S = 1800.0
+HINT = "isolation='none' measures without it"
 
 
 class FreshProcessError(RuntimeError):
@@ -24,41 +28,48 @@ class NotPortableError(RuntimeError):
     """A model can neither be handed to another process nor be built there again."""
 
 
-def in_fresh_process(function: Callable, *args: Any, longest_s: float = LONGEST_S) -> Any:
+def in_fresh_process(function: Callable, *args: Any, longest_s: float = LONGEST_PHASE_S) -> Any:
     """Return ``function(*args)`` of a process started for it; both travel by pickle.
 
     Spawned, never forked: CUDA does not survive a fork. An exception of the function is raised here
-    as it is, where it can be pickled. FreshProcessError: the process ended without an answer, gave
-    none within `longest_s`, or another process holds the GPU alone.
+    as it is, where it can be pickled. FreshProcessError: the process ended without an answer, began
+    no phase within `longest_s`, or another process holds the GPU alone.
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
-    child = context.Process(target=_answer, args=(theirs, function, args))
-    problem, found = f"gave no answer for {longest_s:.0f} s and was ended", None
+    begun = context.RawValue("Q", 0)  # phases; read from time to time, it wakes nobody up
+    child = context.Process(target=_answer, args=(theirs, begun, function, args))
     try:
         child.start()
         theirs.close()  # so that its death ends our waiting
-        if ours.poll(longest_s):
-            problem, found = ours.recv()
+        if not _answers(ours, begun, longest_s):
+            raise FreshProcessError(f"a fresh process began no phase for {longest_s:.0f} s; {HINT}")
+        error, found = ours.recv()
+        child.join(10)
     except EOFError:
         child.join()
-        problem = f"was killed or ran out of memory, without an answer (code {child.exitcode})"
+        died = f"a fresh process was killed or ran out of memory (code {child.exitcode})"
+        raise FreshProcessError(f"{died}; {HINT}") from None
     finally:
         ours.close()
         if child.pid is not None:  # else it never started
-            try:
-                child.join(10 * isinstance(problem, BaseException | None))  # an answer came
-            finally:
-                child.kill()
-                child.join()
-    if isinstance(problem, str):
-        raise FreshProcessError(f"a fresh process {problem}; isolation='none' measures without it")
-    if problem is not None:
-        raise problem
+            child.kill()
+            child.join()
+    if error is not None:
+        raise error
     return found
 
 
-def _answer(pipe: Any, function: Callable, args: tuple) -> None:
+def _answers(pipe: Any, begun: Any, longest_s: float) -> bool:
+    """Wait for an answer, or for the end of the pipe, as long as phases are begun."""
+    before = -1
+    while not (ready := pipe.poll(longest_s)) and begun.value != before:
+        before = begun.value
+    return ready
+
+
+def _answer(pipe: Any, begun: Any, function: Callable, args: tuple) -> None:
+    LISTENERS.append(lambda: setattr(begun, "value", begun.value + 1))
     gc.freeze()  # all that was imported stays: a collection, one per measurement, need not visit it
     try:
         data = pickle.dumps((None, function(*args)))
@@ -74,12 +85,9 @@ def _portable(error: BaseException) -> BaseException:
             f"a second process cannot use the GPU ({first_line(error)}): it is in exclusive "
             "compute mode, see `nvidia-smi -q -d COMPUTE`. Use isolation='none'"
         )
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return RuntimeError(first_line(error))
-    # SystemExit would end the notebook as if all were well.
-    return error if isinstance(error, Exception) else RuntimeError(first_line(error))
+    if isinstance(error, Exception) and attempt(lambda: pickle.loads(pickle.dumps(error))):
+        return error
+    return RuntimeError(first_line(error))  # SystemExit would end the notebook as if all were well
 
 
 def pack_model(model: nn.Module) -> tuple[str, bytes]:
@@ -88,10 +96,6 @@ def pack_model(model: nn.Module) -> tuple[str, bytes]:
     Its pickle, or the name that `build_model` knows it by with its weights, else NotPortableError.
     """
     try:
-        if not isinstance(model, nn.Module):
-            raise TypeError("it is no nn.Module")
-        if type(model).__module__ == "__main__":
-            raise TypeError("its class is defined in the notebook or script itself")
         return "", pickle.dumps(copy.deepcopy(model).cpu())
     except Exception as error:  # pickle, deepcopy and a model's own hooks fail in many ways
         origin = getattr(model, "built_from", None)

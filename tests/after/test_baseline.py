@@ -18,7 +18,6 @@ from helpers.after.baseline import (
     compare_baseline,
     enforce_baseline,
 )
-from helpers.results import load_samples
 from tests.disk_session import MACHINE, row_of, write_session
 
 ROOT = Path(__file__).parents[2]
@@ -149,7 +148,7 @@ def test_only_a_regression_beyond_the_limit_fails_and_only_if_strict(tmp_path):
 
 
 def rewritten(change):
-    return lambda path: np.savez_compressed(path, **change(dict(load_samples(path))))
+    return lambda path: np.savez_compressed(path, **change(dict(np.load(path))))
 
 
 DAMAGE = {  # the file, what is done to it, what is told

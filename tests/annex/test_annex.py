@@ -40,6 +40,7 @@ class Recording:
 
     def __init__(self, runs=2):
         self.folder, self.runs, self.added, self.fail_at = Path("s"), (None,) * runs, [], None
+        self.check_open = lambda: None
 
     @property
     def rows(self):
@@ -154,8 +155,12 @@ def test_a_process_that_fails_is_named_and_may_be_tried_again(candidates, proces
 
 
 def test_what_cannot_be_compared_yet_or_elsewhere_is_not_measured(candidates, processes):
+    complete = Recording()
+    complete.check_open = lambda: {}["complete"]
+    with pytest.raises(KeyError, match="complete"):
+        measure(candidates, complete)
     assert measure(candidates, Recording(runs=1)) is None
     assert measure(NOTHING, Recording()) is None
     function = replace(candidates, model=lambda x: x)
-    assert "no nn.Module" in measure(function, Recording()).stopped
+    assert "function" in measure(function, Recording()).stopped
     assert processes == []

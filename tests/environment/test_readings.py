@@ -49,7 +49,7 @@ def shape_of(record):
 def session():
     """The record, a look and the cost of a session on a GPU that only NVML's stand-in has."""
     machine = environment.look("auto")
-    seen, cost = Looker(torch.device("cuda", 0))(), environment.cost()
+    seen, cost = Looker(torch.device("cuda", 0))(), environment.cost(0.0)
     assert this_process().cpus >= 1
     assert cost_sentence(cost)
     assert environment_table(machine).map(bool).all(axis=None)

@@ -98,11 +98,9 @@ def cell(name, value):
     """Change that puts another value into the first row."""
 
     def change(lines):
-        header, first, *rest = csv.reader(lines)
-        first[header.index(name)] = value
-        turned = io.StringIO()
-        csv.writer(turned).writerows([header, first, *rest])
-        return turned.getvalue().splitlines()
+        table = pd.read_csv(io.StringIO("\n".join(lines)), dtype=str, keep_default_na=False)
+        table.loc[0, name] = value
+        return table.to_csv(index=False).splitlines()
 
     return change
 
@@ -111,7 +109,7 @@ REFUSED = {
     "a column less": (lambda lines: [lines[0].removeprefix("variant,")], "missing: .*variant"),
     "a column more": (lambda lines: [f"{line},x" for line in lines], "unknown: .*x"),
     "a column twice": (lambda lines: [f"{line},run" for line in lines], "doubled"),
-    "a cell less": (lambda lines: [lines[0], lines[2].rpartition(",")[0]], "fewer cells"),
+    "a cell less": (lambda lines: [lines[0], lines[2].rpartition(",")[0]], "shorter"),
     "an open quote": (lambda lines: [lines[0], '"' + lines[2]], "expected after|unexpected end"),
     "no figure": (cell("lat_p95", ""), "lat_p95"),
     "not finite": (cell("gpu_p95", "inf"), "gpu_p95"),

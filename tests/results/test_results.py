@@ -1,14 +1,13 @@
 """Sessions: what is written is read back the same, and nothing is lost, mixed or half-written."""
 
-import dataclasses
 import errno
 import itertools
 import json
-from dataclasses import replace
 import math
 import os
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,34 +15,34 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from fakes import AS_REQUIRED
+from fakes import AS_REQUIRED, series
 from looks_fake import CLEAN_GPU, look
 from PIL import Image
-from looks_fake import CLEAN_GPU, look
-from result_rows import FACTS, a_run, add, judged, opened, series, snapshot, state_of, write_session
+from result_rows import FACTS, a_run, add, judged, opened, snapshot, state_of, write_session
 
 from helpers.clocks.graph import GraphReading
 from helpers.clocks.warmup import Warmup
-from helpers.results import PUBLISHED, ResultsError, load_samples, read_results
+from helpers.results import PUBLISHED, ResultsError, read_results
+from helpers.validation import judge
 
 
 def test_session_keeps_each_run_and_publishes_when_complete(tmp_path):
     session = opened(tmp_path / "deep" / "results", "first")
     published = tmp_path / "deep" / "results" / PUBLISHED
-    runs = [a_run(seed=seed, rejected_gpu_ms=np.array([9.0])) for seed in (1, 2)]
+    runs = [a_run(seed=seed, rejected_gpu_ms=np.array([9.0])) for seed in (1, 2, 3)]
     for number, run in enumerate(runs, start=1):
         assert add(session, run) == session.folder / f"run_{number}.npz"
         kept = read_results(session.folder / "results.csv")
         assert kept["run"].tolist() == list(range(1, number + 1))
         pd.testing.assert_frame_equal(kept, session.rows)
-        assert session.runs == tuple(runs[:number])
+        assert (session.runs, session.done()) == (tuple(runs[:number]), number)
         assert state_of(session.folder) == "running"
         assert not published.exists()
     assert session.complete(judged(session, "reserved")) == published
-    assert state_of(session.folder) == "complete"
+    assert (state_of(session.folder), session.done()) == ("complete", 3)  # the cell may run again
     assert published.read_bytes() == (session.folder / "results.csv").read_bytes()
-    assert read_results(published)["accepted"].tolist() == ["reserved"] * 2
-    loaded, run = load_samples(session.folder / "run_2.npz"), runs[1]
+    assert read_results(published)["accepted"].tolist() == ["reserved"] * 3
+    loaded, run = np.load(session.folder / "run_2.npz"), runs[1]
     assert loaded["host_ms"].tolist() == run.host.samples_ms.tolist()
     assert loaded["gpu_ms"].tolist() == run.gpu.samples_ms.tolist()
     assert loaded["warmup_ms"].tolist() == run.warmup.samples_ms.tolist()
@@ -53,11 +52,16 @@ def test_session_keeps_each_run_and_publishes_when_complete(tmp_path):
 def test_a_complete_sessions_rows_say_what_the_verdict_over_all_runs_says(tmp_path):
     """One run lost the GPU's clock: the host decides for all; a tag may come with a later run."""
     session = opened(tmp_path, "s")
-    looks = [(look(0.0, gpu), look(1.0, gpu)) for gpu in (replace(CLEAN_GPU, sm_mhz=1700), CLEAN_GPU)]
-    for seen, gpu_ms in zip(looks, (1.3, None), strict=True):
-        add(session, a_run(gpu_ms=gpu_ms, looks=seen, device="cuda:0"))
+    for gpu_ms, sm_mhz in ((1.3, 1700), (None, 1980)):
+        looks = [look(at, replace(CLEAN_GPU, sm_mhz=sm_mhz)) for at in (0.0, 1.0)]
+        add(session, a_run(gpu_ms=gpu_ms, looks=looks, device="cuda:0"))
     assert session.rows["clock"].tolist() == ["gpu", "host"]
-    session.complete(judged(session, "reserved", "host"))
+    session.complete(verdict := judge(session.runs))
+    session.keep("runs", verdict.record())
+    first, second = json.loads((session.folder / "runs.json").read_text())
+    (tag,), values = first["seen"]["blocks"][0], {"mhz": 1700, "best_mhz": 1980}
+    assert (tag["code"], tag["limit"], second["seen"]["blocks"]) == ("gpu_clock_drop", 0.05, [[]])
+    assert values.items() <= tag["values"].items()  # why it was flagged can be read there
     rows = read_results(session.folder / "results.csv")
     assert rows["clock"].tolist() == ["host", "host"]
     assert rows["lat_p95"].tolist() == rows["host_p95"].tolist()
@@ -83,17 +87,22 @@ def test_a_complete_session_takes_no_more_runs_but_may_be_published_again(tmp_pa
         session.complete()
         assert len(read_results(tmp_path / PUBLISHED)) == 1
         (tmp_path / PUBLISHED).unlink()
-    with pytest.raises(ResultsError, match="is complete"):
-        add(session)
+    for call in (session.done, session.check_open, lambda: add(session)):  # two of three are left
+        with pytest.raises(ResultsError, match="is complete"):
+            call()
+
+
+@pytest.mark.parametrize("results_dir", ["{}/notes.txt", "/proc/1"])
+def test_a_results_dir_that_is_a_file_or_takes_none_is_named(tmp_path, results_dir):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ResultsError, match=r"cannot write .*/s: .*`results_dir`"):
+        opened(results_dir.format(tmp_path))
+    assert snapshot(tmp_path) == {"notes.txt": b"mine"}
 
 
 @pytest.mark.parametrize(
     ("parameters", "own"),
-    [
-        ({"device": "cpu", "variants": "all"}, True),
-        ({"measure_iters": 40}, False),
-        ({"seed": 1}, False),
-    ],
+    [({"device": "cpu", "variants": "all"}, True), ({"measure_iters": 40}, False)],
 )
 def test_only_j1s_own_parameters_replace_the_published_rows(tmp_path, parameters, own):
     write_session(tmp_path, "a")
@@ -152,15 +161,15 @@ def test_the_deciding_clock_fills_lat_and_both_stay_visible(tmp_path):
 
 def test_what_does_not_exist_is_empty_and_never_zero(tmp_path):
     walk = 5 + np.cumsum(series(0.01, n=100, sd=0.5))
-    run = dataclasses.replace(a_run(gpu_ms=None), host=a_run(walk, None).host)
+    run = replace(a_run(gpu_ms=None), host=a_run(walk, None).host)
     facts = FACTS | {"gpu": None, "cuda": {"torch_cuda": None}}
     row = row_of(tmp_path, run, facts, accuracy=None)
     assert row[["gpu_mean", "gpu_p95", "lat_p95_low", "lat_p95_high", "accuracy"]].isna().all()
     assert row["gpu_name"] == row["cuda_version"] == row["flags"] == ""
 
 
-ALLOWED = dataclasses.replace(AS_REQUIRED, tf32_convolutions=True, tf32_matmul=True)
-THROTTLED = (look(0.0), look(1.0, dataclasses.replace(CLEAN_GPU, reasons=0x40)))
+ALLOWED = replace(AS_REQUIRED, tf32_convolutions=True, tf32_matmul=True)
+THROTTLED = (look(0.0), look(1.0, replace(CLEAN_GPU, reasons=0x40)))
 FLAGS = [
     ({}, ""),
     ({"warmup": Warmup(np.full(9, 2.0), steady=False)}, "unsteady_warmup"),
@@ -185,13 +194,13 @@ def test_runs_are_numbered_by_variant_and_the_annex_makes_none_of_the_day(tmp_pa
     session = opened(tmp_path)
     run = a_run(graph=GraphReading(np.array([1.25, 1.26]), 60.0, why=""))
     add(session, run)
-    for name in ("fp16", "fp16", "tf32"):
-        add(session, variant=name, precision=name, schedule="randomised")
+    for number, name in ((1, "fp16"), (2, "fp16"), (1, "tf32")):
+        add(session, variant=name, precision=name, schedule="randomised", number=number)
     assert add(session).name == "run_5.npz"
     assert session.rows["run"].tolist() == [1, 1, 2, 1, 2]
     assert session.rows["precision"].tolist() == ["fp32", "fp16", "fp16", "tf32", "fp32"]
     assert (session.runs[0] is run, len(session.runs)) == (True, 2)
-    assert load_samples(session.folder / "run_1.npz")["graph_ms"].tolist() == [1.25, 1.26]
+    assert np.load(session.folder / "run_1.npz")["graph_ms"].tolist() == [1.25, 1.26]
 
 
 # What else a session keeps

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from result_rows import opened, write_session
 
-from helpers.results import COLUMNS, PUBLISHED, ResultsError, load_samples, read_session
+from helpers.results import COLUMNS, PUBLISHED, ResultsError, read_session
 
 
 @pytest.fixture
@@ -23,10 +23,10 @@ def test_a_session_is_read_back(folder):
     assert (read.name, read.dataset, read.outcome) == ("s", "cifar10", "yes")
     assert read.sentences == ("ACCEPTÉ",)
     assert read.environment["gpu"]["uuid"] == "GPU-1"
-    assert read.environment["git"] == {"commit": None}
+    assert read.environment["git"]["commit"] is None
     assert (read.parameters["model"], read.parameters["runs"]) == ("resnet18", 3)
     assert read.comparison == "| é |"
-    assert read.validation_rows["run"].tolist() == [1, 2, 3]
+    assert read.rows["run"].tolist() == [1, 2, 3]
     assert read.samples(2)["host_ms"].size == 100
     assert "run_1.npz" in read.files
 
@@ -70,10 +70,10 @@ def test_what_is_no_complete_session_is_refused(folder, name, content):
     "change", [lambda ms: ms[:0], lambda ms: ms * 1.01, lambda ms: ms * np.nan]
 )
 def test_samples_that_do_not_give_their_row_are_refused(folder, change):
-    kept = load_samples(folder / "run_1.npz")
+    kept = dict(np.load(folder / "run_1.npz"))
     for clock in ("host_ms", "gpu_ms"):
         np.savez_compressed(folder / "run_1.npz", **kept | {clock: change(kept[clock])})
-        with pytest.raises(ResultsError, match=rf"run_1\.npz: {clock}"):
+        with pytest.raises(ResultsError, match=r"run_1\.npz"):
             read_session(folder).samples(0)
 
 

@@ -127,17 +127,9 @@ CAPS = {  # GPU at each of four looks, flags of the run, whether the cap is a co
     "steady": ([capped(power_limited_s=3.0 + i) for i in range(4)], set(), True),
     "within NVML's steps": ([capped(), capped(1395), capped(1410), capped()], set(), True),
     "begins in the run": ([capped(reasons=0), *[capped()] * 3], {"throttle"}, False),
-    "the clock falls": (
-        [*[capped()] * 2, *[capped(1200)] * 2],
-        {"gpu_clock_drop", "throttle"},
-        False,
-    ),
+    "falls": ([*[capped()] * 2, *[capped(1200)] * 2], {"gpu_clock_drop", "throttle"}, False),
     "heat beside it": ([capped(), capped(reasons=4 | 0x20), *[capped()] * 2], {"throttle"}, True),
-    "heat by its counter": (
-        [capped(thermal_limited_s=i / 5) for i in range(4)],
-        {"throttle"},
-        True,
-    ),
+    "heat counted": ([capped(thermal_limited_s=i / 5) for i in range(4)], {"throttle"}, True),
 }
 
 

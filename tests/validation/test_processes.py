@@ -4,23 +4,20 @@ import gc
 import os
 import signal
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 from fakes import TinyNet
 
+from helpers.clocks.checks import phase
 from helpers.models import build_model
-from helpers.validation.processes import (
-    FreshProcessError,
-    NotPortableError,
-    in_fresh_process,
-    pack_model,
-    unpack_model,
-)
+from helpers.validation import processes
 
 
 def pid_frozen_and(value):
-    return os.getpid(), gc.get_freeze_count(), value
+    with phase("work"):
+        return os.getpid(), gc.get_freeze_count(), value
 
 
 def kill_myself():
@@ -43,8 +40,11 @@ def fail(case):
     raise ERRORS[case][0]
 
 
-def test_the_answer_comes_from_another_process_that_collects_little():
-    pid, frozen, value = in_fresh_process(pid_frozen_and, {"a": 1})
+def test_the_answer_comes_from_another_process_that_collects_little(monkeypatch):
+    seen = []
+    monkeypatch.setattr(processes, "_answers", lambda p, b, _: seen.append(b) or p.poll(300))
+    pid, frozen, value = processes.in_fresh_process(pid_frozen_and, {"a": 1})
+    assert seen[0].value == 1  # phase begun there
     assert pid != os.getpid()
     assert frozen > 1000
     assert value == {"a": 1}
@@ -54,24 +54,35 @@ def test_the_answer_comes_from_another_process_that_collects_little():
 def test_its_error_is_raised_here(case):
     _, kind, words = ERRORS[case]
     with pytest.raises(kind, match=words):
-        in_fresh_process(fail, case)
+        processes.in_fresh_process(fail, case)
 
 
 def test_one_that_is_killed_is_named_with_its_exit_code():
-    with pytest.raises(FreshProcessError, match="-9"):
-        in_fresh_process(kill_myself)
+    with pytest.raises(processes.FreshProcessError, match="-9"):
+        processes.in_fresh_process(kill_myself)
 
 
 def test_one_that_hangs_is_ended():
     began = time.monotonic()
-    with pytest.raises(FreshProcessError, match="no answer"):
-        in_fresh_process(time.sleep, 600, longest_s=1.0)
+    with pytest.raises(processes.FreshProcessError, match="no phase for 1 s"):
+        processes.in_fresh_process(time.sleep, 600, longest_s=1.0)
     assert time.monotonic() - began < 120
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_it_is_waited_for_as_long_as_it_begins_phases(works):
+    begun, polls = SimpleNamespace(value=0), iter([False] * 9 + [True])
+
+    def poll(longest_s):
+        begun.value += works
+        return next(polls)
+
+    assert processes._answers(SimpleNamespace(poll=poll), begun, 1.0) == works
 
 
 def test_a_model_travels_as_it_is():
     model = TinyNet()
-    there = unpack_model(pack_model(model))
+    there = processes.unpack_model(processes.pack_model(model))
     x = torch.ones(1, 3, 8, 8)
     torch.testing.assert_close(there.eval()(x), model.eval()(x))
 
@@ -79,12 +90,12 @@ def test_a_model_travels_as_it_is():
 def test_a_model_that_no_pickle_takes_is_built_again_by_its_name_with_its_weights():
     model = build_model("resnet18_cifar", seed=3)
     model.hook = lambda x: x
-    packed = pack_model(model)
+    packed = processes.pack_model(model)
     assert packed[0] == "resnet18_cifar"
-    there = unpack_model(packed).state_dict()
+    there = processes.unpack_model(packed).state_dict()
     assert all(torch.equal(there[name], tensor) for name, tensor in model.state_dict().items())
 
 
 def test_a_model_that_can_do_neither_is_said_to_be():
-    with pytest.raises(NotPortableError, match="function"):
-        pack_model(lambda x: x)
+    with pytest.raises(processes.NotPortableError, match="function"):
+        processes.pack_model(lambda x: x)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from fakes import TinyNet, make_run
+from fakes import TinyNet, make_run, series
 from looks_fake import CLEAN_GPU, PROCESS, look
 from nvml_fake import ME, OTHER
 from torchvision.models import resnet18
@@ -28,10 +28,6 @@ from helpers.validation import (
 
 CPU = torch.device("cpu")
 BATCHES = [torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(i)) for i in range(3)]
-
-
-def series(level, seed=0, n=500, sd=0.01):
-    return level * (1 + sd * np.random.default_rng(seed).standard_normal(n))
 
 
 def runs_of(model=None, done=0, device=CPU, **given):
