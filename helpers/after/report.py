@@ -34,7 +34,7 @@ LIVE = re.compile(r"\\(\W)|:(?=//)|[`\[\]\x00-\x09\x0b-\x1f]|<(?=\S)")
 KINDS = ["image/png", "text/html", "text/markdown", "text/plain"]
 TAGS = {"a", "abbr", "b", "blockquote", "br", "caption", "code", "div", "em", "h1", "h2", "h3"}
 TAGS |= {"h4", "hr", "i", "img", "li", "ol", "p", "pre", "span", "strong", "style", "sub", "sup"}
-TAGS |= {"table", "tbody", "td", "th", "thead", "tr", "ul", "wbr"}
+TAGS |= {"details", "summary", "table", "tbody", "td", "th", "thead", "tr", "ul", "wbr"}
 ATTRIBUTES = {"id", "class", "align", "scope", "colspan", "rowspan", "alt", "src", "href"}
 ADDRESSES = {"href": ("#", "https://", "http://"), "src": ("data:image/png;base64,",)}
 PAGE = Template("""<!doctype html>

@@ -1,18 +1,20 @@
 """What the notebook's reader sees, in French: `show` anything; tables, figures, sentences."""
 
+import base64
+import html
 import io
 from collections.abc import Sequence
 from functools import singledispatch
 
 import pandas as pd
-from IPython.display import Image, Markdown, display
+from IPython.display import HTML, Markdown, display
 from matplotlib.figure import Figure
 
 from helpers import cifar10
 from helpers.bench_latency import Run
 from helpers.clocks.calibration import CalibrationReceipt
 from helpers.display import tables
-from helpers.display.french import fill, percent
+from helpers.display.french import NBSP, fill, percent
 from helpers.display.machine import cost_sentence, environment_table, fixed_conditions, reason
 from helpers.display.plots import plot_distribution, plot_images, plot_over_time, plot_p95_runs
 from helpers.display.tables import checks_table, conditions_table, markdown_text, untagged_table
@@ -35,11 +37,6 @@ def show(thing, caption: str = "") -> None:
 
 
 @show.register
-def _(frame: pd.DataFrame, caption: str = "") -> None:
-    display(tables.styled(frame, caption))
-
-
-@show.register
 def _(data: cifar10.Cifar10, caption: str = "") -> None:
     source = fill(SOURCES[data.source.code], data.source.values)
     show(f"Jeu **{data.name}** ({markdown_text(source)}).")
@@ -58,15 +55,17 @@ def _(machine: Machine, caption: str = "") -> None:
     show(environment_table(machine), caption)
 
 
-def _image(figure: Figure) -> Image:
-    """As PNG, its label as alternative text."""
+def _image(figure: Figure) -> HTML:
+    """An HTML image: nbconvert's page leaves out the alternative text of an image/png."""
     figure.savefig(png := io.BytesIO(), format="png")
-    return Image(png.getvalue(), alt=figure.get_label())
+    source = f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
+    return HTML(f'<img alt="{html.escape(figure.get_label())}" src="{source}">')
 
 
 def _accuracy(found: Accuracy) -> str:
+    images = f"{found.images:,} images".replace(",", NBSP)
     bounds = f"intervalle à 95 % : {percent(found.low, 3)} à {percent(found.high, 3)}"
-    return f"Exactitude {percent(found.fraction, 4)} sur {found.images} images, {bounds}."
+    return f"Exactitude {percent(found.fraction, 4)} sur {images}, {bounds}."
 
 
 _FORMS = {str: Markdown, Figure: _image, Accuracy: _accuracy, Verdict: tables.spread_table}
@@ -74,6 +73,7 @@ _FORMS |= {Run: lambda run: tables.latency_table([run])}
 _FORMS |= dict.fromkeys((tuple, list), tables.latency_table)
 for _kind, _form in _FORMS.items():
     show.register(_kind, lambda thing, caption="", form=_form: show(form(thing), caption))
+show.register(pd.DataFrame, lambda frame, caption="": display(tables.styled(frame, caption)))
 
 
 class Banner:

@@ -16,8 +16,8 @@ _UNUSABLE = (
     "CUDA_VISIBLE_DEVICES, un PyTorch construit pour CUDA (sélecteur de pytorch.org)."
 )
 _SAME_CODE = "Rien n'indique un autre que celui du notebook."
-_ASSERTIONS = "Sans effet : retirer PYTHONOPTIMIZE (ou -O) et redémarrer le noyau."
-_SUSPENDED = f"{_QUOTA} : le noyau les suspend par moments ; OMP_NUM_THREADS le borne."
+_ASSERTIONS = "Sans effet : retirer PYTHONOPTIMIZE (ou -O) et redémarrer le kernel Python."
+_SUSPENDED = f"{_QUOTA} : Linux les suspend par moments ; fixer OMP_NUM_THREADS au quota."
 # By code of a check of the machine: what is checked, the sentence if it holds, and if not.
 MACHINE_CHECKS = {
     "torch": ("PyTorch ≥ 2.0", "PyTorch {version}.", "PyTorch {version}."),
@@ -73,7 +73,7 @@ def environment_table(machine: Machine) -> pd.DataFrame:
         "CPU": cpu["model"],
         "Cœurs physiques / logiques / utilisables": tuple(cpu[f"{n}_cores"] for n in cores),
         "Gouverneur de fréquence": cpu["governor"],
-        "Système / noyau": (system["os"], system["kernel"]),
+        "Système / noyau Linux": (system["os"], system["kernel"]),
         "Machine virtuelle / conteneur": (system["hypervisor"], system["container"] or "non"),
         "TF32 par défaut (convolutions / matmul)": tuple(facts["switches"][name] for name in tf32),
         "Fils d'exécution de PyTorch": cpu["torch_threads"],
@@ -100,10 +100,10 @@ def fixed_conditions(session: Any) -> pd.DataFrame:
             **({"CUDA": cuda["torch_cuda"], "Pilote": cuda["driver"]} if gpu else {}),
             "Modèle": f"{model}, {counted(epochs, 'époque')}" if epochs else model,
             "Précision": row["precision"].replace("fp32", "FP32 strict (sans TF32)"),
-            "Taille de lot": row["batch_size"],
+            "Taille de lot (batch)": row["batch_size"],
             "Forme de l'entrée": row["input_shape"].replace("x", "×"),
-            "Échauffement (itérations)": row["warmup_iters"],
-            "Mesure (itérations)": row["measure_iters"],
+            "Échauffement (passages)": row["warmup_iters"],
+            "Mesure (passages)": row["measure_iters"],
             "Runs": int((session.rows[keys] == row[keys]).all(axis=1).sum()),
         }
     )

@@ -11,6 +11,7 @@ from IPython.display import HTML
 from helpers.bench_latency import Run
 from helpers.clocks.calibration import CalibrationReceipt
 from helpers.clocks.conditions import ConditionsSeen
+from helpers.display.colours import ALARM
 from helpers.display.french import fill, number, percent, percents_apart
 from helpers.display.machine import MACHINE_CHECKS
 from helpers.display.words import CHECKS, CLOCK_NAMES, SWITCHES, TAG_LABELS
@@ -22,7 +23,7 @@ from helpers.validation.interference import RunTags, untagged
 
 FIGURES = {"moyenne": "mean", "p50": "p50", "p95": "p95", "écart type": "std"}
 FIGURES |= {"min": "min", "max": "max"}
-FAILED, ALARM = ("✗", "non tenu", "dépassée"), "color: #D55E00; font-weight: bold"
+FAILED = ("✗", "non tenu", "dépassée")
 _BREAKS = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029]+")
 _MARKUP = re.compile(r"[\\`*\[\]|~$#!@]|(?<![^\W_])_|_(?![^\W_])|:(?=//)")
 
@@ -33,7 +34,7 @@ def styled(frame: pd.DataFrame, caption: str = "") -> HTML:
     style = _one_header(frame).style.hide(axis="index").set_properties(**left)
     style.set_table_styles([{"selector": "th, caption", "props": list(left.items())}])
     style.set_uuid(hashlib.sha256(f"{caption}\n{frame.to_csv()}".encode()).hexdigest()[:10])
-    style.map(lambda value: ALARM if value in FAILED else "")
+    style.map(lambda value: f"color: {ALARM}; font-weight: bold" if value in FAILED else "")
     style.format(escape="html").format_index(escape="html", axis="columns")
     if "Variante" in style.columns:  # a name may be broken after its parts, and is copied whole
         style.format(lambda name: html.escape(name).replace("+", "+<wbr>"), subset=["Variante"])

@@ -15,13 +15,16 @@ from helpers.display.french import counted, fill, number, percent, percents_apar
 from helpers.display.tables import conditions_table
 from helpers.display.words import CLOCK_NAMES, said
 from helpers.validation import RESERVED, ClockVerdict, Verdict
-from helpers.validation.causes import bound_of
+from helpers.validation.causes import Cause, bound_of
 from helpers.validation.interference import RunTags
 
 HEADLINE = re.compile(
     r"((NON )?ACCEPTÉ|ACCEPTÉ SOUS RÉSERVE) — horloge (GPU|hôte) : écart du p95 .+ [<≥] .+ "
     r"sur \d+ runs( ; refaite, .+ ms)?( ; mesures perturbées : .+)?"
 )
+
+# How the sentences begin that never fold away
+SHOWN = ("À faire", "ATTENTION", "Horloge", "L'horloge", "Pas d'horloge")
 
 
 def headline(verdict: Verdict) -> str:
@@ -53,31 +56,42 @@ def against_limit(clock: ClockVerdict, verdict: Verdict) -> str:
 
 def clock_sentence(clock: ClockVerdict, verdict: Verdict) -> str:
     """What one clock found, and what the runs themselves show; if it is not met, all causes."""
-    causes: dict[str, list[str]] = {}  # the same thing said of several runs is said once
+    causes: dict[str, list[Cause]] = {}
     for cause in clock.causes:
         if cause.runs or not clock.met:
-            told = said(words.CAUSES, cause.code, cause.values)
-            causes.setdefault(told, []).extend(map(str, cause.runs))
+            causes.setdefault(cause.code, []).append(cause)
     return _with_points(
         f"{CLOCK_NAMES[clock.clock].replace('h', 'H', 1)}"
         f"{' (décide)' if clock.clock == verdict.deciding else ''} : p95 "
         f"{' · '.join(map(number, clock.p95_ms))} ms, écart {against_limit(clock, verdict)} "
         f"(moyenne : {percent(clock.mean_spread)}), critère {'' if clock.met else 'non '}tenu",
-        [f"run {', '.join(runs)} : {told}" if runs else told for told, runs in causes.items()],
+        [_of_runs(found) for found in causes.values()],
     )
 
 
+def _of_runs(causes: Sequence[Cause]) -> str:
+    """A cause seen in several runs, said once: the values of each run, or the one they share."""
+    runs = [str(run) for cause in causes for run in cause.runs]
+    values = {name: tuple(cause.values[name] for cause in causes) for name in causes[0].values}
+    values = {name: of[0] if len({*of}) == 1 else of for name, of in values.items()}
+    told = said(words.CAUSES, causes[0].code, values)
+    return f"run{'s' * (len(runs) > 1)} {', '.join(runs)} : {told}" if runs else told
+
+
 def disturbances(seen: Sequence[RunTags], during: str) -> str:
-    """What was seen around the blocks of each run, each kind once, at its worst."""
-    told = []
-    for run, tags in enumerate(seen, start=1):
-        for code in tags.codes:
-            found = [[tag for tag in block if tag.code == code] for block in tags.blocks]
-            worst = max(itertools.chain(*found), key=lambda tag: tag.value)
-            where = f"run {run}, {counted(sum(map(bool, found)), 'bloc')} sur {len(found)}"
-            told.append(f"{said(words.TAGS, code, worst.values)} ({where})")
-        if idle := tags.idle_foreigners:
-            told.append(f"autres processus présents sur le GPU sans calcul : {idle} (run {run})")
+    """What was seen around the blocks of all runs, each kind once, at its worst."""
+    told, idle = [], [(tags.idle_foreigners, run) for run, tags in enumerate(seen, start=1)]
+    for code in dict.fromkeys(code for tags in seen for code in tags.codes):
+        where, found = [], []
+        for run, tags in enumerate(seen, start=1):
+            blocks = [[tag for tag in block if tag.code == code] for block in tags.blocks]
+            if count := sum(map(bool, blocks)):
+                where.append(f"run {run}, {counted(count, 'bloc')} sur {len(blocks)}")
+                found += itertools.chain(*blocks)
+        worst = max(found, key=lambda tag: tag.value)
+        told.append(f"{said(words.TAGS, code, worst.values)} ({' ; '.join(where)})")
+    if present := ", ".join(f"{count} (run {run})" for count, run in idle if count):
+        told.append(f"autres processus présents sur le GPU sans calcul : {present}")
     told += [words.STEADY_POWER_CAP] * any(tags.steady_power_cap for tags in seen)
     return _with_points(f"Perturbations pendant {during}", told or ["aucune constatée"])
 
@@ -117,9 +131,19 @@ def verdict_sentences(
 
 
 def verdict_text(sentences: Sequence[str]) -> str:
-    """The verdict's sentences as Markdown: a title and a list; a quoted <error> is no HTML."""
-    title, *others = (html.escape(sentence, quote=False) for sentence in sentences)
-    return "\n".join([f"### {title}", "", *(f"- {sentence}" for sentence in others)])
+    """The verdict as Markdown: a title and a list; causes and details fold away."""
+    title, *others = (html.escape(one, quote=False) for one in sentences)  # <error> is no element
+    shown, folded = [], []
+    for sentence in others:
+        first, _, points = sentence.partition(" :\n")
+        if not sentence.startswith(SHOWN):
+            folded.append(f"- {sentence}")
+            continue
+        shown.append(f"- {first}{'.' * bool(points)}")
+        if points:
+            folded.append(f"- {first.partition(' : ')[0]} :\n{points}")
+    details = [f"<details>\n<summary>{words.FOLDED}</summary>", "\n".join(folded), "</details>"]
+    return "\n\n".join([f"### {title}", "\n".join(shown), *(details if folded else [])])
 
 
 def bound_sentence(runs: Sequence[Run], profile: ForwardProfile | None) -> str:

@@ -7,7 +7,7 @@ from helpers.validation import ACCEPTED, CONTRADICTED, NOT_ACCEPTED, RESERVED, U
 
 CLOCK_NAMES = {"gpu": "horloge GPU", "host": "horloge hôte"}
 OUTCOMES = {ACCEPTED: "ACCEPTÉ", RESERVED: "ACCEPTÉ SOUS RÉSERVE", NOT_ACCEPTED: "NON ACCEPTÉ"}
-# What was seen around a block of samples, by the tag's code.
+# What was seen around a block of samples, by the tag's code: in tables, and in the verdict.
 TAG_LABELS = {"foreign_gpu_process": "processus étranger", "cpu_load": "CPU occupé"}
 TAG_LABELS |= {"gpu_clock_drop": "fréquence GPU abaissée", "gpu_disturbed": "GPU perturbé"}
 TAG_LABELS |= {"throttle": "GPU bridé", "gpu_shift": "bloc GPU plus lent"}
@@ -24,20 +24,24 @@ TAGS = {
 }
 STEADY_POWER_CAP = "limite de puissance du GPU toujours atteinte, fréquence stable : sans effet"
 # What a run or its calibration says against its figures: column `flags`, reserves of the verdict.
-FLAG_LABELS = TAG_LABELS | {CONTRADICTED: "horloge GPU contredite par les noyaux"}
+FLAG_LABELS = TAG_LABELS | {CONTRADICTED: "horloge GPU contredite par les noyaux CUDA"}
 FLAG_LABELS |= {UNPROVEN: "horloge GPU non recoupée", "uncalibrated": "horloge hors tolérance"}
 FLAG_LABELS |= {"unsteady_warmup": "échauffement non stabilisé", "not_calibrated": "non étalonnée"}
 FLAG_LABELS |= {"conditions_not_met": "conditions non tenues", "mean_spread": "moyennes écartées"}
-FLAG_LABELS |= {"gpu_clock_unavailable": "pas d'horloge GPU", "retried_batches": "séries refaites"}
+FLAG_LABELS |= {
+    "gpu_clock_unavailable": "pas d'horloge GPU",
+    "retried_batches": "séries remesurées",
+}
 SEEN = FLAG_LABELS | {"launch_bound": "bruit de lancement"}
 SEEN |= {"between_modes": "p95 entre deux régimes", "level_shift": "latence qui change de niveau"}
+SEEN |= {"chance": "échec possible par simple tirage"}
 CAUSES = {  # why the runs' p95 differ
     "launch_bound": "l'horloge hôte mesure surtout Python et les lancements, donc le bruit du CPU "
     "(p50 hôte {host_ms} ms, GPU {gpu_ms} ms)",
-    "level_shift": "la latence passe de {before_ms} à {after_ms} ms vers l'itération {iteration}",
+    "level_shift": "la latence passe de {before_ms} à {after_ms} ms vers le passage {iteration}",
     "between_modes": "p95 entre deux régimes de latence (p93 = {p93_ms} ms, p97 = {p97_ms} ms)",
     "retried_batches": "séries remesurées, leur porte s'étant ouverte trop tôt : {batches}",
-    "unsteady_warmup": "latence non stabilisée après {iterations} itérations d'échauffement",
+    "unsteady_warmup": "latence non stabilisée après {iterations} passages d'échauffement",
     "no_interval": "trop peu d'échantillons indépendants pour un intervalle du p95",
     "chance": "même sans différence entre runs, le critère échouerait dans {chance:%} des cas",
     "unknown": "aucune cause trouvée : les runs diffèrent entre eux plus qu'en eux-mêmes",
@@ -56,7 +60,7 @@ TO_DO = {
     ("uncalibrated", "not_calibrated"): "relancer ; si cela revient, ne comparer à aucune session",
     ("gpu_clock_unavailable", CONTRADICTED): "suivre la raison donnée plus bas pour l'horloge GPU",
 }
-_FACTS = "(p50 hôte {host_ms} ms, p50 GPU {gpu_ms} ms, {kernels:.0f} noyaux : {kernel_ms} ms)"
+_FACTS = "(p50 hôte {host_ms} ms, p50 GPU {gpu_ms} ms, {kernels:.0f} noyaux CUDA : {kernel_ms} ms)"
 BOUNDS = {
     "no_gpu_clock": "Pas d'horloge GPU ici : la latence hôte est celle du calcul sur le CPU.",
     "launches": f"Latence limitée par les lancements {_FACTS} : un graphe CUDA, "
@@ -67,16 +71,17 @@ BOUNDS = {
 NO_GPU_CLOCK = {  # {why}: the first line of the error itself
     NO_GPU: "aucun GPU CUDA",
     NOT_ASKED: 'clock="host" l\'écarte',
-    NO_KERNELS: "ses noyaux n'ont pu être compilés ou lancés ici ({why})",
-    LAUNCHES_BLOCK: "CUDA_LAUNCH_BLOCKING est définie : la retirer, puis redémarrer le noyau",
-    QUEUE_TOO_SHORT: "un passage lance plus de noyaux que la file n'en contient : définir "
+    NO_KERNELS: "ses noyaux CUDA n'ont pu être compilés ou lancés ici ({why})",
+    LAUNCHES_BLOCK: "CUDA_LAUNCH_BLOCKING est définie : la retirer, redémarrer le kernel Python",
+    QUEUE_TOO_SHORT: "un passage lance plus de noyaux CUDA que la file n'en contient : définir "
     "CUDA_SCALE_LAUNCH_QUEUES=4x avant de lancer Python, ou choisir la variante `cudagraph`",
     WAITS_INSIDE: "le modèle attend le GPU pendant son passage (.item(), .cpu(), synchronize)",
     HOST_TOO_SLOW: "l'hôte n'a pas rempli la file à temps (processeur occupé ou quota trop petit)",
 }
 DOUBTS = {
-    CONTRADICTED: "L'horloge GPU est CONTREDITE par les noyaux : elle lit {gpu_ms} ms, ils durent "
-    "{kernel_ms} ms par passage. Le modèle calcule sur un flux CUDA à lui ; l'horloge hôte décide.",
+    CONTRADICTED: "L'horloge GPU est CONTREDITE par les noyaux CUDA : elle lit {gpu_ms} ms, ils "
+    "durent {kernel_ms} ms par passage. Le modèle calcule sur un flux CUDA à lui ; l'horloge hôte "
+    "décide.",
     UNPROVEN: "L'horloge GPU lit moins d'un cinquième de l'horloge hôte, et rien ne la recoupe.",
 }
 NOT_MET = "ATTENTION, conditions de précision non tenues ({precision}) : {found}."
@@ -101,6 +106,7 @@ NO_FURTHER = {
 LAUNCH_COST = "Chaque lancement coûte {low} à {high} µs au GPU ({launches:.0f} lancements, p50 "
 LAUNCH_COST += "{gpu_ms} ms tel quel, {graph_ms} ms en graphe CUDA)."
 NO_LAUNCH_COST = "Coût d'un lancement : non observable, par graphe CUDA ou par profileur ({why})."
+FOLDED = "Détails : causes, étalonnage, copies, perturbations"
 NOTHING_MEASURED = "Aucun run mesuré : rien à tracer."
 
 # The data: where they come from, and what was checked of them: label, sentence, if not ok.

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import matplotlib
 import numpy as np
 import pytest
-from displayed import run, tagged
+from displayed import CPU_LOAD, THROTTLE, run, tagged
 from fakes import make_run
 from numpy.testing import assert_allclose, assert_equal
 from PIL import Image
@@ -81,6 +81,17 @@ def test_outliers_of_one_clock_leave_the_other_readable_and_are_counted():
     said = "2 hors cadre, max 30,20 ms · 1 hors cadre, min 0,1000 ms"
     assert texts_of(figure).count(f"{said} ; échauffement : ") == 2  # and in the alternative text
     assert said in texts_of(plots.plot_distribution(outliers, "cifar10"))
+
+
+def test_images_have_their_class_and_tagged_blocks_are_shaded_on_the_clocks_they_touch():
+    images, *_ = draw_all()
+    assert [axis.get_title() for axis in images.axes] == [*"abcdefghijabc"]
+    seen = [tagged(), tagged((CPU_LOAD,), (THROTTLE,))]
+    figure = plots.plot_over_time([run(), run(1)], "cifar10", seen)
+    for axis, blocks in zip(figure.axes, ((100, 199), (0, 199)), strict=True):  # GPU, host
+        (path,) = axis.collections[0].get_paths()
+        expected = [plots.STEP + (at + 1) / 500 for at in blocks]
+        assert_allclose([path.vertices[:, 0].min(), path.vertices[:, 0].max()], expected)
 
 
 @pytest.mark.parametrize("samples", [np.linspace(1.0, 2.0, 100), np.full(20, 1.5), np.zeros(20)])

@@ -4,7 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from bs4 import BeautifulSoup
 from displayed import RECEIPT, RUNS
+from nbconvert import HTMLExporter
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from helpers import display
 from helpers.environment import Check
@@ -44,8 +47,22 @@ def test_data_are_their_source_and_their_checks(shown, monkeypatch):
     assert "Assertions" in shown[1].data
 
 
-def test_a_figure_has_its_alternative_text(shown):
+def test_a_figures_alternative_text_and_the_folded_details_survive_nbconvert(shown):
     display.show(figure := display.plot_p95_runs(judge(RUNS), "cifar10"))
-    data, metadata = shown[0]._repr_mimebundle_()
-    assert metadata["image/png"]["alt"] == figure.get_label() != ""
-    assert list(data) == ["image/png"]
+    display.show(display.verdict_text(display.verdict_sentences(judge(RUNS), RECEIPT, None)))
+    kinds = zip(shown, ("text/html", "text/markdown"), strict=True)
+    outputs = [new_output("display_data", {kind: one.data}) for one, kind in kinds]
+    page, _ = HTMLExporter().from_notebook_node(
+        new_notebook(cells=[new_code_cell(outputs=outputs)])
+    )
+    tags = BeautifulSoup(page, "html.parser")
+    assert [image["alt"] for image in tags.main.find_all("img")] == [figure.get_label()]
+    assert tags.main.details.select("ul > li")
+
+
+def test_the_banner_takes_the_verdicts_headline(monkeypatch):
+    found = []
+    place = SimpleNamespace(update=found.append)
+    monkeypatch.setattr(display, "display", lambda *_, **__: place)
+    display.Banner().update(["ACCEPTÉ <b>", "details"])
+    assert found[0].data.startswith("**ACCEPTÉ &lt;b&gt;**")

@@ -13,9 +13,10 @@ from matplotlib.figure import Figure
 
 from helpers.bench_latency import Run
 from helpers.cifar10 import Cifar10
+from helpers.display.colours import BAND, COLOURS, GREY, MARKED
 from helpers.display.french import number, percent
 from helpers.display.plots import style
-from helpers.display.plots.style import COLOURS, GREY, NAMES, STYLE, handle
+from helpers.display.plots.style import NAMES, STYLE, handle
 from helpers.display.tables import summaries_of
 from helpers.display.verdict import against_limit
 from helpers.display.words import NOTHING_MEASURED, TAG_LABELS
@@ -57,12 +58,11 @@ def plot_over_time(runs: Sequence[Run], dataset: str, seen: Sequence[RunTags] = 
     last, named = figure.axes[-1], np.arange(0, len(runs), -(-len(runs) // SHOWN_RUNS))
     last.set_xticks(named * STEP + 0.5, [f"Run {run + 1}" for run in named])
     last.set_xlim(-WARMUP - 0.02, len(runs) * STEP - WARMUP)
-    last.set_xlabel("Itérations de chaque run, dans l'ordre de la mesure")
+    last.set_xlabel("Passages de chaque run, dans l'ordre de la mesure")
     handles = [handle("black", "p95", linewidth=2.2), handle(GREY, "échauffement")]
-    handles += [handle(style.MARKED, "bloc signalé", linewidth=6, alpha=0.25)]
-    figure.legend(handles=handles, loc="outside lower right", ncols=3)
+    style.legend(figure, *handles, handle(MARKED, "bloc signalé", linewidth=6, alpha=0.25))
     alt = f"Latence en ms, {len(runs)} runs l'un après l'autre : {_p95(clocks)} ; "
-    title = f"Latence au fil des itérations : {_p95(clocks)}"
+    title = f"Latence au fil des passages : {_p95(clocks)}"
     return style.finish(figure, title, f"{alt}{' ; '.join(told)}.", dataset)
 
 
@@ -81,9 +81,8 @@ def _draw_over_time(axis: Axes, clock: str, summaries: dict, runs: Sequence[Run]
             note += f"{' ; ' if note else ''}échauffement : {beyond}"
     if seen:
         tagged = [[*~untagged(runs[n - 1], seen[n - 1], clock), False] for n in summaries]
-        look = {"color": style.MARKED, "alpha": 0.25, "linewidth": 0}
-        look["transform"] = axis.get_xaxis_transform()
-        axis.fill_between(x, 0, 1, where=np.concatenate(tagged), **look)
+        look = {"color": MARKED, "alpha": 0.25, "transform": axis.get_xaxis_transform()}
+        axis.fill_between(x, 0, 1, where=np.concatenate(tagged), linewidth=0, **look)
     for start, summary in zip(starts, summaries.values(), strict=True):
         axis.plot([start + 0.94, start + 1.04], [summary.p95] * 2, color="black", linewidth=2.2)
     axis.set_title(note, **style.NOTE)
@@ -108,17 +107,17 @@ def plot_distribution(runs: Sequence[Run], dataset: str) -> Figure | str:
     figure, axes = style.clock_axes(clocks, "x", "Latence (ms)", 4.6)
     for clock, axis in axes.items():
         samples = [summary.samples_ms for summary in clocks[clock].values()]
-        axis.set(xlim=style.frame_of(samples), ylim=(0, 102))
+        axis.set(xlim=style.frame_of(samples), ylim=(0, 102), yticks=(0, 25, 50, 75, 95))
         for run, found in clocks[clock].items():
             x = np.sort(np.append(found.samples_ms, found.min))
             label = f"run {run} : moy. {number(found.mean)} · p95 {number(found.p95)} ms"
-            look = {"color": COLOURS[clock], "linestyle": ("-", "--", ":")[(run - 1) % 3]}
-            axis.plot(x, np.linspace(0, 100, x.size), drawstyle="steps-post", label=label, **look)
-        axis.axhline(95, color=GREY, linestyle=":", linewidth=0.8)
+            look = {"color": COLOURS[clock], "linewidth": 1.4, "drawstyle": "steps-post"}
+            look["linestyle"] = ("-", (0, (5, 1.5)), (0, (1, 0.8)))[(run - 1) % 3]
+            axis.plot(x, np.linspace(0, 100, x.size), label=label, **look)
         axis.set_title(style.outside(samples, axis.get_xlim()), **style.NOTE)
         if len(runs) <= MOST_NAMED:
             axis.legend(loc="upper left", bbox_to_anchor=(0, -0.15))  # below: it hides no curve
-    figure.axes[0].set_ylabel("Part des itérations\nau plus à cette latence (%)")
+    figure.axes[0].set_ylabel("Part des passages\nau plus à cette latence (%)")
     alt = f"Fonction de répartition des latences de {len(runs)} runs : {_p95(clocks)}."
     return style.finish(figure, f"Distribution des latences : {_p95(clocks)}", alt, dataset)
 
@@ -135,7 +134,7 @@ def plot_p95_runs(verdict: Verdict, dataset: str) -> Figure:
     for name, axis in axes.items():
         p95, look = np.array(verdict.clocks[name].p95_ms), {"color": COLOURS[name], "markersize": 9}
         middle, half = (p95.max() + p95.min()) / 2, limit * p95.mean() / 2
-        axis.axhspan(middle - half, middle + half, color=style.BAND, alpha=0.15, linewidth=0)
+        axis.axhspan(middle - half, middle + half, color=BAND, alpha=0.15, linewidth=0)
         for at, run in enumerate(verdict.runs, start=1):
             value, ends = getattr(run, name).p95, interval(getattr(run, name))
             axis.plot(at, value, "D", color=COLOURS[name], fillstyle="full" if ends else "none")
@@ -154,14 +153,13 @@ def plot_p95_runs(verdict: Verdict, dataset: str) -> Figure:
         told = f"écart {against_limit(verdict.clocks[name], verdict)}"
         axis.set_title(told, **style.NOTE)
         findings.append(f"horloge {NAMES[name]} {', '.join(map(number, p95))} ms, {told}")
-    window = f"fenêtre permise : {percent(limit)} de la moyenne"
-    handles = [handle(style.BAND, window, alpha=0.3, linewidth=8)]
-    handles += [handle(GREY, "intervalle à 95 % du run", marker="|", markersize=8)]
-    handles += [
-        handle(GREY, "intervalle non estimable", marker="D", fillstyle="none", linestyle="")
-    ]
-    handles += [handle(GREY, "intervalle à 95 %, session refaite", linewidth=6, alpha=0.35)]
-    figure.legend(handles=handles, loc="outside lower right", ncols=4)
+    style.legend(
+        figure,
+        handle(BAND, f"fenêtre permise : {percent(limit)} de la moyenne", alpha=0.3, linewidth=8),
+        handle(GREY, "intervalle à 95 % du run", marker="|", markersize=8),
+        handle(GREY, "intervalle non estimable", marker="D", fillstyle="none", linestyle=""),
+        handle(GREY, "intervalle à 95 %, session refaite", linewidth=6, alpha=0.35),
+    )
     title = "Le p95 de chaque run tient-il dans la fenêtre permise ?"
     return style.finish(figure, title, f"p95 de chaque run : {' ; '.join(findings)}.", dataset)
 

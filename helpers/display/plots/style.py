@@ -9,12 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
+from helpers.display.colours import COLOURS, GREY
 from helpers.display.french import number
 
 WIDTH = 9.0  # inches, of a notebook's cell
-COLOURS = {"gpu": "#0072B2", "host": "#D55E00"}  # Okabe & Ito (2008), for every kind of sight
 NAMES = {"gpu": "GPU", "host": "hôte"}
-GREY, BAND, MARKED = "#555555", "#009E73", "#882E72"
 # matplotlib's defaults, then ours: a user's matplotlibrc (LaTeX, 600 dpi) changes no figure.
 _NOT_STYLE = {"backend", "backend_fallback", "interactive", "toolbar"}
 STYLE = {key: rcParamsDefault[key] for key in rcParamsDefault.keys() - _NOT_STYLE}
@@ -59,6 +58,11 @@ def clock_axes(
 def handle(colour: str, label: str, **style) -> Line2D:
     """A legend's entry."""
     return Line2D([], [], color=colour, label=label, **style)
+
+
+def legend(figure: Figure, *handles: Line2D) -> None:
+    """Put the entries in one row below the axes."""
+    figure.legend(handles=handles, loc="outside lower right", ncols=len(handles))
 
 
 def finish(figure: Figure, title: str, alt: str, dataset: str) -> Figure:
