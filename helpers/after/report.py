@@ -23,7 +23,7 @@ import pandas as pd
 from helpers.display.french import number, percent
 from helpers.display.machine import fixed_conditions
 from helpers.display.tables import markdown_table
-from helpers.display.words import CLOCK_NAMES, FLAG_LABELS
+from helpers.display.words import CLOCK_NAMES, labels
 from helpers.results import PUBLISHED, ResultsError, StoredSession, read_session
 from helpers.results.files import read_file, write_file
 
@@ -109,7 +109,7 @@ def _run(row: dict) -> dict[str, str]:
         "p95 hôte": _or_dash(row["host_p95"]),
         "p95 GPU": _or_dash(row["gpu_p95"]),
         "Exactitude": "-" if math.isnan(row["accuracy"]) else percent(row["accuracy"], 4),
-        "Signalements": ", ".join(FLAG_LABELS.get(code, code) for code in codes) or "aucun",
+        "Signalements": labels(codes) or "aucun",
     }
 
 

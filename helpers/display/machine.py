@@ -10,40 +10,31 @@ from helpers.environment import Machine
 
 NOT_VISIBLE = "non visible"
 _QUOTA = "{threads} fils de PyTorch pour un quota de {quota:2} CPU (cgroup)"
-_NO_GPU = "Aucun GPU NVIDIA visible : tout est mesuré sur le CPU, et les latences sont les siennes."
-_UNUSABLE = (
-    "PyTorch ne peut pas utiliser le GPU ({seen}). À vérifier : le pilote, "
-    "CUDA_VISIBLE_DEVICES, un PyTorch construit pour CUDA (sélecteur de pytorch.org)."
-)
-_SAME_CODE = "Rien n'indique un autre que celui du notebook."
-_ASSERTIONS = "Sans effet : retirer PYTHONOPTIMIZE (ou -O) et redémarrer le kernel Python."
-_SUSPENDED = f"{_QUOTA} : Linux les suspend par moments ; fixer OMP_NUM_THREADS au quota."
+_UNUSABLE = "PyTorch ne peut pas utiliser le GPU ({seen}). À vérifier : le pilote, "
+_UNUSABLE += "CUDA_VISIBLE_DEVICES, un PyTorch construit pour CUDA (sélecteur de pytorch.org)."
 # By code of a check of the machine: what is checked, the sentence if it holds, and if not.
 MACHINE_CHECKS = {
     "torch": ("PyTorch ≥ 2.0", "PyTorch {version}.", "PyTorch {version}."),
     "gpu_usable": ("GPU", "GPU utilisable par PyTorch.", ""),
-    "gpu_none": ("GPU", _NO_GPU, ""),
+    "gpu_none": ("GPU", "Aucun GPU NVIDIA visible : tout est mesuré sur le CPU.", ""),
     "gpu_unusable": ("GPU", "", _UNUSABLE),
     "compile": ("torch.compile", "Compilé ou non, le résultat est le même.", "Non : {reason}."),
-    "code": ("Code mesuré", _SAME_CODE, "Un autre que celui du notebook : {other_code}."),
-    "assertions": ("Assertions", "En vigueur.", _ASSERTIONS),
+    "code": ("Code mesuré", "Rien n'en indique un autre.", "Pas celui du notebook : {other_code}."),
+    "assertions": ("Assertions", "En vigueur.", "Sans effet : retirer PYTHONOPTIMIZE (ou -O)."),
     "nvml": ("NVML", "", "Processus, fréquences et pilote illisibles : {why}."),
     "mig": ("NVML", "Instance MIG : ce que NVML n'en dit pas est non observable.", ""),
     "mig_parent": ("NVML", "Instance MIG lue comme GPU entier, voisines comprises.", ""),
-    "quota": ("Quota de CPU", f"{_QUOTA}.", _SUSPENDED),
+    "quota": ("Quota de CPU", f"{_QUOTA}.", f"{_QUOTA} ; fixer OMP_NUM_THREADS au quota."),
 }
-REASONS = {"asked": "demandé explicitement", "automatic": "choisi automatiquement"}
+CHOSEN = {"asked": "demandé explicitement", "automatic": "choisi automatiquement"}
 
 
 def reason(machine: Machine) -> str:
     """Say why this device measures."""
     gpu = next(check for check in machine.checks if check.code.startswith("gpu_"))
     told = MACHINE_CHECKS[gpu.code][1 if gpu.ok else 2].format(**gpu.values)
-    return (
-        f"{machine.device}, {REASONS[machine.reason]}."
-        if machine.reason in REASONS
-        else f"CPU. {told}"
-    )
+    chosen = CHOSEN.get(machine.reason)
+    return f"{machine.device}, {chosen}." if chosen else f"CPU. {told}"
 
 
 def environment_table(machine: Machine) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from helpers.clocks.conditions import ConditionsSeen
 from helpers.display.colours import ALARM
 from helpers.display.french import fill, number, percent, percents_apart
 from helpers.display.machine import MACHINE_CHECKS
-from helpers.display.words import CHECKS, CLOCK_NAMES, SWITCHES, TAG_LABELS
+from helpers.display.words import CHECKS, CLOCK_NAMES, SWITCHES, labels
 from helpers.environment.facts import Check
 from helpers.stats import LatencySummary, percentile
 from helpers.validation import Verdict
@@ -126,9 +126,8 @@ def untagged_table(runs: Sequence[Run], seen: Sequence[RunTags]) -> pd.DataFrame
         for run, found in summaries.items():
             tags, samples = seen[run - 1], found.samples_ms
             kept = samples[untagged(runs[run - 1], tags, clock)]
-            codes = ", ".join(TAG_LABELS.get(code, code) for code in tags.codes) or "aucun"
             p95 = [number(percentile(one, 0.95)) if one.size else "–" for one in (samples, kept)]
-            row = [p95[0], str(samples.size), p95[1], str(kept.size), codes]
+            row = [p95[0], str(samples.size), p95[1], str(kept.size), labels(tags.codes) or "aucun"]
             rows.append([CLOCK_NAMES[clock], run, *row])
     return pd.DataFrame(rows, columns=columns).set_index(["Horloge", "Run"])
 

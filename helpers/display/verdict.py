@@ -1,9 +1,9 @@
 """The verdict in French sentences: what was met, on which clock, and if not, why."""
 
 import html
-import itertools
 import re
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from helpers.clocks.profiling import ForwardProfile
 from helpers.display import words
 from helpers.display.french import counted, fill, number, percent, percents_apart
 from helpers.display.tables import conditions_table
-from helpers.display.words import CLOCK_NAMES, said
+from helpers.display.words import CLOCK_NAMES, labels, said
 from helpers.validation import RESERVED, ClockVerdict, Verdict
 from helpers.validation.causes import Cause, bound_of
 from helpers.validation.interference import RunTags
@@ -34,8 +34,8 @@ def headline(verdict: Verdict) -> str:
     told += f"{against_limit(clock, verdict)} sur {len(clock.p95_ms)} runs"
     if clock.further and clock.further[1] < 10 * clock.further[0]:  # beyond, it says nothing
         told += f" ; refaite, la session donnerait {' – '.join(map(number, clock.further))} ms"
-    reserves = ", ".join(words.FLAG_LABELS.get(code, code) for code in verdict.reserves)
-    return f"{told} ; mesures perturbées : {reserves}" if verdict.outcome == RESERVED else told
+    reserved = f" ; mesures perturbées : {labels(verdict.reserves)}"
+    return told + reserved * (verdict.outcome == RESERVED)
 
 
 def to_do(verdict: Verdict) -> str:
@@ -80,18 +80,18 @@ def _of_runs(causes: Sequence[Cause]) -> str:
 
 def disturbances(seen: Sequence[RunTags], during: str) -> str:
     """What was seen around the blocks of all runs, each kind once, at its worst."""
-    told, idle = [], [(tags.idle_foreigners, run) for run, tags in enumerate(seen, start=1)]
+    told = []
     for code in dict.fromkeys(code for tags in seen for code in tags.codes):
-        where, found = [], []
-        for run, tags in enumerate(seen, start=1):
-            blocks = [[tag for tag in block if tag.code == code] for block in tags.blocks]
-            if count := sum(map(bool, blocks)):
-                where.append(f"run {run}, {counted(count, 'bloc')} sur {len(blocks)}")
-                found += itertools.chain(*blocks)
-        worst = max(found, key=lambda tag: tag.value)
-        told.append(f"{said(words.TAGS, code, worst.values)} ({' ; '.join(where)})")
-    if present := ", ".join(f"{count} (run {run})" for count, run in idle if count):
-        told.append(f"autres processus présents sur le GPU sans calcul : {present}")
+        found = [[[tag for tag in b if tag.code == code] for b in tags.blocks] for tags in seen]
+        worst = max(chain(*chain(*found)), key=lambda tag: tag.value)
+        where = " ; ".join(
+            f"run {run}, {counted(sum(map(bool, blocks)), 'bloc')} sur {len(blocks)}"
+            for run, blocks in enumerate(found, start=1)
+            if any(blocks)
+        )
+        told.append(f"{said(words.TAGS, code, worst.values)} ({where})")
+    idle = [f"{t.idle_foreigners} (run {n})" for n, t in enumerate(seen, 1) if t.idle_foreigners]
+    told += [f"autres processus présents sur le GPU sans calcul : {', '.join(idle)}"] * bool(idle)
     told += [words.STEADY_POWER_CAP] * any(tags.steady_power_cap for tags in seen)
     return _with_points(f"Perturbations pendant {during}", told or ["aucune constatée"])
 
@@ -125,25 +125,17 @@ def verdict_sentences(
     sentences.append(f"Étalonnage : {calibrated}.")
     sentences += [_copies(profile, unseen), launch_cost(runs)]
     sentences.append(disturbances(verdict.seen, "les runs"))
-    hidden = dict.fromkeys(words.TAG_LABELS.get(c, c) for one in verdict.seen for c in one.unseen)
-    sentences.append(f"Non observable ici : {', '.join(hidden)}." if hidden else "")
+    hidden = labels(code for tags in verdict.seen for code in tags.unseen)
+    sentences.append(f"Non observable ici : {hidden}." if hidden else "")
     return list(filter(None, dict.fromkeys(sentences)))  # what several runs share is said once
 
 
 def verdict_text(sentences: Sequence[str]) -> str:
     """The verdict as Markdown: a title and a list; causes and details fold away."""
     title, *others = (html.escape(one, quote=False) for one in sentences)  # <error> is no element
-    shown, folded = [], []
-    for sentence in others:
-        first, _, points = sentence.partition(" :\n")
-        if not sentence.startswith(SHOWN):
-            folded.append(f"- {sentence}")
-            continue
-        shown.append(f"- {first}{'.' * bool(points)}")
-        if points:
-            folded.append(f"- {first.partition(' : ')[0]} :\n{points}")
-    details = [f"<details>\n<summary>{words.FOLDED}</summary>", "\n".join(folded), "</details>"]
-    return "\n\n".join([f"### {title}", "\n".join(shown), *(details if folded else [])])
+    shown = [one.split(" :\n")[0].rstrip(".") for one in others if one.startswith(SHOWN)]
+    shown, whole = ("".join(f"- {one}\n" for one in points) for points in (shown, others))
+    return f"### {title}\n\n{shown}\n{words.DETAILS}\n\n{whole}\n</details>\n"
 
 
 def bound_sentence(runs: Sequence[Run], profile: ForwardProfile | None) -> str:

@@ -1,5 +1,7 @@
 """Every sentence of the day by its code, one table per kind; `french.fill` puts the values in."""
 
+from collections.abc import Iterable
+
 from helpers.bench_latency import NO_GPU, NO_KERNELS, NOT_ASKED
 from helpers.clocks import HOST_TOO_SLOW, LAUNCHES_BLOCK, QUEUE_TOO_SHORT, WAITS_INSIDE
 from helpers.display.french import fill
@@ -7,12 +9,19 @@ from helpers.validation import ACCEPTED, CONTRADICTED, NOT_ACCEPTED, RESERVED, U
 
 CLOCK_NAMES = {"gpu": "horloge GPU", "host": "horloge hôte"}
 OUTCOMES = {ACCEPTED: "ACCEPTÉ", RESERVED: "ACCEPTÉ SOUS RÉSERVE", NOT_ACCEPTED: "NON ACCEPTÉ"}
-# What was seen around a block of samples, by the tag's code: in tables, and in the verdict.
-TAG_LABELS = {"foreign_gpu_process": "processus étranger", "cpu_load": "CPU occupé"}
-TAG_LABELS |= {"gpu_clock_drop": "fréquence GPU abaissée", "gpu_disturbed": "GPU perturbé"}
-TAG_LABELS |= {"throttle": "GPU bridé", "gpu_shift": "bloc GPU plus lent"}
-TAG_LABELS |= {"steal": "CPU volé", "preempted": "processus interrompu"}
-TAGS = {
+# What was seen, in a word or two, by its code: tags, other flags of a run or session, causes.
+LABELS = {"foreign_gpu_process": "processus étranger", "cpu_load": "CPU occupé"}
+LABELS |= {"gpu_clock_drop": "fréquence GPU abaissée", "gpu_disturbed": "GPU perturbé"}
+LABELS |= {"throttle": "GPU bridé", "gpu_shift": "bloc GPU plus lent"}
+LABELS |= {"steal": "CPU volé", "preempted": "processus interrompu"}
+LABELS |= {CONTRADICTED: "horloge GPU contredite par les noyaux CUDA"}
+LABELS |= {UNPROVEN: "horloge GPU non recoupée", "uncalibrated": "horloge hors tolérance"}
+LABELS |= {"unsteady_warmup": "échauffement non stabilisé", "not_calibrated": "non étalonnée"}
+LABELS |= {"conditions_not_met": "conditions non tenues", "mean_spread": "moyennes écartées"}
+LABELS |= {"gpu_clock_unavailable": "pas d'horloge GPU", "retried_batches": "séries remesurées"}
+LABELS |= {"between_modes": "p95 entre deux régimes", "launch_bound": "bruit de lancement"}
+LABELS |= {"level_shift": "latence qui change de niveau", "chance": "échec possible par hasard"}
+TAGS = {  # around a block of samples
     "foreign_gpu_process": "processus étranger (PID {pids}), {share:%} des SM",
     "gpu_clock_drop": "fréquence {clock} à {mhz} MHz au lieu de {best_mhz} (−{drop:%})",
     "throttle": "fréquence du GPU bridée (raison : {reasons}), {share:%} du temps",
@@ -23,18 +32,6 @@ TAGS = {
     "preempted": "processus interrompu {times} fois, {share:%} du temps hors du CPU",
 }
 STEADY_POWER_CAP = "limite de puissance du GPU toujours atteinte, fréquence stable : sans effet"
-# What a run or its calibration says against its figures: column `flags`, reserves of the verdict.
-FLAG_LABELS = TAG_LABELS | {CONTRADICTED: "horloge GPU contredite par les noyaux CUDA"}
-FLAG_LABELS |= {UNPROVEN: "horloge GPU non recoupée", "uncalibrated": "horloge hors tolérance"}
-FLAG_LABELS |= {"unsteady_warmup": "échauffement non stabilisé", "not_calibrated": "non étalonnée"}
-FLAG_LABELS |= {"conditions_not_met": "conditions non tenues", "mean_spread": "moyennes écartées"}
-FLAG_LABELS |= {
-    "gpu_clock_unavailable": "pas d'horloge GPU",
-    "retried_batches": "séries remesurées",
-}
-SEEN = FLAG_LABELS | {"launch_bound": "bruit de lancement"}
-SEEN |= {"between_modes": "p95 entre deux régimes", "level_shift": "latence qui change de niveau"}
-SEEN |= {"chance": "échec possible par simple tirage"}
 CAUSES = {  # why the runs' p95 differ
     "launch_bound": "l'horloge hôte mesure surtout Python et les lancements, donc le bruit du CPU "
     "(p50 hôte {host_ms} ms, GPU {gpu_ms} ms)",
@@ -106,8 +103,7 @@ NO_FURTHER = {
 LAUNCH_COST = "Chaque lancement coûte {low} à {high} µs au GPU ({launches:.0f} lancements, p50 "
 LAUNCH_COST += "{gpu_ms} ms tel quel, {graph_ms} ms en graphe CUDA)."
 NO_LAUNCH_COST = "Coût d'un lancement : non observable, par graphe CUDA ou par profileur ({why})."
-FOLDED = "Détails : causes, étalonnage, copies, perturbations"
-NOTHING_MEASURED = "Aucun run mesuré : rien à tracer."
+DETAILS = "<details>\n<summary>Tout le verdict, avec ses causes</summary>"
 
 # The data: where they come from, and what was checked of them: label, sentence, if not ok.
 _DRAWN = "images synthétiques dessinées par le projet (graine {seed})"
@@ -132,6 +128,11 @@ CHECKS = {
     "fingerprint": ("empreinte", f"celle de CIFAR-10 {_SHA}", f"ce n'est PAS CIFAR-10 {_SHA}"),
     "fingerprint_synthetic": ("empreinte", _DRAWN_SHA, f"les images dessinées ont changé {_SHA}"),
 }
+
+
+def labels(codes: Iterable[str]) -> str:
+    """The labels of the codes, each once; a code without one stands for itself."""
+    return ", ".join(dict.fromkeys(LABELS.get(code, code) for code in codes))
 
 
 def said(table: dict, code: str, values: dict) -> str:

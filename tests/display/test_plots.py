@@ -53,7 +53,6 @@ def test_every_figure_is_drawn_without_a_warning_and_in_linear_time(gpus):
         assert (width // 10, height < 700) == (11 * WIDTH, True)
         assert max(len(axis.get_xticks()) for axis in figure.axes) <= 14
     assert time.process_time() - start < 20
-    assert plots.plot_over_time([], "cifar10") == plots.plot_distribution([], "cifar10") != ""
 
 
 def test_the_users_matplotlibrc_changes_no_figure():
@@ -86,12 +85,10 @@ def test_outliers_of_one_clock_leave_the_other_readable_and_are_counted():
 def test_images_have_their_class_and_tagged_blocks_are_shaded_on_the_clocks_they_touch():
     images, *_ = draw_all()
     assert [axis.get_title() for axis in images.axes] == [*"abcdefghijabc"]
-    seen = [tagged(), tagged((CPU_LOAD,), (THROTTLE,))]
-    figure = plots.plot_over_time([run(), run(1)], "cifar10", seen)
-    for axis, blocks in zip(figure.axes, ((100, 199), (0, 199)), strict=True):  # GPU, host
+    figure = plots.plot_over_time([run()], "cifar10", [tagged((CPU_LOAD,), (THROTTLE,))])
+    for axis, ends in zip(figure.axes, ((0.202, 0.4), (0.002, 0.4)), strict=True):  # GPU, host
         (path,) = axis.collections[0].get_paths()
-        expected = [plots.STEP + (at + 1) / 500 for at in blocks]
-        assert_allclose([path.vertices[:, 0].min(), path.vertices[:, 0].max()], expected)
+        assert_allclose([path.vertices[:, 0].min(), path.vertices[:, 0].max()], ends)
 
 
 @pytest.mark.parametrize("samples", [np.linspace(1.0, 2.0, 100), np.full(20, 1.5), np.zeros(20)])
@@ -99,7 +96,7 @@ def test_a_curve_without_outliers_is_whole(samples):
     measured = [make_run(samples, samples, warmup=Warmup(samples, True))] * 2
     for axis in plots.plot_over_time(measured, "cifar10").axes:
         assert axis.get_title("right") == ""
-        assert_equal(axis.lines[0].get_ydata(), [*samples, np.nan, *samples, np.nan])
+        assert_equal(axis.lines[0].get_ydata(), samples)
     x, y = plots.plot_distribution(measured, "cifar10").axes[0].lines[0].get_data()
     assert_equal(x[1:], np.sort(samples))
     assert_allclose(y, np.linspace(0, 100, samples.size + 1))

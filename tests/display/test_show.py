@@ -52,12 +52,10 @@ def test_a_figures_alternative_text_and_the_folded_details_survive_nbconvert(sho
     display.show(display.verdict_text(display.verdict_sentences(judge(RUNS), RECEIPT, None)))
     kinds = zip(shown, ("text/html", "text/markdown"), strict=True)
     outputs = [new_output("display_data", {kind: one.data}) for one, kind in kinds]
-    page, _ = HTMLExporter().from_notebook_node(
-        new_notebook(cells=[new_code_cell(outputs=outputs)])
-    )
-    tags = BeautifulSoup(page, "html.parser")
-    assert [image["alt"] for image in tags.main.find_all("img")] == [figure.get_label()]
-    assert tags.main.details.select("ul > li")
+    notebook = new_notebook(cells=[new_code_cell(outputs=outputs)])
+    page = BeautifulSoup(HTMLExporter().from_notebook_node(notebook)[0], "html.parser").main
+    assert page.img["alt"] == figure.get_label() != ""
+    assert page.details.select("ul > li")
 
 
 def test_the_banner_takes_the_verdicts_headline(monkeypatch):

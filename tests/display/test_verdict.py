@@ -3,13 +3,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from displayed import CPU_LOAD, PROFILE, RECEIPT, RUNS, THROTTLE, run, tagged
-from fakes import AS_REQUIRED
+from fakes import AS_REQUIRED, make_run
 
 from helpers import clocks
 from helpers.clocks.calibration import CalibrationReceipt
 from helpers.clocks.graph import GraphReading
 from helpers.display import verdict as told
-from helpers.stats import summarise
 from helpers.validation import judge
 
 UNEVEN = [run(seed, host) for seed, host in enumerate((2.0, 2.8, 2.2))]
@@ -64,9 +63,8 @@ def test_a_cause_of_several_runs_is_said_once():
     walk = 1.3 + np.cumsum(np.random.default_rng(0).standard_normal(500)) * 0.001
     text = text_of([replace(one, gpu=replace(one.gpu, samples_ms=walk)) for one in RUNS])
     assert text.count("runs 1, 2, 3 : trop peu d'échantillons indépendants") == 1
-    steps = [np.repeat([low, 3.0], 250) for low in (1.0, 2.0)]
-    text = text_of([replace(r, host=summarise(s)) for r, s in zip(RUNS, steps, strict=False)])
-    assert text.count("runs 1, 2 : la latence passe de 1,000 ; 2,000 à 3,000 ms") == 1
+    steps = [make_run(np.repeat([low, 3.0], 250)) for low in (1.0, 2.0)]
+    assert text_of(steps).count("runs 1, 2 : la latence passe de 1,000 ; 2,000 à 3,000 ms") == 1
 
 
 def test_the_worst_of_each_disturbance_is_said_with_its_blocks_and_what_is_hidden():
@@ -86,11 +84,9 @@ def test_what_bounds_a_forward():
 
 
 def test_what_decides_is_a_list_and_its_causes_fold_away_a_quoted_error_is_whole():
-    verdict = told.verdict_text(
-        ["NON ACCEPTÉ", "À faire : x.", "Horloge hôte : p95 :\n  - y", "<e>"]
-    )
-    shown, folded = verdict.split("<details>")
-    assert shown == "### NON ACCEPTÉ\n\n- À faire : x.\n- Horloge hôte : p95.\n\n"
-    assert "\n\n- Horloge hôte :\n  - y\n- &lt;e&gt;\n\n</details>" in folded
+    text = told.verdict_text(["ACCEPTÉ", "Horloge hôte : p95 :\n  - y", "<e>"])
+    shown, folded = text.split("<details>")
+    assert shown == "### ACCEPTÉ\n\n- Horloge hôte : p95\n\n"
+    assert "\n\n- Horloge hôte : p95 :\n  - y\n- &lt;e&gt;\n\n</details>" in folded
     doubted = told.verdict_sentences(judge(OWN_STREAM, profile=PROFILE), RECEIPT, PROFILE)
     assert "CONTREDITE" in told.verdict_text(doubted).split("<details>")[0]

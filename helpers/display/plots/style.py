@@ -60,11 +60,6 @@ def handle(colour: str, label: str, **style) -> Line2D:
     return Line2D([], [], color=colour, label=label, **style)
 
 
-def legend(figure: Figure, *handles: Line2D) -> None:
-    """Put the entries in one row below the axes."""
-    figure.legend(handles=handles, loc="outside lower right", ncols=len(handles))
-
-
 def finish(figure: Figure, title: str, alt: str, dataset: str) -> Figure:
     """Give a figure its title and its alt text; both say where its data set is a synthetic one."""
     origin = {"cifar10": "", "synthetic": " — données synthétiques"}[dataset]
