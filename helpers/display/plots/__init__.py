@@ -130,7 +130,8 @@ def plot_p95_runs(verdict: Verdict, dataset: str) -> Figure:
             axis.annotate(shown, (at, value), (8, 4), textcoords="offset points")
         after = 1.15 * p95.size + 1  # room for its label
         if further := verdict.clocks[name].further:
-            axis.plot([after, after], further, color=colour, linewidth=6, alpha=0.35)
+            look = {"color": colour, "linewidth": 6, "alpha": 0.35, "solid_capstyle": "butt"}
+            axis.plot([after, after], further, **look)
         else:
             axis.annotate("inconnu", (after, middle), ha="center", color=GREY)
         named = np.arange(1, p95.size + 1, -(-p95.size // SHOWN_RUNS))
