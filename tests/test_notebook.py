@@ -69,13 +69,7 @@ def test_the_csv_has_one_row_per_run_and_is_published_by_j1s_own_sessions_alone(
     assert not (folder.parent / PUBLISHED).exists()
     rows = read_results(folder / "results.csv")
     assert tuple(rows.columns) == COLUMNS
-    assert rows.columns[:5].tolist() == [
-        "variant",
-        "accuracy",
-        "lat_mean",
-        "lat_p95",
-        "timestamp",
-    ]
+    assert ",".join(COLUMNS).startswith("variant,accuracy,lat_mean,lat_p95,timestamp,")
     assert rows["run"].tolist() == [1, 2]
     assert set(rows["clock"]) == {"host"}
     assert set(rows["dataset"]) == {"synthetic"}

@@ -24,11 +24,7 @@ def test_both_clocks_of_every_run_in_a_table_with_one_row_of_headers():
 
 def test_the_criterion_of_each_clock_and_what_failed_is_coloured():
     table = tables.spread_table(judge([run(1), run(2, host=2.8)]))
-    assert table["Critère"].to_dict() == {
-        "horloge GPU (décide)": "tenu",
-        "horloge hôte": "non tenu",
-    }
-    assert table["p95 d'une session refaite (ms)"].tolist() == ["inconnu"] * 2
+    assert table["Critère"].tolist() == ["tenu", "non tenu"]
     assert tables.styled(table).data.count(ALARM) == 1
 
 
