@@ -28,13 +28,6 @@ def percent(fraction: float, digits: int = 2) -> str:
     return f"{number(100 * fraction, digits)}{NBSP}%"
 
 
-def percents_apart(fraction: float, limit: float) -> tuple[str, str]:
-    """Both as percentages, with as many digits as it takes to see that they differ."""
-    differ = (n for n in range(2, 12) if percent(fraction, n) != percent(limit, n))
-    digits = next(differ, 12) if fraction != limit else 2
-    return percent(fraction, digits), percent(limit, digits)
-
-
 def counted(count: int, noun: str) -> str:
     """Return « 1 époque », « 2 époques »."""
     return f"{count} {noun}{'s' if count > 1 else ''}"

@@ -11,8 +11,8 @@ from helpers.bench_latency import Run
 from helpers.clocks.calibration import CalibrationReceipt
 from helpers.clocks.profiling import ForwardProfile
 from helpers.display import words
-from helpers.display.french import counted, fill, number, percent, percents_apart
-from helpers.display.tables import conditions_table
+from helpers.display.french import counted, fill, number, percent
+from helpers.display.tables import against_limit, conditions_table
 from helpers.display.words import CLOCK_NAMES, labels, said
 from helpers.validation import RESERVED, ClockVerdict, Verdict
 from helpers.validation.causes import Cause, bound_of
@@ -31,7 +31,7 @@ def headline(verdict: Verdict) -> str:
     """The verdict in one line, of the form HEADLINE whatever the outcome."""
     clock = verdict.clocks[verdict.deciding]
     told = f"{words.OUTCOMES[verdict.outcome]} — {CLOCK_NAMES[clock.clock]} : écart du p95 "
-    told += f"{against_limit(clock, verdict)} sur {len(clock.p95_ms)} runs"
+    told += f"{against_limit(clock, verdict.max_p95_spread)} sur {len(clock.p95_ms)} runs"
     if clock.further and clock.further[1] < 10 * clock.further[0]:  # beyond, it says nothing
         told += f" ; refaite, la session donnerait {' – '.join(map(number, clock.further))} ms"
     reserved = f" ; mesures perturbées : {labels(verdict.reserves)}"
@@ -48,22 +48,17 @@ def to_do(verdict: Verdict) -> str:
     return "" if verdict.accepted else f"À faire : {' ; '.join(told or ['relancer'])}."
 
 
-def against_limit(clock: ClockVerdict, verdict: Verdict) -> str:
-    """« 0,13 % < 10 % »: the spread of the p95 and its limit."""
-    found, limit = percents_apart(clock.p95_spread, verdict.max_p95_spread)
-    return f"{found} {'<' if clock.met else '≥'} {limit}"
-
-
 def clock_sentence(clock: ClockVerdict, verdict: Verdict) -> str:
     """What one clock found, and what the runs themselves show; if it is not met, all causes."""
     causes: dict[str, list[Cause]] = {}
+    spread = against_limit(clock, verdict.max_p95_spread)
     for cause in clock.causes:
         if cause.runs or not clock.met:
             causes.setdefault(cause.code, []).append(cause)
     return _with_points(
         f"{CLOCK_NAMES[clock.clock].replace('h', 'H', 1)}"
         f"{' (décide)' if clock.clock == verdict.deciding else ''} : p95 "
-        f"{' · '.join(map(number, clock.p95_ms))} ms, écart {against_limit(clock, verdict)} "
+        f"{' · '.join(map(number, clock.p95_ms))} ms, écart {spread} "
         f"(moyenne : {percent(clock.mean_spread)}), critère {'' if clock.met else 'non '}tenu",
         [_of_runs(found) for found in causes.values()],
     )

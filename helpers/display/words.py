@@ -33,8 +33,7 @@ TAGS = {  # around a block of samples
 }
 STEADY_POWER_CAP = "limite de puissance du GPU toujours atteinte, fréquence stable : sans effet"
 CAUSES = {  # why the runs' p95 differ
-    "launch_bound": "l'horloge hôte mesure surtout Python et les lancements, donc le bruit du CPU "
-    "(p50 hôte {host_ms} ms, GPU {gpu_ms} ms)",
+    "launch_bound": "l'horloge hôte lit surtout les lancements (p50 {host_ms} ms, GPU {gpu_ms} ms)",
     "level_shift": "la latence passe de {before_ms} à {after_ms} ms vers le passage {iteration}",
     "between_modes": "p95 entre deux régimes de latence (p93 = {p93_ms} ms, p97 = {p97_ms} ms)",
     "retried_batches": "séries remesurées, leur porte s'étant ouverte trop tôt : {batches}",
@@ -47,8 +46,8 @@ CAUSES = {  # why the runs' p95 differ
 TO_DO = {
     ("foreign_gpu_process", "gpu_disturbed"): "arrêter l'autre processus du GPU, puis relancer",
     ("cpu_load", "preempted", "steal"): "libérer l'hôte de ses autres programmes, puis relancer",
-    ("throttle", "gpu_clock_drop"): "brancher le secteur, améliorer le refroidissement, fixer "
-    "les fréquences (`nvidia-smi -lgc`)",
+    ("throttle", "gpu_clock_drop"): "brancher le secteur, refroidir, fixer les fréquences "
+    "(`nvidia-smi -lgc`), puis relancer",
     ("gpu_shift",): "relancer sur un GPU au repos ; ne pas comparer cette session",
     ("unsteady_warmup",): "relancer avec `-p warmup_iters 500`",
     ("between_modes", "chance"): "relancer avec `-p measure_iters 2000`",

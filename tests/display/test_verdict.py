@@ -35,7 +35,7 @@ def text_of(runs, receipt=RECEIPT, profile=PROFILE, unseen="", **settings):
         (UNEVEN, {}, "ACCEPTÉ — horloge GPU : écart du p95 0,0023 % < 10 % sur 3 runs ; refaite"),
         (UNEVEN, {"clock": "host"}, "NON ACCEPTÉ — horloge hôte"),
         (UNEVEN, {"clock": "host"}, "juger par l'horloge GPU ; la variante"),
-        (UNEVEN, {}, "critère non tenu :\n  - l'horloge hôte mesure surtout Python"),
+        (UNEVEN, {}, "critère non tenu :\n  - l'horloge hôte lit surtout les lancements"),
         (UNSTEADY, {}, "ACCEPTÉ SOUS RÉSERVE — horloge GPU"),
         (UNSTEADY, {}, "mesures perturbées : échauffement non stabilisé\nÀ faire : relancer avec"),
         (RUNS[:2], {}, "Moins de trois runs"),

@@ -17,8 +17,7 @@ from helpers.display.colours import BAND, COLOURS, GREY, MARKED
 from helpers.display.french import number, percent
 from helpers.display.plots import style
 from helpers.display.plots.style import NAMES, STYLE, handle
-from helpers.display.tables import summaries_of
-from helpers.display.verdict import against_limit
+from helpers.display.tables import against_limit, summaries_of
 from helpers.display.words import labels
 from helpers.validation import Verdict
 from helpers.validation.interference import RunTags, untagged
@@ -138,7 +137,7 @@ def plot_p95_runs(verdict: Verdict, dataset: str) -> Figure:
         axis.set_xticks([*named, after], [*map(str, named), "session\nrefaite"])
         axis.set(xlim=(0.5, after + 0.6), xlabel="Run")
         axis.margins(y=0.25)
-        told = f"écart {against_limit(verdict.clocks[name], verdict)}"
+        told = f"écart {against_limit(verdict.clocks[name], limit)}"
         axis.set_title(told, **style.NOTE)
         findings.append(f"horloge {NAMES[name]} {', '.join(map(number, p95))} ms, {told}")
     window = f"fenêtre permise : {percent(limit)} de la moyenne"
