@@ -45,8 +45,8 @@ def _(data: cifar10.Cifar10, caption: str = "") -> None:
 
 @show.register
 def _(receipt: CalibrationReceipt, caption: str = "") -> None:
-    show(f"**{RECEIPTS[receipt.status]}** {markdown_text(receipt.reason)}")
-    show(tables.calibration_table(receipt), caption or "Ce que lit chaque horloge")
+    show(f"**Étalonnage : {RECEIPTS[receipt.status]}.** {markdown_text(receipt.reason)}")
+    show(tables.calibration_table(receipt), caption or "Chaque horloge sur des durées connues")
 
 
 @show.register

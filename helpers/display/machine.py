@@ -19,10 +19,10 @@ MACHINE_CHECKS = {
     "gpu_none": ("GPU", "Aucun GPU NVIDIA visible : tout est mesuré sur le CPU.", ""),
     "gpu_unusable": ("GPU", "", _UNUSABLE),
     "compile": ("torch.compile", "Compilé ou non, le résultat est le même.", "Non : {reason}."),
-    "code": ("Code mesuré", "Rien n'en indique un autre.", "Pas celui du notebook : {other_code}."),
-    "assertions": ("Assertions", "En vigueur.", "Sans effet : retirer PYTHONOPTIMIZE (ou -O)."),
+    "code": ("Code mesuré", "Aucun autre que celui du notebook.", "Un autre : {other_code}."),
+    "assertions": ("Assertions", "Actives.", "Sans effet : retirer PYTHONOPTIMIZE (ou -O)."),
     "nvml": ("NVML", "", "Processus, fréquences et pilote illisibles : {why}."),
-    "mig": ("NVML", "Instance MIG : ce que NVML n'en dit pas est non observable.", ""),
+    "mig": ("NVML", "Instance MIG : une partie des relevés y est non observable.", ""),
     "mig_parent": ("NVML", "Instance MIG lue comme GPU entier, voisines comprises.", ""),
     "quota": ("Quota de CPU", f"{_QUOTA}.", f"{_QUOTA} ; fixer OMP_NUM_THREADS au quota."),
 }

@@ -126,7 +126,7 @@ def conditions_table(seen: ConditionsSeen) -> pd.DataFrame:
 
 def untagged_table(runs: Sequence[Run], seen: Sequence[RunTags]) -> pd.DataFrame:
     """The p95 of all samples beside that of the untagged ones (ms): a diagnosis, no replacement."""
-    columns = ["Horloge", "Run", "p95, tous", "n", "p95, sans bloc signalé"]
+    columns = ["Horloge", "Run", "p95, tous les blocs", "n", "p95, sans bloc signalé"]
     columns += ["n sans bloc signalé", "Signalements"]
     rows = []
     for clock, summaries in summaries_of(runs).items():

@@ -45,6 +45,8 @@ def to_do(verdict: Verdict) -> str:
     if any(run.gpu is None and run.device != "cpu" for run in verdict.runs):
         seen.add("gpu_clock_unavailable")
     told = [remedy for codes, remedy in words.TO_DO.items() if seen.intersection(codes)]
+    if len(told) > 1:
+        told = [f"{n}) {remedy}" for n, remedy in enumerate(told, start=1)]
     return "" if verdict.accepted else f"À faire : {' ; '.join(told or ['relancer'])}."
 
 

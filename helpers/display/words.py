@@ -51,9 +51,15 @@ TO_DO = {
     ("gpu_shift",): "relancer sur un GPU au repos ; ne pas comparer cette session",
     ("unsteady_warmup",): "relancer avec `-p warmup_iters 500`",
     ("between_modes", "chance"): "relancer avec `-p measure_iters 2000`",
-    ("level_shift", "mean_spread"): "relancer ; si cela revient, chercher ce qui démarre alors",
+    (
+        "level_shift",
+        "mean_spread",
+    ): "relancer ; si cela se répète, chercher ce qui change à ce moment",
     ("launch_bound",): "juger par l'horloge GPU ; la variante `cudagraph` supprime les lancements",
-    ("uncalibrated", "not_calibrated"): "relancer ; si cela revient, ne comparer à aucune session",
+    (
+        "uncalibrated",
+        "not_calibrated",
+    ): "relancer ; si cela se répète, ne comparer à aucune session",
     ("gpu_clock_unavailable", CONTRADICTED): "suivre la raison donnée plus bas pour l'horloge GPU",
 }
 _FACTS = "(p50 hôte {host_ms} ms, p50 GPU {gpu_ms} ms, {kernels:.0f} noyaux CUDA : {kernel_ms} ms)"
@@ -78,7 +84,7 @@ DOUBTS = {
     CONTRADICTED: "L'horloge GPU est CONTREDITE par les noyaux CUDA : elle lit {gpu_ms} ms, ils "
     "durent {kernel_ms} ms par passage. Le modèle calcule sur un flux CUDA à lui ; l'horloge hôte "
     "décide.",
-    UNPROVEN: "L'horloge GPU lit moins d'un cinquième de l'horloge hôte, et rien ne la recoupe.",
+    UNPROVEN: "L'horloge GPU lit moins d'un cinquième de l'horloge hôte, sans profil pour la recouper.",
 }
 NOT_MET = "ATTENTION, conditions de précision non tenues ({precision}) : {found}."
 COPIES = {
@@ -96,8 +102,8 @@ RECEIPTS = {
     "not calibrated": "pas d'étalonnage possible sur cette plateforme",
 }
 NO_FURTHER = {
-    "few_runs": "Moins de trois runs : rien ne dit où se placerait une session refaite.",
-    "one_process": "Un seul processus : rien ne dit ce que d'autres liraient (voir `isolation`).",
+    "few_runs": "Moins de trois runs : où tomberait une session refaite ne peut être estimé.",
+    "one_process": "Un seul processus : l'écart d'un processus à l'autre est inconnu (voir `isolation`).",
 }
 LAUNCH_COST = "Chaque lancement coûte {low} à {high} µs au GPU ({launches:.0f} lancements, p50 "
 LAUNCH_COST += "{gpu_ms} ms tel quel, {graph_ms} ms en graphe CUDA)."

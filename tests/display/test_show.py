@@ -31,7 +31,7 @@ def shown(monkeypatch):
         (tuple(RUNS), ["horloge GPU"]),
         (judge(RUNS), ["horloge GPU (décide)"]),
         (SCORE, ["100,0\N{NO-BREAK SPACE}% sur 10 images"]),
-        (RECEIPT, ["dans leurs tolérances", "Ce que lit chaque horloge</caption>"]),
+        (RECEIPT, ["dans leurs tolérances", "sur des durées connues</caption>"]),
     ],
 )
 def test_each_kind_is_displayed(shown, thing, says):
