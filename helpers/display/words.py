@@ -81,10 +81,9 @@ NO_GPU_CLOCK = {  # {why}: the first line of the error itself
     HOST_TOO_SLOW: "l'hôte n'a pas rempli la file à temps (processeur occupé ou quota trop petit)",
 }
 DOUBTS = {
-    CONTRADICTED: "L'horloge GPU est CONTREDITE par les noyaux CUDA : elle lit {gpu_ms} ms, ils "
-    "durent {kernel_ms} ms par passage. Le modèle calcule sur un flux CUDA à lui ; l'horloge hôte "
-    "décide.",
-    UNPROVEN: "L'horloge GPU lit moins d'un cinquième de l'horloge hôte, sans profil pour la recouper.",
+    CONTRADICTED: "L'horloge GPU est CONTREDITE par les noyaux CUDA : {gpu_ms} ms, contre {kernel_ms} "
+    "ms par passage. Le modèle calcule sur son propre flux CUDA ; l'horloge hôte décide.",
+    UNPROVEN: "L'horloge GPU lit moins de 20 % de l'horloge hôte, sans profil pour la recouper.",
 }
 NOT_MET = "ATTENTION, conditions de précision non tenues ({precision}) : {found}."
 COPIES = {
@@ -103,7 +102,7 @@ RECEIPTS = {
 }
 NO_FURTHER = {
     "few_runs": "Moins de trois runs : où tomberait une session refaite ne peut être estimé.",
-    "one_process": "Un seul processus : l'écart d'un processus à l'autre est inconnu (voir `isolation`).",
+    "one_process": "Un seul processus : l'écart entre processus est inconnu (voir `isolation`).",
 }
 LAUNCH_COST = "Chaque lancement coûte {low} à {high} µs au GPU ({launches:.0f} lancements, p50 "
 LAUNCH_COST += "{gpu_ms} ms tel quel, {graph_ms} ms en graphe CUDA)."

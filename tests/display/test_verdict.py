@@ -46,7 +46,7 @@ def text_of(runs, receipt=RECEIPT, profile=PROFILE, unseen="", **settings):
         (CPU_ONLY, {"profile": None}, "sans objet"),
         (CPU_ONLY, {}, "\nPas d'horloge GPU : le modèle attend le GPU pendant"),
         (RUNS, {"receipt": NOT_CALIBRATED}, "possible sur cette plateforme (no {compiler})"),
-        (OWN_STREAM, {}, "CONTREDITE par les noyaux CUDA : elle lit 0,003"),
+        (OWN_STREAM, {}, "CONTREDITE par les noyaux CUDA : 0,003"),
         (TF32, {}, "ATTENTION, conditions de précision non tenues (fp32) : Modules"),
         (GRAPHS, {}, "2,000 à 2,000 µs"),
         (NO_GRAPHS, {}, "(<why>)"),
