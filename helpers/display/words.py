@@ -81,8 +81,8 @@ NO_GPU_CLOCK = {  # {why}: the first line of the error itself
     HOST_TOO_SLOW: "l'hôte n'a pas rempli la file à temps (processeur occupé ou quota trop petit)",
 }
 DOUBTS = {
-    CONTRADICTED: "L'horloge GPU est CONTREDITE par les noyaux CUDA : {gpu_ms} ms, contre {kernel_ms} "
-    "ms par passage. Le modèle calcule sur son propre flux CUDA ; l'horloge hôte décide.",
+    CONTRADICTED: "L'horloge GPU est CONTREDITE par les noyaux CUDA : {gpu_ms} ms, contre "
+    "{kernel_ms} ms par passage. Le modèle a son propre flux CUDA ; l'horloge hôte décide.",
     UNPROVEN: "L'horloge GPU lit moins de 20 % de l'horloge hôte, sans profil pour la recouper.",
 }
 NOT_MET = "ATTENTION, conditions de précision non tenues ({precision}) : {found}."
