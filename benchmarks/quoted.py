@@ -136,13 +136,15 @@ def sessions() -> str:
 def repeatability_answer() -> str:
     found = files("repeatability/*/sessions_of_*.json")
     told = [
-        f"{row['file']}: the interval for a further session's GPU p95 held the other session's in "
-        f"{share(row['covered'], row['pairs'])} ordered pairs; no session is further than "
-        f"{percent(row['furthest'])} from their mean; a run takes {number(row['run_s'], 2)} s. "
+        f"\n- {row['file']}: the interval for a further session's GPU p95 held the other's in "
+        f"{share(row['covered'], row['pairs'])} ordered pairs (by the session's own spread alone "
+        f"in {row['alone']}); Welch's interval tells {row['told_apart']} of {row['pairs'] // 2} "
+        f"pairs apart; no session is further than {percent(row['furthest'])} from their mean; a "
+        f"run takes {number(row['run_s'], 2)} s."
         for row in coverage.rows(found)
         if row["clock"] == "gpu"
     ]
-    return english(f"{''.join(told)}{coverage.launching(found)}.\n")
+    return english(f"{''.join(told)}\n\n{coverage.launching(found)}.\n")
 
 
 def host_clock_answer() -> str:

@@ -83,10 +83,20 @@ def replicate_interval(values, confidence: float = 0.95) -> tuple[float, float]:
     return _around(logs.mean(), logs.var(ddof=1) / logs.size, logs.size - 1, confidence)
 
 
-def further_interval(values, confidence: float = 0.95) -> tuple[float, float]:
-    """Where the level of a further session of as many processes lands: √2 times as wide."""
+def further_interval(
+    values, confidence: float = 0.95, known_sd: float = 0.0, known_freedom: float = 0.0
+) -> tuple[float, float]:
+    """Where the level of a further session of as many processes lands: √2 times as wide.
+
+    `known_sd`: standard deviation of the logarithms between processes that is known from elsewhere,
+    with so many degrees of freedom: pooled with the values' own (moderated t: Smyth 2004, Stat.
+    Appl. Genet. Mol. Biol. 3:3), since three processes may all fall on one of several levels.
+    """
     logs = _logs(values, least=3)
-    return _around(logs.mean(), 2 * logs.var(ddof=1) / logs.size, logs.size - 1, confidence)
+    own = logs.size - 1
+    freedom = own + known_freedom
+    variance = (own * logs.var(ddof=1) + known_freedom * known_sd**2) / freedom
+    return _around(logs.mean(), 2 * variance / logs.size, freedom, confidence)
 
 
 def welch_interval(a, b, confidence: float = 0.95) -> tuple[float, float, float]:

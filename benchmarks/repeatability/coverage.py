@@ -7,34 +7,41 @@ binomial interval is too narrow.
 """
 
 import sys
-from collections.abc import Iterable
-from itertools import permutations, product
+from collections.abc import Iterable, Sequence
+from itertools import combinations, permutations, product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from benchmarks.common import load, share
-from helpers.stats import further_interval
+from helpers.stats import welch_interval
+from helpers.validation import further_p95
 
 CLOCKS = ("gpu", "host", "graph")
 
 
 def level(values: Iterable[float]) -> float:
-    """Geometric mean: what `further_interval` is about."""
+    """Geometric mean: what `further_p95` is about."""
     return float(np.exp(np.mean(np.log(list(values)))))
 
 
-def covered(sessions: list[list[float]]) -> tuple[int, int]:
-    """How many ordered pairs of sessions, and in how many the first one's interval has the other.
+def covered(sessions: list[list[float]], launches: Sequence[float] = ()) -> tuple[int, int]:
+    """In how many ordered pairs of sessions the first one's interval has the other, and all pairs.
 
     `sessions`: p95 (ms) of the processes of each.
     """
     hits = 0
     for first, other in permutations(sessions, 2):
-        low, high = further_interval(first)
+        low, high = further_p95(first, launches)
         hits += low <= level(other) <= high
     return hits, len(sessions) * (len(sessions) - 1)
+
+
+def told_apart(sessions: list[list[float]]) -> int:
+    """How many pairs of sessions, of the same code on one machine, Welch's interval tells apart."""
+    found = [welch_interval(*pair)[1:] for pair in combinations(sessions, 2)]
+    return sum(not low <= 1 <= high for low, high in found)
 
 
 def rows(files: Iterable[Path]) -> list[dict]:
@@ -47,7 +54,9 @@ def rows(files: Iterable[Path]) -> list[dict]:
         if len(sessions) < 2 or min(map(len, sessions)) < 3:
             continue
         levels = np.array([level(one) for one in sessions])
-        hits, pairs = covered(sessions)
+        launches = [run["launches"] for one in record["sessions"] for run in one["runs"]]
+        hits, pairs = covered(sessions, launches if clock == "gpu" else ())
+        alone, _ = covered(sessions)
         found.append(
             {
                 "file": f"{file.parent.name}/{file.stem}",
@@ -57,6 +66,8 @@ def rows(files: Iterable[Path]) -> list[dict]:
                 "processes": len(sessions[0]),
                 "level_ms": level(levels),
                 "covered": hits,
+                "alone": alone,
+                "told_apart": told_apart(sessions),
                 "pairs": pairs,
                 "furthest": float(np.abs(levels / level(levels) - 1).max()),
                 "sd": float(np.sqrt(np.mean([np.log(one).var(ddof=1) for one in sessions]))),

@@ -1,14 +1,17 @@
 """Time and accuracy of the baseline's training over several seeds, on the real test set.
 
     python -m benchmarks.training.seeds FOLDER --data DIR
+    python -m benchmarks.training.seeds FOLDER --data DIR --held-out --recipe '{"cutout": 8}'
 
-FOLDER gets training.json, written after each training. Data are loaded once and not timed.
+FOLDER gets training.json, written after each training. Data are loaded once and not timed. A recipe
+is chosen with --held-out: trained on 45,000 train images, evaluated on the other 5,000.
 """
 
 import argparse
+import json
 import tempfile
 import time
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 from benchmarks.common import machine_facts, save
@@ -16,7 +19,7 @@ from helpers import cifar10, environment
 from helpers.annex.training import Recipe, train
 from helpers.models import measure_accuracy
 
-MODEL = "resnet18_cifar"
+MODEL, HELD_OUT_FROM = "resnet18_cifar", 45_000
 
 
 def train_once(seed: int, data, batches: list, args: argparse.Namespace) -> dict:
@@ -30,11 +33,12 @@ def train_once(seed: int, data, batches: list, args: argparse.Namespace) -> dict
             seed=seed,
             device=device,
             checkpoint=Path(scratch) / "checkpoint.pt",
-            limit=args.limit,
+            limit=HELD_OUT_FROM if args.held_out else args.limit,
+            recipe=args.recipe,
         )
     wall_s = time.perf_counter() - start  # compilation and checkpoints are in it
     kept = {f.name: getattr(result, f.name) for f in fields(result) if f.name != "network"}
-    kept |= {"recipe": asdict(Recipe()), "wall_s": wall_s}
+    kept |= {"recipe": asdict(args.recipe), "wall_s": wall_s}
     found = measure_accuracy(result.network, batches, device)
     plain = {"accuracy": found.fraction, "wilson_95": [found.low, found.high]}
     return kept | {"evaluation": {"images": found.images, "plain": plain}}
@@ -49,9 +53,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--limit", type=int, help="train images; default: all")
+    parser.add_argument("--held-out", action="store_true", help="never look at the test images")
+    parser.add_argument("--recipe", type=lambda text: Recipe(**json.loads(text)), default=Recipe())
     args = parser.parse_args()
     data = cifar10.load(args.data, args.dataset)
-    batches = list(cifar10.test_loader(data, 500))
+    scored = data
+    if args.held_out:
+        images, labels = data.train_images[HELD_OUT_FROM:], data.train_labels[HELD_OUT_FROM:]
+        scored = replace(data, test_images=images, test_labels=labels)
+    batches = list(cifar10.test_loader(scored, 500))
     report = {"environment": machine_facts(), "data": data.fingerprint, "runs": []}
     for seed in range(args.seeds):
         report["runs"].append(train_once(seed, data, batches, args))
