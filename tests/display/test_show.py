@@ -55,8 +55,7 @@ def test_a_figures_alternative_text_survives_nbconvert(shown):
 
 
 def test_the_banner_takes_the_verdicts_headline(monkeypatch):
-    found = []
-    place = SimpleNamespace(update=found.append)
+    place = SimpleNamespace(update=(found := []).append)
     monkeypatch.setattr(display, "display", lambda *_, **__: place)
-    display.Banner().update(["ACCEPTÉ <b>", "details"])
+    display.Banner().update(["ACCEPTÉ <b>"])
     assert found[0].data.startswith("**ACCEPTÉ &lt;b&gt;**")
