@@ -68,25 +68,26 @@ def clock_sentence(clock: ClockVerdict, verdict: Verdict) -> str:
 
 def _of_runs(causes: Sequence[Cause]) -> str:
     """A cause seen in several runs, said once: the values of each run, or the one they share."""
-    runs = [str(run) for cause in causes for run in cause.runs]
+    runs = [run for cause in causes for run in cause.runs]
     values = {name: tuple(cause.values[name] for cause in causes) for name in causes[0].values}
     values = {name: of[0] if len({*of}) == 1 else of for name, of in values.items()}
     told = said(words.CAUSES, causes[0].code, values)
-    return f"run{'s' * (len(runs) > 1)} {', '.join(runs)} : {told}" if runs else told
+    return f"{_runs(runs)} : {told}" if runs else told
+
+
+def _runs(numbers: Sequence[int]) -> str:
+    return f"run{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
 
 
 def disturbances(seen: Sequence[RunTags], during: str) -> str:
     """What was seen around the blocks of all runs, each kind once, at its worst."""
-    told = []
+    told, blocks = [], [block for tags in seen for block in tags.blocks]
     for code in dict.fromkeys(code for tags in seen for code in tags.codes):
-        found = [[[tag for tag in b if tag.code == code] for b in tags.blocks] for tags in seen]
-        worst = max(chain(*chain(*found)), key=lambda tag: tag.value)
-        where = " ; ".join(
-            f"run {run}, {counted(sum(map(bool, blocks)), 'bloc')} sur {len(blocks)}"
-            for run, blocks in enumerate(found, start=1)
-            if any(blocks)
-        )
-        told.append(f"{said(words.TAGS, code, worst.values)} ({where})")
+        found = [[tag for tag in block if tag.code == code] for block in blocks]
+        worst = max(chain(*found), key=lambda tag: tag.value)
+        runs = _runs([run for run, tags in enumerate(seen, start=1) if code in tags.codes])
+        count = f"{counted(sum(map(bool, found)), 'bloc')} sur {len(blocks)}"
+        told.append(f"{said(words.TAGS, code, worst.values)} ({runs}, {count})")
     idle = [f"{t.idle_foreigners} (run {n})" for n, t in enumerate(seen, 1) if t.idle_foreigners]
     told += [f"autres processus présents sur le GPU sans calcul : {', '.join(idle)}"] * bool(idle)
     told += [words.STEADY_POWER_CAP] * any(tags.steady_power_cap for tags in seen)
