@@ -1,8 +1,4 @@
-"""The notebook's parameters: one class says what is allowed, one function checks them.
-
-papermill passes on whatever the command line says (``-p strict true`` arrives as the string
-``"true"``), and a wrong value would otherwise surface minutes later, inside a measurement.
-"""
+"""The notebook's parameters: one class says what is allowed, one function checks them."""
 
 import difflib
 import os
@@ -43,6 +39,7 @@ class Parameters:
     data_dir: _Path = "data"
     results_dir: _Path = "results"
     model: _Path = "resnet18"
+    input_shape: Annotated[str, Field(pattern=r"^[1-9][0-9]*(x[1-9][0-9]*)*$")] = "3x32x32"
     train_epochs: Annotated[int, Field(ge=0, le=1000)] = 0
     eval_images: _Images = 10_000
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  # NumPy's legacy generators take no more
@@ -64,11 +61,8 @@ def checked(namespace: Mapping[str, Any], **problems: Callable[[Any], str | None
     """Pick the parameters out of the notebook's global names and check them, all at once.
 
     On the first run of the day, before "parameters" exists, there is nothing else yet but what
-    papermill injected: a misspelled `-p` name is picked too, so that it is refused. A leading `~`
-    of a path is replaced by the home folder, here and nowhere else.
-
-    `problems` has, by a parameter's name, a function that says what is wrong with a value other
-    than the default, or returns None. Raises ParameterError.
+    papermill injected: a misspelled `-p` name is picked too, so that it is refused. `problems`: by
+    name, what says what is wrong with a value other than the default. Raises ParameterError.
     """
     first = not isinstance(namespace.get("parameters"), Parameters)
     ours = {"In", "Out", *(name for name in namespace if name.startswith("_"))}  # IPython's own

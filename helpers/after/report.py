@@ -23,13 +23,12 @@ import pandas as pd
 from helpers.display.french import number, percent
 from helpers.display.machine import fixed_conditions
 from helpers.display.tables import markdown_table
-from helpers.display.words import CLOCK_NAMES, labels
+from helpers.display.words import CLOCK_NAMES, DATASETS, labels
 from helpers.results import PUBLISHED, ResultsError, StoredSession, read_session
 from helpers.results.files import read_file, write_file
 
 SHOWN = ["variant", "run", "clock", "lat_mean", "lat_p95", "host_p95", "gpu_p95", "accuracy"]
 SHOWN += ["flags"]
-DATASETS = {"cifar10": "CIFAR-10", "synthetic": "synthétique (dessiné, pas CIFAR-10)"}
 LIVE = re.compile(r"\\(\W)|:(?=//)|[`\[\]\x00-\x09\x0b-\x1f]|<(?=\S)")
 KINDS = ["image/png", "text/html", "text/markdown", "text/plain"]
 TAGS = {"a", "abbr", "b", "blockquote", "br", "caption", "code", "div", "em", "h1", "h2", "h3"}
@@ -79,7 +78,7 @@ def session_markdown(session: StoredSession) -> str:
         f"# J1, session {session.name}",
         f"**{headline}**",
         "\n".join(f"- {sentence}" for sentence in sentences),
-        f"Latences en ms. Jeu de données : **{DATASETS[session.dataset]}**.",
+        f"Latences en ms. Entrées : **{DATASETS[session.dataset]}**.",
         markdown_table(pd.DataFrame(map(_run, session.validation_rows.to_dict("records")))),
         *(["**Variantes, mesurées à tour de rôle**"] if session.comparison.strip() else []),
         session.comparison,

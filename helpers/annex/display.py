@@ -24,12 +24,12 @@ from helpers.display import show
 from helpers.display.french import number, percent, scientific
 from helpers.display.tables import markdown_table, markdown_text
 from helpers.display.verdict import disturbances
-from helpers.display.words import CLOCK_NAMES, NO_GPU_CLOCK, said
+from helpers.display.words import CLOCK_NAMES, NO_ACCURACY, NO_GPU_CLOCK, said
 from helpers.models.accuracy import Accuracy
 from helpers.stats import LatencySummary
 from helpers.validation.interference import tags
 
-Accuracies = dict[str, Accuracy]  # by variant
+Accuracies = dict[str, Accuracy | None]  # by variant; None: there are no labels
 
 NOTHING = (
     "Une seule variante, `fp32` : rien à comparer. `-p variants all` compare tout ce que cet "
@@ -127,6 +127,8 @@ def _products(found: dict[str, int]) -> str:
 def accuracy_table(accuracies: Accuracies) -> pd.DataFrame | str:
     """Accuracy of the very callables that are timed, and what changed against the reference."""
     rows = {}
+    if None in accuracies.values():
+        return NO_ACCURACY
     for name, found in accuracies.items():
         change = compare_accuracy(accuracies[REFERENCE], found)
         rows[name] = {
@@ -170,7 +172,7 @@ def ratio_table(
             "Intervalle à 95 %": between(ratio) if ratio else "–",
             "Écart type entre processus": percent(ratio.sd) if ratio else "–",
             "Verdict": verdict(comparison, clock, name),
-            "Exactitude": percent(accuracies[name].fraction, 4) if name in accuracies else "–",
+            "Exactitude": percent(accuracies[name].fraction, 4) if accuracies.get(name) else "–",
         }
     return _table(rows)
 

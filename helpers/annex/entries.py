@@ -61,7 +61,7 @@ def admit(
     return Candidates(parameters, model, inputs, device, admitted, refused)
 
 
-def score(candidates: Candidates, batches: Iterable) -> dict[str, Accuracy]:
+def score(candidates: Candidates, batches: Iterable) -> dict[str, Accuracy | None]:
     """Accuracy of the very callables that the guard admitted, on (images, labels) batches.
 
     A variant that cannot be scored is refused after all; the reference's own error is raised.

@@ -14,6 +14,7 @@ from helpers.annex.comparison import CONTROL, REFERENCE, Comparison, Measured
 from helpers.display.french import counted, number
 from helpers.display.plots import style
 from helpers.display.plots.style import COLOURS, GREY, NAMES, NOTE_SIZE, STYLE, handle
+from helpers.display.words import NO_ACCURACY
 
 LINE = 36  # characters of a variant's name beside an axis
 TRAINED = 0.2  # accuracy over ten classes, twice what guessing gives
@@ -90,7 +91,9 @@ def plot_accuracy_latency(
     """
     if not comparison.ratios:
         return display.NOT_COMPARED
-    if REFERENCE not in accuracies or accuracies[REFERENCE].fraction < TRAINED:
+    if not (reference := accuracies.get(REFERENCE)):
+        return NO_ACCURACY
+    if reference.fraction < TRAINED:
         return display.UNTRAINED
     names = display.by_speed(comparison, next(iter(comparison.ratios)))
     names = [name for name in names if name in accuracies]

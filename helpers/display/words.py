@@ -9,6 +9,9 @@ from helpers.validation import ACCEPTED, CONTRADICTED, NOT_ACCEPTED, RESERVED, U
 
 CLOCK_NAMES = {"gpu": "horloge GPU", "host": "horloge hôte"}
 OUTCOMES = {ACCEPTED: "ACCEPTÉ", RESERVED: "ACCEPTÉ SOUS RÉSERVE", NOT_ACCEPTED: "NON ACCEPTÉ"}
+DATASETS = {"cifar10": "CIFAR-10", "synthetic": "données synthétiques"}  # what was timed on
+DATASETS |= {"random": "entrées aléatoires", "example": "entrées du modèle"}  # not images
+NO_ACCURACY = "Exactitude sans objet : les entrées ne sont pas des images de CIFAR-10."
 # What was seen, in a word or two, by its code: tags, other flags of a run or session, causes.
 LABELS = {"foreign_gpu_process": "processus étranger", "cpu_load": "CPU occupé"}
 LABELS |= {"gpu_clock_drop": "fréquence GPU abaissée", "gpu_disturbed": "GPU perturbé"}

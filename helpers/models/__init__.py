@@ -1,24 +1,26 @@
-"""What is measured: a model by name, by the user's own function or from a file of weights.
-
-- any classification model of torchvision, with random weights;
-- `resnet18_cifar`: torchvision's ResNet-18 with a stem made for 32x32 images;
-- `package.module:function`, a function without arguments that returns an `nn.Module`;
-- a file of weights (`helpers.models.checkpoint`), or `NAME@FILE`: these weights in that model.
+"""What is measured: a classification model of torchvision with random weights, `resnet18_cifar`,
+`package.module:function` (without arguments, returns an `nn.Module`), a file of weights, or
+`NAME@FILE`: these weights in that model.
 """
 
 import importlib
+import os
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import nn
 from torchvision import models
 from torchvision.models.resnet import BasicBlock, ResNet
 
+from helpers.clocks.checks import DISTINCT_INPUTS
 from helpers.models.accuracy import measure_accuracy as measure_accuracy
 from helpers.models.checkpoint import fill, read_weights
 from helpers.models.trial import ModelNameError, own_random_state, seed_generators, users_code
 from helpers.models.trial import try_forward as try_forward
+from helpers.parameters import Parameters
 
 SUFFIXES = (".pt", ".pth", ".safetensors")
 OWN_FUNCTION = re.compile(r"[\w.]+:\w+")
@@ -42,11 +44,32 @@ class Origin:
         return "; ".join([*told, *(f"not read: {name}" for name in self.ignored)])
 
 
-def build_model(name: str = "resnet18", seed: int = 0) -> nn.Module:
-    """Build a model of 10 classes on the CPU; see the module's docstring for what `name` may be.
+def prepare(
+    parameters: Parameters, device: torch.device
+) -> tuple[nn.Module, tuple[str, list[torch.Tensor]] | None]:
+    """Build the parameters' model and try one forward on `device`; returns it and its own inputs.
 
-    The seed decides the random weights; the caller's random state is left as it was. Raises what a
-    user's function raises, and ModelNameError where no model is found under this name.
+    These are None for CIFAR-10's images, else their name in the results and a few batches: of the
+    module's `example_inputs` (n, …) where it has them, or of random numbers of `input_shape`.
+    """
+    network, size = build_model(parameters.model, parameters.seed), parameters.batch_size
+    example, name = getattr(network, "example_inputs", None), "example"
+    images = example is None and parameters.input_shape == Parameters.input_shape
+    if example is None:
+        name, count = "random", size if images else size * DISTINCT_INPUTS
+        shape, drawn = parameters.input_shape.split("x"), torch.Generator()
+        example = torch.randn(count, *map(int, shape), generator=drawn.manual_seed(parameters.seed))
+    elif not isinstance(example, torch.Tensor) or len(example) < size:
+        raise ModelNameError(f"model: example_inputs must be a tensor of batch_size={size} or more")
+    batches = [own.clone() for own in example.split(size)[:DISTINCT_INPUTS] if len(own) == size]
+    try_forward(network, batches[0], device, scored=images)
+    return network, None if images else (name, batches)
+
+
+def build_model(name: str = "resnet18", seed: int = 0) -> nn.Module:
+    """Build a model of 10 classes on the CPU, as the module's docstring says; `seed`: its weights'.
+
+    The caller's random state is left as it was; what a user's function raises is raised.
     """
     if problem := model_problem(name):
         raise ModelNameError(f"model: {problem}")
@@ -72,10 +95,7 @@ def model_problem(name: str) -> str | None:
 
 
 def resnet18_cifar() -> nn.Module:
-    """ResNet-18 with a stem for 32x32 images, 3x3 of stride 1, no max-pool (He et al. 2016, §4.2).
-
-    torchvision's, made for 224x224, leaves 1x1 pixel to the last blocks.
-    """
+    """ResNet-18 for 32x32 images: 3x3 stem of stride 1, no max-pool (He et al. 2016, §4.2)."""
     model = ResNet(BasicBlock, [2, 2, 2, 2], num_classes=10)
     model.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
@@ -102,20 +122,39 @@ def _seeded(name: str, seed: int = 0) -> nn.Module:
         if name == "resnet18_cifar":
             return resnet18_cifar()
         if ":" not in name:
-            return models.get_model(name, weights=None, num_classes=10)
+            network = models.get_model(name, weights=None, num_classes=10)
+            for layer in network.modules():  # ViT's head of zeros answers alike to all images
+                if isinstance(layer, nn.Linear) and not layer.weight.any():
+                    layer.reset_parameters()
+            return network
         module, function = name.split(":")
-        importlib.invalidate_caches()  # the file may be younger than the kernel
-        network = getattr(importlib.import_module(module), function)()
+        network = getattr(_imported(module), function)()
     if not isinstance(network, nn.Module):
         raise ModelNameError(f"model={name!r} returned {type(network)}, not a torch.nn.Module")
     return network
+
+
+def _imported(module: str):
+    """A module of the user's: from PYTHONPATH, the caller's folder or beside the notebook."""
+    # The shell's PWD is the caller's folder also where papermill starts the kernel elsewhere.
+    folders = [os.getcwd(), os.environ.get("PWD", "."), str(Path(__file__).parents[2])]
+    # They stay: fresh processes get the same path.
+    sys.path += [folder for folder in dict.fromkeys(folders) if folder not in sys.path]
+    importlib.invalidate_caches()  # the file may be younger than the kernel
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if not f"{module}.".startswith(f"{error.name}."):
+            raise  # what the user's module imports
+        told = f"model: no module {module!r} in {' or '.join(dict.fromkeys(folders))}"
+        raise ModelNameError(f"{told}: put it there, or its folder into PYTHONPATH") from error
 
 
 def _from_file(architecture: str, path: str) -> nn.Module:
     tensors, inside, ignored = read_weights(path)
     # A file must not choose code to run: a function in it is not called, only one in `model`.
     named = architecture or (inside if ":" not in inside and _is_named(inside) else "")
-    problem = f"model={path!r}: name the model as NAME@{path}, it does not fit"
+    problem = f"model={path!r}: name the model it is of, NAME@{path}; it does not fit"
     for name in (named,) if named else BARE_GUESSES:
         network = _seeded(name)
         try:

@@ -25,7 +25,6 @@ class Accuracy:
     batch_size: int  # images per call
     logits: torch.Tensor  # (images, classes) float32
     labels: torch.Tensor  # (images,)
-    note: str = ""  # why the images were scored at the timed batch size, "" if they need not be
 
 
 def measure_accuracy(
@@ -34,34 +33,32 @@ def measure_accuracy(
     device: torch.device,
     precision: str = "fp32",
     timed_batch: int | None = None,
-) -> Accuracy:
+) -> Accuracy | None:
     """Score (images (N, 3, 32, 32), labels (N,)) batches with the very callable that is timed.
 
     A callable that takes no larger batch than `timed_batch`, or answers otherwise in one, is scored
     in batches of this size; one with an attribute `static_batch` always gets that size, filled up
-    with the last image. Raises ValueError unless scores are logits (N, classes) for the labels.
+    with the last image. None without batches; ValueError unless scores are logits (N, classes).
     """
-    batches = list(batches)
-    size, note = getattr(model, "static_batch", None), ""
+    batches, size = list(batches), getattr(model, "static_batch", None)
+    if not batches:
+        return None
     with measuring_conditions(model, precision):
         if size is None and timed_batch is not None:
             tolerance = 1e-3 if precision == "fp32" else 3e-2  # of the largest |logit|: rounding
-            note = _difference(model, batches[0][0], device, timed_batch, tolerance)
-            size = timed_batch if note else None
+            if _batch_matters(model, batches[0][0], device, timed_batch, tolerance):
+                size = timed_batch
         found = [
             _scores(model, images, device, size or len(images))
             for images, _ in track(batches, description="accuracy")
         ]
     labels = torch.cat([labels for _, labels in batches])
-    return score(torch.cat(found), labels, size or len(batches[0][1]), note)
+    return score(torch.cat(found), labels, size or len(batches[0][1]))
 
 
-def score(found: torch.Tensor, labels: torch.Tensor, batch_size: int, note: str = "") -> Accuracy:
-    """Count right answers of logits (N, classes) against labels (N,), with Wilson's interval.
-
-    Raises ValueError for what would pass: NaN has an argmax, other shapes broadcast, labels that
-    the model does not know are merely never met.
-    """
+def score(found: torch.Tensor, labels: torch.Tensor, batch_size: int) -> Accuracy:
+    """Count right answers of logits (N, classes) against labels (N,), with Wilson's interval."""
+    # What would pass in silence: NaN has an argmax, other shapes broadcast, unknown labels.
     fit = found.dim() == 2 and labels.shape == found.shape[:1] and found.isfinite().all()
     if not fit or not torch.isin(labels, torch.arange(found.shape[1])).all():
         told = f"scores {tuple(found.shape)} for labels {tuple(labels.shape)} up to {labels.max()}"
@@ -69,21 +66,19 @@ def score(found: torch.Tensor, labels: torch.Tensor, batch_size: int, note: str 
     right, images = int((found.argmax(dim=1) == labels).sum()), len(labels)
     low, high = binomtest(right, images).proportion_ci(0.95, method="wilson")
     share = right / images, float(low), float(high)
-    return Accuracy(right, images, *share, batch_size, found, labels, note)
+    return Accuracy(right, images, *share, batch_size, found, labels)
 
 
-def _difference(model: Callable, images, device, timed: int, tolerance: float) -> str:
-    """Why `images` cannot be scored in one call instead of in batches of `timed`, or ""."""
+def _batch_matters(model: Callable, images, device, timed: int, tolerance: float) -> bool:
+    """Does one call with all `images` fail, or answer otherwise than calls with `timed` each?"""
     if timed == len(images):
-        return ""
+        return False
     alone = _scores(model, images[:FEW], device, timed)
     try:
         together = _scores(model, images, device, len(images))[: len(alone)]
-    except Exception as error:
-        return f"(in one of {len(images)}: {error!r})"
-    drift, largest = float((together - alone).abs().max()), float(alone.abs().max())
-    differ = f"(in one of {len(images)} logits differ by up to {drift:.3g}, largest {largest:.3g})"
-    return differ if drift > tolerance * largest else ""
+    except Exception:
+        return True
+    return bool((together - alone).abs().max() > tolerance * alone.abs().max())
 
 
 def _scores(model: Callable, images: torch.Tensor, device, size: int) -> torch.Tensor:

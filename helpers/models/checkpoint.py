@@ -1,7 +1,6 @@
-"""Weights from a file: torch's restricted loader or safetensors; nothing foreign is unpickled.
+"""Weights from a file, bare or under a usual key, by torch's restricted loader or safetensors.
 
-Read are a bare state_dict, one under a usual key ('state_dict', 'model', …), and keys with the
-prefixes that DataParallel, torch.compile and training frameworks put before them.
+Nothing foreign is unpickled.
 """
 
 import re
@@ -16,6 +15,7 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 from helpers.models.trial import ModelNameError
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
+# Of DataParallel, torch.compile and training frameworks, before the keys or inside them
 PREFIXES = re.compile(r"^(?:(?:module|_orig_mod|model|net)\.)+|(?<=\.)_orig_mod\.")
 SAVE = "save {'model': name, 'state_dict': model.state_dict()}, or model.state_dict() alone"
 
@@ -30,10 +30,7 @@ class _Foreign:
 
 
 def read_weights(path: str) -> tuple[Mapping[str, torch.Tensor], str, tuple[str, ...]]:
-    """Read (weights on the CPU, the model's name in the file or "", keys left unread).
-
-    Raises ModelNameError where the file is damaged, or holds no weights or several models'.
-    """
+    """Read (weights on the CPU, the model's name in the file or "", keys left unread)."""
     unsafe: list[str] = []
     try:
         if path.endswith(".safetensors"):
@@ -63,10 +60,7 @@ def _are_weights(stored) -> bool:
 
 
 def fill(network: nn.Module, tensors: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
-    """Put weights into `network`; returns the prefixes that had to be stripped from their keys.
-
-    Raises RuntimeError, torch's own, with the keys and shapes that do not fit.
-    """
+    """Put weights into `network`; returns the prefixes that had to be stripped from their keys."""
     found: list[str] = []
     shorter = {PREFIXES.sub("", key): value for key, value in tensors.items()}
     if network.state_dict().keys() != tensors.keys() and len(shorter) == len(tensors):

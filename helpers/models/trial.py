@@ -38,24 +38,27 @@ def seed_generators(seed: int) -> None:
         torch.cuda.manual_seed_all(seed)
 
 
-def try_forward(network: nn.Module, shape: tuple[int, ...], device, training: bool = False) -> int:
-    """Run `network`, moved to `device`, on one random batch (N, 3, H, W); returns its classes.
+def try_forward(
+    network: nn.Module, batch: torch.Tensor, device, training: bool = False, scored: bool = True
+) -> int:
+    """Run `network`, moved to `device`, on one batch (N, …); returns its classes.
 
     `training` moves batch-norms: pass a copy. What the model raises gets a note; an output that is
-    no tensor of logits (N, classes) raises ModelNameError.
+    no tensor (N, …), or is to be `scored` and not (N, classes), raises ModelNameError.
     """
-    what = f"the model, tried on images {shape}{' in training mode' if training else ''}"
+    what = f"the model{' in training mode' * training}, tried on {batch.dtype} {(*batch.shape,)}"
     network.to(device)
     if training:
         network.train()
     mode = nullcontext() if training else eval_mode(network)  # .eval() fails on exported modules
     try:
         with own_random_state(), torch.set_grad_enabled(training), mode, users_code("the model"):
-            logits = network(torch.rand(shape, device=device))
+            output = network(batch.to(device))
     except Exception as error:
-        error.add_note(what)
+        error.add_note(f"{what}: give it others by -p input_shape 3x224x224 or its example_inputs")
         raise
-    if not isinstance(logits, torch.Tensor) or logits.dim() != 2 or len(logits) != shape[0]:
-        got = tuple(getattr(logits, "shape", ())) or type(logits).__name__
-        raise ModelNameError(f"{what}, returned {got}: wrap it to return logits (N, classes)")
-    return logits.shape[1]
+    shape = tuple(output.shape) if isinstance(output, torch.Tensor) else ()
+    if shape[:1] != batch.shape[:1] or (scored and len(shape) != 2):
+        told = f"{what}, returned {shape or type(output).__name__}: wrap it to return one tensor, "
+        raise ModelNameError(told + ("logits (N, classes)" if scored else "N first"))
+    return shape[-1]

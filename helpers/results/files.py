@@ -81,7 +81,7 @@ class StoredSession:
 
     folder: Path
     name: str
-    dataset: str  # "cifar10" or "synthetic"
+    dataset: str  # one of `table.CHOICES`
     rows: pd.DataFrame
     sentences: tuple[str, ...]
     outcome: str  # "yes", "reserved" or "no"; "" where the verdict does not say

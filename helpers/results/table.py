@@ -35,7 +35,7 @@ KINDS: dict[str, str] = {  # in the order of the CSV; figures in ms, accuracy in
 }
 COLUMNS: tuple[str, ...] = tuple(KINDS)
 LATER = {"model", "accepted"}  # columns that older files lack
-CHOICES = {"clock": {"gpu", "host"}, "dataset": {"cifar10", "synthetic"}}
+CHOICES = {"clock": {"gpu", "host"}, "dataset": {"cifar10", "synthetic", "random", "example"}}
 FORMULA_STARTS = ("=", "+", "-", "@")
 _DTYPES = {TEXT: "str", INTEGER: "int64", FIGURE: "float64", OPTIONAL: "float64", TIME: "object"}
 _BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")  # control characters and line separators

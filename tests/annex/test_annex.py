@@ -13,7 +13,8 @@ from fakes import TinyNet
 
 from helpers.annex import display
 from helpers.annex import entries as annex
-from helpers.annex.comparison import CONTROL, REFERENCE, Contribution
+from helpers.annex.comparison import CONTROL, REFERENCE, Contribution, compare
+from helpers.annex.plots import plot_accuracy_latency
 from helpers.annex.variants import PARTS
 from helpers.validation.processes import FreshProcessError, in_fresh_process
 
@@ -107,6 +108,16 @@ def test_each_accuracy_stands_beside_its_change_against_the_reference(candidates
     table = display.accuracy_table(annex.score(candidates, batches))
     assert table["Images"].tolist() == ["8", "8"]
     assert table["Perdues / gagnées"][REFERENCE] == "0 / 0"
+
+
+def test_without_labels_there_is_no_accuracy_in_table_or_figure(candidates):
+    scores, measured = annex.score(candidates, []), make_measured()
+    assert scores == dict.fromkeys(candidates.admitted)
+    told = display.accuracy_table(scores)
+    assert told == plot_accuracy_latency(measured, compare(measured), scores, "random") != ""
+    assert set(display.ratio_table(measured, compare(measured), "gpu", scores)["Exactitude"]) == {
+        "–"
+    }
 
 
 def test_a_real_process_measures_and_its_rows_are_added(candidates, monkeypatch):

@@ -48,6 +48,15 @@ def test_parts_come_in_any_order_and_the_reference_is_first():
     assert list(skipped) == ["bf16+channels_last+cudagraph"]
 
 
+def test_tokens_stay_integers_whatever_the_precision():
+    torch.manual_seed(0)
+    model, tokens = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 3)), torch.arange(8).view(1, 8)
+    call = build(parse("bf16"), model, tokens)
+    with measuring_conditions(call):
+        assert call(tokens).dtype == torch.float32
+        torch.testing.assert_close(call(tokens), model(tokens), atol=0.02, rtol=0.02)
+
+
 WRONG = {
     "FP16": "did you mean 'fp16'",
     "fp16+": "unknown part ''",

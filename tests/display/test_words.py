@@ -9,10 +9,12 @@ import pytest
 from helpers import bench_latency, clocks
 from helpers.display import words
 from helpers.display.french import NOUNS
+from helpers.results.table import CHOICES
 from helpers.validation import causes, interference
 
 
-def test_every_tag_and_every_reason_for_no_gpu_clock_has_its_french():
+def test_every_tag_dataset_and_reason_for_no_gpu_clock_has_its_french():
+    assert words.DATASETS.keys() == CHOICES["dataset"]
     rules = interference.GPU_RULES | interference.HOST_RULES
     assert words.TAGS.keys() == rules.keys() <= words.LABELS.keys()
     assert set(interference.HARMFUL_REASONS.values()) < NOUNS.keys()

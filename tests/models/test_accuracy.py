@@ -84,19 +84,17 @@ def one_only(x):
 
 
 @pytest.mark.parametrize(
-    ("model", "timed", "said"),
+    ("model", "timed", "scored"),
     [
-        (BatchStatistics(), 1, "logits differ"),  # case 2
-        (BatchStatistics(), 3, "logits differ"),
-        (one_only, 1, "exported for one image"),  # case 9
-        (torch.nn.Identity(), 1, ""),
+        (BatchStatistics(), 1, 1),  # case 2
+        (BatchStatistics(), 3, 3),
+        (one_only, 1, 1),  # case 9
+        (torch.nn.Identity(), 1, 40),
     ],
 )
-def test_cases_2_and_9_scored_as_timed_where_the_batch_matters(model, timed, said):
+def test_cases_2_and_9_scored_as_timed_where_the_batch_matters(model, timed, scored):
     found = measure_accuracy(model, BATCHES, CPU, timed_batch=timed)
-    assert (found.batch_size, found.images) == (timed if said else 40, 100)
-    assert said in found.note
-    assert bool(said) == bool(found.note)
+    assert (found.batch_size, found.images) == (scored, 100)
     if isinstance(model, BatchStatistics) and timed == 1:
         assert (found.logits == 0).all()  # what the timed forward answers, not 90 % right
     if model is one_only:

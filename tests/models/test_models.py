@@ -1,18 +1,31 @@
 """Models by name, by the user's function, from a checkpoint."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from helpers.models import ModelNameError, Origin, build_model, model_problem, try_forward
+from helpers.models import ModelNameError, Origin, build_model, model_problem, prepare, try_forward
+from helpers.parameters import validate
+from helpers.validation.processes import in_fresh_process
 
 SOURCES = """
+import torch
 from torch import nn
 
+class Mine(nn.Linear):
+    pass
+
 def make():
-    return nn.Linear(3, 10)
+    return Mine(3, 10)
+
+def tokens(given=torch.arange(40).reshape(5, 8)):
+    model = nn.Sequential(nn.Embedding(40, 4), nn.Linear(4, 7))
+    model.example_inputs = given
+    return model
 
 def with_arguments(width):
     return nn.Linear(width, 10)
@@ -65,7 +78,47 @@ def test_the_stem_for_small_images_keeps_their_resolution():
     x, weights = torch.zeros(1, 3, 32, 32), sum(p.numel() for p in model.parameters())
     assert model.maxpool(model.conv1(x)).shape == (1, 64, 32, 32)
     assert weights == 11_173_962  # the usual count of the CIFAR variant of ResNet-18
-    assert type(model) is type(build_model("resnet18"))
+
+
+def prepared(**given):
+    return prepare(validate(**given), torch.device("cpu"))
+
+
+def test_other_inputs_are_drawn_from_the_seed_or_the_modules_own(own):
+    assert prepared(model="resnet18", batch_size=2)[1] is None  # CIFAR-10's images
+    given = {"model": "mobilenet_v3_small", "input_shape": "3x64x48", "batch_size": 2}
+    (name, one), (_, same), (_, other) = (prepared(**given, seed=s)[1] for s in (0, 0, 1))
+    assert (name, len(one), {batch.shape for batch in one}) == ("random", 8, {(2, 3, 64, 48)})
+    assert all(map(torch.equal, one, same))
+    assert not torch.equal(one[0], other[0])
+    assert not torch.equal(one[0], one[1])
+    network, (name, batches) = prepared(model="own_models_for_a_test:tokens", batch_size=2)
+    assert (name, len(batches), batches[0].dtype) == ("example", 2, torch.int64)
+    assert torch.equal(torch.cat(batches), network.example_inputs[:4])
+    assert network(batches[0]).dim() == 3  # no logits: there are no labels to score
+
+
+def test_inputs_that_do_not_fit_are_told_before_anything_is_measured(own):
+    with pytest.raises(ModelNameError, match="batch_size=6"):
+        prepared(model="own_models_for_a_test:tokens", batch_size=6)
+    with pytest.raises(AssertionError, match="Wrong image height") as caught:  # case 14
+        prepared(model="vit_b_16")
+    assert "input_shape" in caught.value.__notes__[0]
+
+
+def test_the_head_of_vit_is_drawn_too_so_that_its_answers_differ():
+    assert build_model("vit_b_16").heads.head.weight.any()
+
+
+def test_a_users_module_is_found_where_the_caller_is_by_fresh_processes_too(tmp_path, monkeypatch):
+    """A shell keeps its folder in PWD where papermill's --cwd starts the kernel elsewhere."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setenv("PWD", str(tmp_path))
+    with pytest.raises(ModelNameError, match=rf"'own_away' in .*{tmp_path}.*PYTHONPATH"):
+        build_model("own_away:make")
+    (tmp_path / "own_away.py").write_text(SOURCES)
+    found = build_model("own_away:make")
+    assert in_fresh_process(type, found).__module__ == "own_away"  # its class was imported there
 
 
 @pytest.mark.parametrize("name", ["resnet19", "", "ResNet18", "../resnet18", "os;rm:x", ":f"])
@@ -204,7 +257,6 @@ def leave(_):
 
 
 TRIALS = {
-    "case 14": (nn.Conv2d(3, 1, 64), RuntimeError, "smaller|larger|Kernel"),
     "case 15: dict": (Returns(lambda y: {"logits": y}), ModelNameError, "returned dict"),
     "case 5: exit in forward": (Returns(leave), ModelNameError, "raised SystemExit"),
 }
@@ -213,13 +265,13 @@ TRIALS = {
 @pytest.mark.parametrize(("network", "error", "told"), TRIALS.values(), ids=TRIALS)
 def test_what_cannot_be_measured_is_told_by_one_forward(network, error, told):
     with pytest.raises(error, match=told):
-        try_forward(network, (2, 3, 32, 32), "cpu")
+        try_forward(network, torch.zeros(2, 3, 32, 32), "cpu")
 
 
 def test_a_forward_that_works_leaves_no_trace():
     network = build_model("resnet18").train()
     before, random = {k: v.clone() for k, v in network.state_dict().items()}, torch.get_rng_state()
-    assert try_forward(network, (1, 3, 32, 32), "cpu") == 10
+    assert try_forward(network, torch.zeros(1, 3, 32, 32), "cpu") == 10
     assert network.training
     assert all(torch.equal(before[k], v) for k, v in network.state_dict().items())
     assert torch.equal(torch.get_rng_state(), random)

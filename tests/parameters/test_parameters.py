@@ -72,6 +72,7 @@ def test_case_17_a_leading_tilde_is_the_home_folder(name, monkeypatch):
 ACCEPTED = {
     **{"runs": [2, 100], "measure_iters": [20], "device": ["cpu", "cuda:0", "cuda:13"]},
     **{"data_dir": ["/mnt/données et autres/cifar", ".."], "seed": [2**32 - 1]},
+    "input_shape": ["16", "3x224x224"],
     **{"max_p95_spread": [0.999], "session": ["2026-11-24_a.b", "7" * 100]},
 }
 NAN = float("nan")
@@ -81,6 +82,7 @@ REFUSED = {
     "device": ["", "gpu", "CUDA", "cuda:-1", "cuda:01", "cuda:٣", "cpu\n", 0],
     **{"clock": ["wall"], "isolation": [False, "vm"], "data_dir": ["", "  "]},
     **{"train_epochs": [-1, 1001], "compare_processes": [2], "seed": [-1, 2**32, 1.5]},
+    "input_shape": ["", "3x", "0x3", "3x-1", "3×32×32", "3, 32", 32],
     "max_p95_spread": [0, 1, NAN, float("inf"), 10**400, True, "10%"],
     "strict": [1, "yes", None],
     "session": ["..", "a/b", "a\\b", ".hidden", "-p", "été", "a b", "name\n", "a" * 101, 2026],

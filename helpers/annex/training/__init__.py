@@ -144,7 +144,8 @@ def train_model(
 def _check_trainable(network: nn.Module, batch: int, device, labels: np.ndarray) -> None:
     """Try one forward in training mode; leaves `network` on the device and in that mode."""
     before = copy.deepcopy(network.state_dict())
-    told, wanted = try_forward(network, (batch, 3, 32, 32), device, True), int(labels.max()) + 1
+    told = try_forward(network, torch.zeros(batch, 3, 32, 32), device, training=True)
+    wanted = int(labels.max()) + 1
     if told < wanted:
         raise ModelNameError(f"the model tells {told} classes apart, the labels are of {wanted}")
     if not any(parameter.requires_grad for parameter in network.parameters()):

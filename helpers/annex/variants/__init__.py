@@ -1,8 +1,8 @@
 """What is compared: precision, layout, fusion, compilation, graphs, and combinations of them.
 
 A variant's name joins parts with "+", such as "fp16+channels_last+cudagraph". Every variant is a
-callable with one contract: FP32 images (N, 3, H, W) on the device in, FP32 logits (N, classes) on
-the device out; casts, layout changes and copies are inside, and so inside every timing.
+callable with one contract: FP32 images (N, 3, H, W), or other inputs (N, …), on the device in, FP32
+logits on the device out; casts, layout changes and copies are inside, and so inside every timing.
 
 To add a part of your own: one function here or beside, one line in `PARTS`.
 """
@@ -107,7 +107,7 @@ def parse(name: str) -> Variant:
 def build(variant: Variant, model: nn.Module, example: torch.Tensor) -> nn.Module:
     """Build a variant's callable, warm and unguarded, from a copy of `model`, which stays as it is.
 
-    `example` is a batch (N, 3, H, W) on the device to run on; its values do not matter. Call it
+    `example` is a batch of inputs on the device to run on; its values do not matter. Call it
     under `measuring_conditions(call, variant.conditions)`. Its attribute `static_batch` is the only
     batch size it takes, None where any will do; a captured one returns its own buffer, which its
     next call overwrites. What was built is freed with it.
@@ -121,14 +121,15 @@ def build(variant: Variant, model: nn.Module, example: torch.Tensor) -> nn.Modul
             if PARTS[part].kind == "network":
                 network = PARTS[part].apply(network, example)
         network = network.to(dtype=dtype, memory_format=layout)
-    inside = example.detach().to(dtype=dtype, memory_format=layout)
+    kind = dtype if example.is_floating_point() else example.dtype  # tokens stay tokens
+    inside = example.detach().to(dtype=kind, memory_format=layout)
     adapted = dtype != torch.float32 or layout != torch.preserve_format
     compiler, capture = chosen.get("compiler"), chosen.get("capture")
     with measuring_conditions(network, variant.conditions):
         if capture:  # its copy casts already: compiled is what comes after it
             call = capture(compiler(network, inside) if compiler else network, inside)
         else:
-            call = rewritten.Adapted(network, dtype, layout) if adapted else network
+            call = rewritten.Adapted(network, kind, layout) if adapted else network
             call = compiler(call, example) if compiler else call
         for _ in range(WARMUP_CALLS):
             call(example)

@@ -20,7 +20,7 @@ CHANNELS = 4  # cuDNN's Tensor Core kernels read 8 bytes at once
 
 
 class Adapted(nn.Module):
-    """FP32 NCHW image in, FP32 logits out, whatever the network's own type and memory layout."""
+    """FP32 NCHW image, or tokens, in, FP32 logits out, whatever the network's type and layout."""
 
     def __init__(self, network: nn.Module, dtype: torch.dtype, layout: torch.memory_format):
         super().__init__()

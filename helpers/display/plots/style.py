@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 from helpers.display.colours import COLOURS, GREY
 from helpers.display.french import number
+from helpers.display.words import DATASETS
 
 WIDTH = 9.0  # inches, of a notebook's cell
 NAMES = {"gpu": "GPU", "host": "hôte"}
@@ -61,8 +62,8 @@ def handle(colour: str, label: str, **style) -> Line2D:
 
 
 def finish(figure: Figure, title: str, alt: str, dataset: str) -> Figure:
-    """Give a figure its title and its alt text; both say where its data set is a synthetic one."""
-    origin = {"cifar10": "", "synthetic": " — données synthétiques"}[dataset]
+    """Give a figure its title and its alt text; both say what it is about, if not CIFAR-10."""
+    origin = "" if dataset == "cifar10" else f" — {DATASETS[dataset]}"
     figure.suptitle(f"{title}{origin}", x=0.01, ha="left")
     figure.set_label(f"{alt}{origin}")
     return figure
