@@ -1,5 +1,6 @@
 """What the notebook's reader sees, in French: `show` anything; tables, figures, sentences."""
 
+# ruff: noqa: F401 — the notebook takes all of display from here
 import base64
 import html
 import io
@@ -14,21 +15,15 @@ from helpers import cifar10
 from helpers.bench_latency import Run
 from helpers.clocks.calibration import CalibrationReceipt
 from helpers.display import tables
-from helpers.display.french import NBSP, fill, percent
+from helpers.display.french import fill
 from helpers.display.machine import cost_sentence, environment_table, fixed_conditions, reason
 from helpers.display.plots import plot_distribution, plot_images, plot_over_time, plot_p95_runs
 from helpers.display.tables import checks_table, conditions_table, markdown_text, untagged_table
 from helpers.display.verdict import HEADLINE, bound_sentence, verdict_sentences, verdict_text
-from helpers.display.words import NO_ACCURACY as NO_ACCURACY
-from helpers.display.words import RECEIPTS, SOURCES
+from helpers.display.words import ACCURACY, NO_ACCURACY, RECEIPTS, SOURCES
 from helpers.environment import Machine
 from helpers.models.accuracy import Accuracy
 from helpers.validation import Verdict
-
-__all__ = ["HEADLINE", "Banner", "bound_sentence", "cost_sentence", "show"]
-__all__ += ["checks_table", "conditions_table", "fixed_conditions", "untagged_table"]
-__all__ += ["plot_distribution", "plot_images", "plot_over_time", "plot_p95_runs"]
-__all__ += ["verdict_sentences", "verdict_text"]
 
 
 @singledispatch
@@ -63,13 +58,8 @@ def _image(figure: Figure) -> HTML:
     return HTML(f'<img alt="{html.escape(figure.get_label())}" src="{source}">')
 
 
-def _accuracy(found: Accuracy) -> str:
-    images = f"{found.images:,} images".replace(",", NBSP)
-    bounds = f"intervalle à 95 % : {percent(found.low, 3)} à {percent(found.high, 3)}"
-    return f"Exactitude {percent(found.fraction, 4)} sur {images}, {bounds}."
-
-
-_FORMS = {str: Markdown, Figure: _image, Accuracy: _accuracy, Verdict: tables.spread_table}
+_FORMS = {str: Markdown, Figure: _image, Verdict: tables.spread_table}
+_FORMS |= {Accuracy: lambda found: fill(ACCURACY, vars(found))}
 _FORMS |= {Run: lambda run: tables.latency_table([run])}
 _FORMS |= dict.fromkeys((tuple, list), tables.latency_table)
 for _kind, _form in _FORMS.items():

@@ -38,8 +38,8 @@ class _French(string.Formatter):
         if isinstance(value, (tuple, list)):
             between = " ; " if any(isinstance(one, float) for one in value) else ", "
             return between.join(self.format_field(one, spec) for one in value) or "non visible"
-        if spec == "%":
-            return percent(value)
+        if spec.startswith("%"):
+            return percent(value, int(spec[1:] or 2))
         if isinstance(value, float) and (not spec or spec.isdigit()):
             return number(value, int(spec or 4))
         if isinstance(value, str):
@@ -48,6 +48,6 @@ class _French(string.Formatter):
 
 
 def fill(template: str, values: dict) -> str:
-    """Fill a sentence's fields: {x} a float of 4 digits (or {x:2}: of 2), {x:%} a percentage,
-    {x:,} a count in groups of three digits; a sequence is listed, a code replaced by its noun."""
+    """Fill a sentence's fields: {x} a float of 4 digits, {x:2} of 2, {x:%} a percentage of 2,
+    {x:%4} of 4, {x:,} a count in groups of three; a sequence is listed, a code is its noun."""
     return _French().vformat(template, (), values)

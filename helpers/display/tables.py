@@ -79,7 +79,7 @@ def latency_table(runs: Sequence[Run]) -> pd.DataFrame:
     for clock, summaries in summaries_of(runs).items():
         for run, found in summaries.items():
             figures = (number(getattr(found, name)) for name in FIGURES.values())
-            bounds = _between(interval(found), "non estimable")
+            bounds = " – ".join(map(number, interval(found) or ())) or "non estimable"
             rows.append([CLOCK_NAMES[clock], run, *figures, bounds, str(found.n)])
     return pd.DataFrame(rows, columns=columns).set_index(["Horloge", "Run"])
 
@@ -92,8 +92,8 @@ def spread_table(verdict: Verdict) -> pd.DataFrame:
     for name, clock in verdict.clocks.items():
         label = CLOCK_NAMES[name] + (" (décide)" if name == verdict.deciding else "")
         told = [against_limit(clock, verdict.max_p95_spread), "tenu" if clock.met else "non tenu"]
-        told += [percent(clock.mean_spread), _between(clock.further, "inconnu")]
-        rows.append([label, *told])
+        further = " – ".join(map(number, clock.further or ())) or "inconnu"
+        rows.append([label, *told, percent(clock.mean_spread), further])
     return pd.DataFrame(rows, columns=columns).set_index("Horloge")
 
 
@@ -144,7 +144,3 @@ def summaries_of(runs: Sequence[Run]) -> dict[str, dict[int, LatencySummary]]:
     found = {c: {n: getattr(r, c) for n, r in enumerate(runs, 1)} for c in CLOCK_NAMES}
     found = {c: {n: s for n, s in of.items() if s is not None} for c, of in found.items()}
     return {clock: of for clock, of in found.items() if of}
-
-
-def _between(bounds: tuple[float, float] | None, unknown: str) -> str:
-    return " – ".join(map(number, bounds)) if bounds else unknown

@@ -121,8 +121,11 @@ def verdict_sentences(
             sentences.append(fill(words.NOT_MET, {"precision": run.precision, "found": found}))
     calibrated = words.RECEIPTS[receipt.status] + f" ({receipt.reason})" * bool(receipt.reason)
     sentences.append(f"Étalonnage : {calibrated}.")
-    sentences += [_copies(profile, unseen), launch_cost(runs)]
-    sentences.append(disturbances(verdict.seen, "les runs"))
+    if profile:
+        copies = fill(words.COPIES["some" if profile.copies else "none"], vars(profile))
+    else:
+        copies = fill(words.COPIES["unseen" if unseen else "no_gpu"], {"why": unseen})
+    sentences += [copies, launch_cost(runs), disturbances(verdict.seen, "les runs")]
     hidden = labels(code for tags in verdict.seen for code in tags.unseen)
     sentences.append(f"Non observable ici : {hidden}." if hidden else "")
     return list(filter(None, dict.fromkeys(sentences)))  # what several runs share is said once
@@ -151,9 +154,3 @@ def launch_cost(runs: Sequence[Run]) -> str:
     costs_us = 1e3 * (seen[:, 0] - seen[:, 1]) / seen[:, 2]
     values = dict(zip(("gpu_ms", "graph_ms", "launches"), np.median(seen, axis=0), strict=True))
     return fill(words.LAUNCH_COST, values | {"low": costs_us.min(), "high": costs_us.max()})
-
-
-def _copies(profile: ForwardProfile | None, unseen: str) -> str:
-    if profile is None:
-        return fill(words.COPIES["unseen" if unseen else "no_gpu"], {"why": unseen})
-    return fill(words.COPIES["some" if profile.copies else "none"], vars(profile))

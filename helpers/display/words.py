@@ -11,6 +11,9 @@ CLOCK_NAMES = {"gpu": "horloge GPU", "host": "horloge hôte"}
 OUTCOMES = {ACCEPTED: "ACCEPTÉ", RESERVED: "ACCEPTÉ SOUS RÉSERVE", NOT_ACCEPTED: "NON ACCEPTÉ"}
 DATASETS = {"cifar10": "CIFAR-10", "synthetic": "données synthétiques"}  # what was timed on
 DATASETS |= {"random": "entrées aléatoires", "example": "entrées du modèle"}  # not images
+ACCURACY = (
+    "Exactitude {fraction:%4} sur {images:,} images, intervalle à 95 % : {low:%3} à {high:%3}."
+)
 NO_ACCURACY = "Exactitude sans objet : les entrées ne sont pas des images de CIFAR-10."
 # What was seen, in a word or two, by its code: tags, other flags of a run or session, causes.
 LABELS = {"foreign_gpu_process": "processus étranger", "cpu_load": "CPU occupé"}

@@ -43,7 +43,7 @@ def session(tmp_path):
     table = new_output("display_data", {"text/html": "<table><tr><td>1,31</td></tr></table>"})
     folded = "<details ontoggle=x>\n<summary>Plus</summary>\n\n- cause\n\n</details>"
     cells = [
-        new_markdown_cell("# Notebook\n\nVoir [le protocole](README_PROTOCOLE.md)."),
+        new_markdown_cell("# Carnet\n\nVoir [le protocole](README_PROTOCOLE.md)."),
         new_markdown_cell("## 1. L'étape & la mesure"),
         new_code_cell("secret_code()", outputs=[figure, table], execution_count=1),
         new_code_cell(outputs=[new_output("display_data", {"text/markdown": folded})]),
@@ -94,7 +94,7 @@ def test_the_page_is_one_file_that_loads_nothing_and_shows_no_code(session):
     assert "<td>1,31</td>" in page
     assert "<details>\n<summary>Plus</summary>\n<ul>\n<li>cause</li>" in page
     assert [image["alt"] for image in tags.find_all("img")] == ["p95 < 2 ms"]
-    assert page.index(RESERVED) < page.index("Notebook")
+    assert page.index(RESERVED) < page.index("Carnet")
     (link,) = tags.find_all("a", href=True)
     assert tags.find(id=link["href"].removeprefix("#")).text == link.text
 

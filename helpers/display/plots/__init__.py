@@ -81,9 +81,6 @@ def _draw_over_time(axis: Axes, clock: str, summaries: dict, runs: Sequence[Run]
             look = {"color": MARKED, "alpha": 0.25, "transform": axis.get_xaxis_transform()}
             tagged = ~untagged(run, seen[n - 1], clock)
             axis.fill_between(x, 0, 1, where=tagged, linewidth=0, **look)
-    early = style.outside([run.warmup.samples_ms for run in runs], axis.get_ylim())
-    if early and clock == "host":
-        note += f"{' ; ' if note else ''}échauffement : {early}"
     axis.set_title(note, **style.NOTE)
     return f"horloge {NAMES[clock]} : {note or 'toutes les valeurs dans le cadre'}"
 
