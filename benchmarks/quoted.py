@@ -105,7 +105,7 @@ def accepted() -> str:
 def to_do() -> str:
     """What to do, by what was seen: the table that the verdict's « À faire » is chosen from."""
     told = [
-        [", ".join(f"{words.SEEN.get(code, code)} (`{code}`)" for code in codes), remedy]
+        [", ".join(f"{words.LABELS[code]} (`{code}`)" for code in codes), remedy]
         for codes, remedy in words.TO_DO.items()
     ]
     return table(["constaté", "à faire"], told)

@@ -22,7 +22,7 @@ import pandas as pd
 from helpers.display.french import number, percent
 from helpers.display.machine import fixed_conditions
 from helpers.display.tables import markdown_table
-from helpers.display.words import CLOCK_NAMES, DATASETS, FLAG_LABELS
+from helpers.display.words import CLOCK_NAMES, DATASETS, labels
 from helpers.results import PUBLISHED, ResultsError, StoredSession, read_session
 from helpers.results.files import read_file, write_file
 
@@ -32,7 +32,7 @@ LIVE = re.compile(r"\\(\W)|:(?=//)|[`\[\]\x00-\x09\x0b-\x1f]|<(?=\S)")
 KINDS = ["image/png", "text/html", "text/markdown", "text/plain"]
 TAGS = {"a", "abbr", "b", "blockquote", "br", "caption", "code", "div", "em", "h1", "h2", "h3"}
 TAGS |= {"h4", "hr", "i", "img", "li", "ol", "p", "pre", "span", "strong", "style", "sub", "sup"}
-TAGS |= {"table", "tbody", "td", "th", "thead", "tr", "ul", "wbr"}
+TAGS |= {"details", "summary", "table", "tbody", "td", "th", "thead", "tr", "ul", "wbr"}
 ATTRIBUTES = {"id", "class", "align", "scope", "colspan", "rowspan", "alt", "src", "href"}
 ADDRESSES = {"href": ("#", "https://", "http://"), "src": ("data:image/png;base64,",)}
 PAGE = Template("""<!doctype html>
@@ -104,7 +104,7 @@ def _run(row: dict) -> dict[str, str]:
         "p95 hôte": _or_dash(row["host_p95"]),
         "p95 GPU": _or_dash(row["gpu_p95"]),
         "Exactitude": "-" if math.isnan(row["accuracy"]) else percent(row["accuracy"], 4),
-        "Signalements": ", ".join(FLAG_LABELS.get(code, code) for code in codes) or "aucun",
+        "Signalements": labels(codes) or "aucun",
     }
 
 

@@ -1,43 +1,35 @@
 """What the notebook's reader sees, in French: `show` anything; tables, figures, sentences."""
 
+# ruff: noqa: F401 — the notebook takes all of display from here
+import base64
+import html
 import io
 from collections.abc import Sequence
 from functools import singledispatch
 
 import pandas as pd
-from IPython.display import Image, Markdown, display
+from IPython.display import HTML, Markdown, display
 from matplotlib.figure import Figure
 
 from helpers import cifar10
 from helpers.bench_latency import Run
 from helpers.clocks.calibration import CalibrationReceipt
 from helpers.display import tables
-from helpers.display.french import fill, percent
+from helpers.display.french import fill
 from helpers.display.machine import cost_sentence, environment_table, fixed_conditions, reason
 from helpers.display.plots import plot_distribution, plot_images, plot_over_time, plot_p95_runs
 from helpers.display.tables import checks_table, conditions_table, markdown_text, untagged_table
 from helpers.display.verdict import HEADLINE, bound_sentence, verdict_sentences, verdict_text
-from helpers.display.words import NO_ACCURACY as NO_ACCURACY
-from helpers.display.words import RECEIPTS, SOURCES
+from helpers.display.words import ACCURACY, NO_ACCURACY, RECEIPTS, SOURCES
 from helpers.environment import Machine
 from helpers.models.accuracy import Accuracy
 from helpers.validation import Verdict
-
-__all__ = ["HEADLINE", "Banner", "bound_sentence", "cost_sentence", "show"]
-__all__ += ["checks_table", "conditions_table", "fixed_conditions", "untagged_table"]
-__all__ += ["plot_distribution", "plot_images", "plot_over_time", "plot_p95_runs"]
-__all__ += ["verdict_sentences", "verdict_text"]
 
 
 @singledispatch
 def show(thing, caption: str = "") -> None:
     """Display anything of the day in the notebook; `caption` stands above a table."""
     display(thing)
-
-
-@show.register
-def _(frame: pd.DataFrame, caption: str = "") -> None:
-    display(tables.styled(frame, caption))
 
 
 @show.register
@@ -49,8 +41,8 @@ def _(data: cifar10.Cifar10, caption: str = "") -> None:
 
 @show.register
 def _(receipt: CalibrationReceipt, caption: str = "") -> None:
-    show(f"**{RECEIPTS[receipt.status]}** {markdown_text(receipt.reason)}")
-    show(tables.calibration_table(receipt), caption or "Ce que lit chaque horloge")
+    show(f"**Étalonnage : {RECEIPTS[receipt.status]}.** {markdown_text(receipt.reason)}")
+    show(tables.calibration_table(receipt), caption or "Chaque horloge sur des durées connues")
 
 
 @show.register
@@ -60,22 +52,20 @@ def _(machine: Machine, caption: str = "") -> None:
     show(checks_table(machine.checks))
 
 
-def _image(figure: Figure) -> Image:
-    """As PNG, its label as alternative text."""
+def _image(figure: Figure) -> HTML:
+    """An HTML image: nbconvert's page leaves out the alternative text of an image/png."""
     figure.savefig(png := io.BytesIO(), format="png")
-    return Image(png.getvalue(), alt=figure.get_label())
+    source = f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
+    return HTML(f'<img alt="{html.escape(figure.get_label())}" src="{source}">')
 
 
-def _accuracy(found: Accuracy) -> str:
-    bounds = f"intervalle à 95 % : {percent(found.low, 3)} à {percent(found.high, 3)}"
-    return f"Exactitude {percent(found.fraction, 4)} sur {found.images} images, {bounds}."
-
-
-_FORMS = {str: Markdown, Figure: _image, Accuracy: _accuracy, Verdict: tables.spread_table}
+_FORMS = {str: Markdown, Figure: _image, Verdict: tables.spread_table}
+_FORMS |= {Accuracy: lambda found: fill(ACCURACY, vars(found))}
 _FORMS |= {Run: lambda run: tables.latency_table([run])}
 _FORMS |= dict.fromkeys((tuple, list), tables.latency_table)
 for _kind, _form in _FORMS.items():
     show.register(_kind, lambda thing, caption="", form=_form: show(form(thing), caption))
+show.register(pd.DataFrame, lambda frame, caption="": display(tables.styled(frame, caption)))
 
 
 class Banner:

@@ -28,13 +28,6 @@ def percent(fraction: float, digits: int = 2) -> str:
     return f"{number(100 * fraction, digits)}{NBSP}%"
 
 
-def percents_apart(fraction: float, limit: float) -> tuple[str, str]:
-    """Both as percentages, with as many digits as it takes to see that they differ."""
-    differ = (n for n in range(2, 12) if percent(fraction, n) != percent(limit, n))
-    digits = next(differ, 12) if fraction != limit else 2
-    return percent(fraction, digits), percent(limit, digits)
-
-
 def counted(count: int, noun: str) -> str:
     """Return « 1 époque », « 2 époques »."""
     return f"{count} {noun}{'s' if count > 1 else ''}"
@@ -45,8 +38,8 @@ class _French(string.Formatter):
         if isinstance(value, (tuple, list)):
             between = " ; " if any(isinstance(one, float) for one in value) else ", "
             return between.join(self.format_field(one, spec) for one in value) or "non visible"
-        if spec == "%":
-            return percent(value)
+        if spec.startswith("%"):
+            return percent(value, int(spec[1:] or 2))
         if isinstance(value, float) and (not spec or spec.isdigit()):
             return number(value, int(spec or 4))
         if isinstance(value, str):
@@ -55,6 +48,6 @@ class _French(string.Formatter):
 
 
 def fill(template: str, values: dict) -> str:
-    """Fill a sentence's fields: {x} a float of 4 digits (or {x:2}: of 2), {x:%} a percentage,
-    {x:,} a count in groups of three digits; a sequence is listed, a code replaced by its noun."""
+    """Fill a sentence's fields: {x} a float of 4 digits, {x:2} of 2, {x:%} a percentage of 2,
+    {x:%4} of 4, {x:,} a count in groups of three; a sequence is listed, a code is its noun."""
     return _French().vformat(template, (), values)

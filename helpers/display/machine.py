@@ -10,41 +10,29 @@ from helpers.environment import Machine
 
 NOT_VISIBLE = "non visible"
 _QUOTA = "{threads} fils de PyTorch pour un quota de {quota:2} CPU (cgroup)"
-_NO_GPU = "Aucun GPU NVIDIA visible : tout est mesuré sur le CPU, et les latences sont les siennes."
-_UNUSABLE = (
-    "PyTorch ne peut pas utiliser le GPU ({seen}). À vérifier : le pilote, "
-    "CUDA_VISIBLE_DEVICES, un PyTorch construit pour CUDA (sélecteur de pytorch.org)."
-)
-_ASSERTIONS = "Sans effet : retirer PYTHONOPTIMIZE (ou -O) et redémarrer le noyau."
-_SUSPENDED = f"{_QUOTA} : le noyau les suspend par moments ; OMP_NUM_THREADS le borne."
+_UNUSABLE = "PyTorch ne peut pas utiliser le GPU ({seen}). À vérifier : le pilote, "
+_UNUSABLE += "CUDA_VISIBLE_DEVICES, un PyTorch construit pour CUDA (sélecteur de pytorch.org)."
 # By code of a check of the machine: what is checked, the sentence if it holds, and if not.
 MACHINE_CHECKS = {
     "torch": ("PyTorch ≥ 2.0", "PyTorch {version}.", "PyTorch {version}."),
     "gpu_usable": ("GPU", "GPU utilisable par PyTorch.", ""),
-    "gpu_none": ("GPU", _NO_GPU, ""),
+    "gpu_none": ("GPU", "Aucun GPU NVIDIA visible : tout est mesuré sur le CPU.", ""),
     "gpu_unusable": ("GPU", "", _UNUSABLE),
     "compile": ("torch.compile", "Compilé ou non, le résultat est le même.", "Non : {reason}."),
-    "assertions": ("Assertions", "En vigueur.", _ASSERTIONS),
+    "assertions": ("Assertions", "Actives.", "Sans effet : retirer PYTHONOPTIMIZE (ou -O)."),
     "nvml": ("NVML", "", "Processus, fréquences et pilote illisibles : {why}."),
-    "mig": (
-        "NVML",
-        "Instance MIG : NVML la lit peut-être comme GPU entier, voisines comprises.",
-        "",
-    ),
-    "quota": ("Quota de CPU", f"{_QUOTA}.", _SUSPENDED),
+    "mig": ("NVML", "Instance MIG : NVML la lit peut-être comme GPU entier.", ""),
+    "quota": ("Quota de CPU", f"{_QUOTA}.", f"{_QUOTA} ; fixer OMP_NUM_THREADS au quota."),
 }
-REASONS = {"asked": "demandé explicitement", "automatic": "choisi automatiquement"}
+CHOSEN = {"asked": "demandé explicitement", "automatic": "choisi automatiquement"}
 
 
 def reason(machine: Machine) -> str:
     """Say why this device measures."""
     gpu = next(check for check in machine.checks if check.code.startswith("gpu_"))
     told = MACHINE_CHECKS[gpu.code][1 if gpu.ok else 2].format(**gpu.values)
-    return (
-        f"{machine.device}, {REASONS[machine.reason]}."
-        if machine.reason in REASONS
-        else f"CPU. {told}"
-    )
+    chosen = CHOSEN.get(machine.reason)
+    return f"{machine.device}, {chosen}." if chosen else f"CPU. {told}"
 
 
 def environment_table(machine: Machine) -> pd.DataFrame:
@@ -72,7 +60,7 @@ def environment_table(machine: Machine) -> pd.DataFrame:
         "CPU": cpu["model"],
         "Cœurs physiques / logiques / utilisables": tuple(cpu[f"{n}_cores"] for n in cores),
         "Gouverneur de fréquence": cpu["governor"],
-        "Système / noyau": (system["os"], system["kernel"]),
+        "Système / noyau Linux": (system["os"], system["kernel"]),
         "Machine virtuelle": system["hypervisor"],
         "TF32 par défaut (convolutions / matmul)": tuple(facts["switches"][name] for name in tf32),
         "Fils d'exécution de PyTorch": cpu["torch_threads"],
@@ -99,10 +87,10 @@ def fixed_conditions(session: Any) -> pd.DataFrame:
             **({"CUDA": cuda["torch_cuda"], "Pilote": cuda["driver"]} if gpu else {}),
             "Modèle": f"{model}, {counted(epochs, 'époque')}" if epochs else model,
             "Précision": row["precision"].replace("fp32", "FP32 strict (sans TF32)"),
-            "Taille de lot": row["batch_size"],
+            "Taille de lot (batch)": row["batch_size"],
             "Forme de l'entrée": row["input_shape"].replace("x", "×"),
-            "Échauffement (itérations)": row["warmup_iters"],
-            "Mesure (itérations)": row["measure_iters"],
+            "Échauffement (passages)": row["warmup_iters"],
+            "Mesure (passages)": row["measure_iters"],
             "Runs": int((session.rows[keys] == row[keys]).all(axis=1).sum()),
         }
     )

@@ -11,18 +11,19 @@ from IPython.display import HTML
 from helpers.bench_latency import Run
 from helpers.clocks.calibration import CalibrationReceipt
 from helpers.clocks.conditions import ConditionsSeen
-from helpers.display.french import fill, number, percent, percents_apart
+from helpers.display.colours import ALARM
+from helpers.display.french import fill, number, percent
 from helpers.display.machine import MACHINE_CHECKS
-from helpers.display.words import CHECKS, CLOCK_NAMES, SWITCHES, TAG_LABELS
+from helpers.display.words import CHECKS, CLOCK_NAMES, SWITCHES, labels
 from helpers.environment.facts import Check
 from helpers.stats import LatencySummary, percentile
-from helpers.validation import Verdict
+from helpers.validation import ClockVerdict, Verdict
 from helpers.validation.causes import interval
 from helpers.validation.interference import RunTags, untagged
 
 FIGURES = {"moyenne": "mean", "p50": "p50", "p95": "p95", "écart type": "std"}
 FIGURES |= {"min": "min", "max": "max"}
-FAILED, ALARM = ("✗", "non tenu", "dépassée"), "color: #D55E00; font-weight: bold"
+FAILED = ("✗", "non tenu", "dépassée")
 _BREAKS = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029]+")
 _MARKUP = re.compile(r"[\\`*\[\]|~$#!@]|(?<![^\W_])_|_(?![^\W_])|:(?=//)")
 
@@ -33,7 +34,7 @@ def styled(frame: pd.DataFrame, caption: str = "") -> HTML:
     style = _one_header(frame).style.hide(axis="index").set_properties(**left)
     style.set_table_styles([{"selector": "th, caption", "props": list(left.items())}])
     style.set_uuid(hashlib.sha256(f"{caption}\n{frame.to_csv()}".encode()).hexdigest()[:10])
-    style.map(lambda value: ALARM if value in FAILED else "")
+    style.map(lambda value: f"color: {ALARM}; font-weight: bold" if value in FAILED else "")
     style.format(escape="html").format_index(escape="html", axis="columns")
     if "Variante" in style.columns:  # a name may be broken after its parts, and is copied whole
         style.format(lambda name: html.escape(name).replace("+", "+<wbr>"), subset=["Variante"])
@@ -78,22 +79,29 @@ def latency_table(runs: Sequence[Run]) -> pd.DataFrame:
     for clock, summaries in summaries_of(runs).items():
         for run, found in summaries.items():
             figures = (number(getattr(found, name)) for name in FIGURES.values())
-            bounds = _between(interval(found), "non estimable")
+            bounds = " – ".join(map(number, interval(found) or ())) or "non estimable"
             rows.append([CLOCK_NAMES[clock], run, *figures, bounds, str(found.n)])
     return pd.DataFrame(rows, columns=columns).set_index(["Horloge", "Run"])
 
 
 def spread_table(verdict: Verdict) -> pd.DataFrame:
     """The criterion on each clock; the spread of the mean stands beside that of the p95."""
-    columns = ["Horloge", "Écart du p95", "Écart de la moyenne", "Limite", "Critère"]
+    columns = ["Horloge", "Écart du p95 et limite", "Critère", "Écart de la moyenne"]
     columns.append("p95 d'une session refaite (ms)")
     rows = []
     for name, clock in verdict.clocks.items():
         label = CLOCK_NAMES[name] + (" (décide)" if name == verdict.deciding else "")
-        found, limit = percents_apart(clock.p95_spread, verdict.max_p95_spread)
-        told = [found, percent(clock.mean_spread), limit, "tenu" if clock.met else "non tenu"]
-        rows.append([label, *told, _between(clock.further, "inconnu")])
+        told = [against_limit(clock, verdict.max_p95_spread), "tenu" if clock.met else "non tenu"]
+        further = " – ".join(map(number, clock.further or ())) or "inconnu"
+        rows.append([label, *told, percent(clock.mean_spread), further])
     return pd.DataFrame(rows, columns=columns).set_index("Horloge")
+
+
+def against_limit(clock: ClockVerdict, limit: float) -> str:
+    """« 0,13 % < 10 % »: the spread of the p95 and its limit, in digits that tell them apart."""
+    shown = [(percent(clock.p95_spread, n), percent(limit, n)) for n in range(2, 13)]
+    found, allowed = next((pair for pair in shown if pair[0] != pair[1]), shown[0])
+    return f"{found} {'<' if clock.met else '≥'} {allowed}"
 
 
 def calibration_table(receipt: CalibrationReceipt) -> pd.DataFrame:
@@ -118,16 +126,15 @@ def conditions_table(seen: ConditionsSeen) -> pd.DataFrame:
 
 def untagged_table(runs: Sequence[Run], seen: Sequence[RunTags]) -> pd.DataFrame:
     """The p95 of all samples beside that of the untagged ones (ms): a diagnosis, no replacement."""
-    columns = ["Horloge", "Run", "p95, tous", "n", "p95, sans bloc signalé"]
+    columns = ["Horloge", "Run", "p95, tous les blocs", "n", "p95, sans bloc signalé"]
     columns += ["n sans bloc signalé", "Signalements"]
     rows = []
     for clock, summaries in summaries_of(runs).items():
         for run, found in summaries.items():
             tags, samples = seen[run - 1], found.samples_ms
             kept = samples[untagged(runs[run - 1], tags, clock)]
-            codes = ", ".join(TAG_LABELS.get(code, code) for code in tags.codes) or "aucun"
             p95 = [number(percentile(one, 0.95)) if one.size else "–" for one in (samples, kept)]
-            row = [p95[0], str(samples.size), p95[1], str(kept.size), codes]
+            row = [p95[0], str(samples.size), p95[1], str(kept.size), labels(tags.codes) or "aucun"]
             rows.append([CLOCK_NAMES[clock], run, *row])
     return pd.DataFrame(rows, columns=columns).set_index(["Horloge", "Run"])
 
@@ -137,7 +144,3 @@ def summaries_of(runs: Sequence[Run]) -> dict[str, dict[int, LatencySummary]]:
     found = {c: {n: getattr(r, c) for n, r in enumerate(runs, 1)} for c in CLOCK_NAMES}
     found = {c: {n: s for n, s in of.items() if s is not None} for c, of in found.items()}
     return {clock: of for clock, of in found.items() if of}
-
-
-def _between(bounds: tuple[float, float] | None, unknown: str) -> str:
-    return " – ".join(map(number, bounds)) if bounds else unknown

@@ -1,9 +1,9 @@
 """The verdict in French sentences: what was met, on which clock, and if not, why."""
 
 import html
-import itertools
 import re
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 
@@ -11,11 +11,11 @@ from helpers.bench_latency import Run
 from helpers.clocks.calibration import CalibrationReceipt
 from helpers.clocks.profiling import ForwardProfile
 from helpers.display import words
-from helpers.display.french import counted, fill, number, percent, percents_apart
-from helpers.display.tables import conditions_table
-from helpers.display.words import CLOCK_NAMES, said
+from helpers.display.french import counted, fill, number, percent
+from helpers.display.tables import against_limit, conditions_table
+from helpers.display.words import CLOCK_NAMES, labels, said
 from helpers.validation import RESERVED, ClockVerdict, Verdict
-from helpers.validation.causes import bound_of
+from helpers.validation.causes import Cause, bound_of
 from helpers.validation.interference import RunTags
 
 HEADLINE = re.compile(
@@ -23,16 +23,19 @@ HEADLINE = re.compile(
     r"sur \d+ runs( ; refaite, .+ ms)?( ; mesures perturbées : .+)?"
 )
 
+# How the sentences begin that never fold away
+SHOWN = ("À faire", "ATTENTION", "Horloge", "L'horloge", "Pas d'horloge")
+
 
 def headline(verdict: Verdict) -> str:
     """The verdict in one line, of the form HEADLINE whatever the outcome."""
     clock = verdict.clocks[verdict.deciding]
     told = f"{words.OUTCOMES[verdict.outcome]} — {CLOCK_NAMES[clock.clock]} : écart du p95 "
-    told += f"{against_limit(clock, verdict)} sur {len(clock.p95_ms)} runs"
+    told += f"{against_limit(clock, verdict.max_p95_spread)} sur {len(clock.p95_ms)} runs"
     if clock.further and clock.further[1] < 10 * clock.further[0]:  # beyond, it says nothing
         told += f" ; refaite, la session donnerait {' – '.join(map(number, clock.further))} ms"
-    reserves = ", ".join(words.FLAG_LABELS.get(code, code) for code in verdict.reserves)
-    return f"{told} ; mesures perturbées : {reserves}" if verdict.outcome == RESERVED else told
+    reserved = f" ; mesures perturbées : {labels(verdict.reserves)}"
+    return told + reserved * (verdict.outcome == RESERVED)
 
 
 def to_do(verdict: Verdict) -> str:
@@ -42,42 +45,51 @@ def to_do(verdict: Verdict) -> str:
     if any(run.gpu is None and run.device != "cpu" for run in verdict.runs):
         seen.add("gpu_clock_unavailable")
     told = [remedy for codes, remedy in words.TO_DO.items() if seen.intersection(codes)]
+    if len(told) > 1:
+        told = [f"{n}) {remedy}" for n, remedy in enumerate(told, start=1)]
     return "" if verdict.accepted else f"À faire : {' ; '.join(told or ['relancer'])}."
-
-
-def against_limit(clock: ClockVerdict, verdict: Verdict) -> str:
-    """« 0,13 % < 10 % »: the spread of the p95 and its limit."""
-    found, limit = percents_apart(clock.p95_spread, verdict.max_p95_spread)
-    return f"{found} {'<' if clock.met else '≥'} {limit}"
 
 
 def clock_sentence(clock: ClockVerdict, verdict: Verdict) -> str:
     """What one clock found, and what the runs themselves show; if it is not met, all causes."""
-    causes: dict[str, list[str]] = {}  # the same thing said of several runs is said once
+    causes: dict[str, list[Cause]] = {}
+    spread = against_limit(clock, verdict.max_p95_spread)
     for cause in clock.causes:
         if cause.runs or not clock.met:
-            told = said(words.CAUSES, cause.code, cause.values)
-            causes.setdefault(told, []).extend(map(str, cause.runs))
+            causes.setdefault(cause.code, []).append(cause)
     return _with_points(
         f"{CLOCK_NAMES[clock.clock].replace('h', 'H', 1)}"
         f"{' (décide)' if clock.clock == verdict.deciding else ''} : p95 "
-        f"{' · '.join(map(number, clock.p95_ms))} ms, écart {against_limit(clock, verdict)} "
+        f"{' · '.join(map(number, clock.p95_ms))} ms, écart {spread} "
         f"(moyenne : {percent(clock.mean_spread)}), critère {'' if clock.met else 'non '}tenu",
-        [f"run {', '.join(runs)} : {told}" if runs else told for told, runs in causes.items()],
+        [_of_runs(found) for found in causes.values()],
     )
 
 
+def _of_runs(causes: Sequence[Cause]) -> str:
+    """A cause seen in several runs, said once: the values of each run, or the one they share."""
+    runs = [run for cause in causes for run in cause.runs]
+    values = {name: tuple(cause.values[name] for cause in causes) for name in causes[0].values}
+    values = {name: of[0] if len({*of}) == 1 else of for name, of in values.items()}
+    told = said(words.CAUSES, causes[0].code, values)
+    return f"{_runs(runs)} : {told}" if runs else told
+
+
+def _runs(numbers: Sequence[int]) -> str:
+    return f"run{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
+
+
 def disturbances(seen: Sequence[RunTags], during: str) -> str:
-    """What was seen around the blocks of each run, each kind once, at its worst."""
-    told = []
-    for run, tags in enumerate(seen, start=1):
-        for code in tags.codes:
-            found = [[tag for tag in block if tag.code == code] for block in tags.blocks]
-            worst = max(itertools.chain(*found), key=lambda tag: tag.value)
-            where = f"run {run}, {counted(sum(map(bool, found)), 'bloc')} sur {len(found)}"
-            told.append(f"{said(words.TAGS, code, worst.values)} ({where})")
-        if idle := tags.idle_foreigners:
-            told.append(f"autres processus présents sur le GPU sans calcul : {idle} (run {run})")
+    """What was seen around the blocks of all runs, each kind once, at its worst."""
+    told, blocks = [], [block for tags in seen for block in tags.blocks]
+    for code in dict.fromkeys(code for tags in seen for code in tags.codes):
+        found = [[tag for tag in block if tag.code == code] for block in blocks]
+        worst = max(chain(*found), key=lambda tag: tag.value)
+        runs = _runs([run for run, tags in enumerate(seen, start=1) if code in tags.codes])
+        count = f"{counted(sum(map(bool, found)), 'bloc')} sur {len(blocks)}"
+        told.append(f"{said(words.TAGS, code, worst.values)} ({runs}, {count})")
+    idle = [f"{t.idle_foreigners} (run {n})" for n, t in enumerate(seen, 1) if t.idle_foreigners]
+    told += [f"autres processus présents sur le GPU sans calcul : {', '.join(idle)}"] * bool(idle)
     told += [words.STEADY_POWER_CAP] * any(tags.steady_power_cap for tags in seen)
     return _with_points(f"Perturbations pendant {during}", told or ["aucune constatée"])
 
@@ -109,17 +121,25 @@ def verdict_sentences(
             sentences.append(fill(words.NOT_MET, {"precision": run.precision, "found": found}))
     calibrated = words.RECEIPTS[receipt.status] + f" ({receipt.reason})" * bool(receipt.reason)
     sentences.append(f"Étalonnage : {calibrated}.")
-    sentences += [_copies(profile, unseen), launch_cost(runs)]
-    sentences.append(disturbances(verdict.seen, "les runs"))
-    hidden = dict.fromkeys(words.TAG_LABELS.get(c, c) for one in verdict.seen for c in one.unseen)
-    sentences.append(f"Non observable ici : {', '.join(hidden)}." if hidden else "")
+    if profile:
+        copies = fill(
+            words.COPIES["some" if profile.host_to_device + profile.device_to_host else "none"],
+            vars(profile),
+        )
+    else:
+        copies = fill(words.COPIES["unseen" if unseen else "no_gpu"], {"why": unseen})
+    sentences += [copies, launch_cost(runs), disturbances(verdict.seen, "les runs")]
+    hidden = labels(code for tags in verdict.seen for code in tags.unseen)
+    sentences.append(f"Non observable ici : {hidden}." if hidden else "")
     return list(filter(None, dict.fromkeys(sentences)))  # what several runs share is said once
 
 
 def verdict_text(sentences: Sequence[str]) -> str:
-    """The verdict's sentences as Markdown: a title and a list; a quoted <error> is no HTML."""
-    title, *others = (html.escape(sentence, quote=False) for sentence in sentences)
-    return "\n".join([f"### {title}", "", *(f"- {sentence}" for sentence in others)])
+    """The verdict as Markdown: a title and a list; causes and details fold away."""
+    title, *others = (html.escape(one, quote=False) for one in sentences)  # <error> is no element
+    shown = [one.split(" :\n")[0].rstrip(".") for one in others if one.startswith(SHOWN)]
+    shown, whole = ("".join(f"- {one}\n" for one in points) for points in (shown, others))
+    return f"### {title}\n\n{shown}\n{words.DETAILS}\n\n{whole}\n</details>\n"
 
 
 def bound_sentence(runs: Sequence[Run], profile: ForwardProfile | None) -> str:
@@ -137,10 +157,3 @@ def launch_cost(runs: Sequence[Run]) -> str:
     costs_us = 1e3 * (seen[:, 0] - seen[:, 1]) / seen[:, 2]
     values = dict(zip(("gpu_ms", "graph_ms", "launches"), np.median(seen, axis=0), strict=True))
     return fill(words.LAUNCH_COST, values | {"low": costs_us.min(), "high": costs_us.max()})
-
-
-def _copies(profile: ForwardProfile | None, unseen: str) -> str:
-    if profile is None:
-        return fill(words.COPIES["unseen" if unseen else "no_gpu"], {"why": unseen})
-    copies = profile.host_to_device + profile.device_to_host
-    return fill(words.COPIES["some" if copies else "none"], vars(profile))

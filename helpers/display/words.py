@@ -1,5 +1,7 @@
 """Every sentence of the day by its code, one table per kind; `french.fill` puts the values in."""
 
+from collections.abc import Iterable
+
 from helpers.bench_latency import NO_GPU, NO_KERNELS, NOT_ASKED
 from helpers.clocks import HOST_TOO_SLOW, LAUNCHES_BLOCK, QUEUE_TOO_SHORT, WAITS_INSIDE
 from helpers.clocks.timing import NOT_QUEUEABLE
@@ -10,13 +12,23 @@ CLOCK_NAMES = {"gpu": "horloge GPU", "host": "horloge hôte"}
 OUTCOMES = {ACCEPTED: "ACCEPTÉ", RESERVED: "ACCEPTÉ SOUS RÉSERVE", NOT_ACCEPTED: "NON ACCEPTÉ"}
 DATASETS = {"cifar10": "CIFAR-10", "synthetic": "données synthétiques"}  # what was timed on
 DATASETS |= {"random": "entrées aléatoires", "example": "entrées du modèle"}  # not images
+ACCURACY = (
+    "Exactitude {fraction:%4} sur {images:,} images, intervalle à 95 % : {low:%3} à {high:%3}."
+)
 NO_ACCURACY = "Exactitude sans objet : les entrées ne sont pas des images de CIFAR-10."
-# What was seen around a block of samples, by the tag's code.
-TAG_LABELS = {"foreign_gpu_process": "processus étranger", "cpu_load": "CPU occupé"}
-TAG_LABELS |= {"gpu_clock_drop": "fréquence GPU abaissée", "gpu_disturbed": "GPU perturbé"}
-TAG_LABELS |= {"throttle": "GPU bridé", "gpu_shift": "bloc GPU plus lent"}
-TAG_LABELS |= {"steal": "CPU volé", "preempted": "processus interrompu"}
-TAGS = {
+# What was seen, in a word or two, by its code: tags, other flags of a run or session, causes.
+LABELS = {"foreign_gpu_process": "processus étranger", "cpu_load": "CPU occupé"}
+LABELS |= {"gpu_clock_drop": "fréquence GPU abaissée", "gpu_disturbed": "GPU perturbé"}
+LABELS |= {"throttle": "GPU bridé", "gpu_shift": "bloc GPU plus lent"}
+LABELS |= {"steal": "CPU volé", "preempted": "processus interrompu"}
+LABELS |= {CONTRADICTED: "horloge GPU contredite par les noyaux CUDA"}
+LABELS |= {UNPROVEN: "horloge GPU non recoupée", "uncalibrated": "horloge hors tolérance"}
+LABELS |= {"unsteady_warmup": "échauffement non stabilisé", "not_calibrated": "non étalonnée"}
+LABELS |= {"conditions_not_met": "conditions non tenues", "mean_spread": "moyennes écartées"}
+LABELS |= {"gpu_clock_unavailable": "pas d'horloge GPU", "retried_batches": "séries remesurées"}
+LABELS |= {"between_modes": "p95 entre deux régimes", "launch_bound": "bruit de lancement"}
+LABELS |= {"level_shift": "latence qui change de niveau", "chance": "échec possible par hasard"}
+TAGS = {  # around a block of samples
     "foreign_gpu_process": "processus étranger (PID {pids}), {share:%} des SM",
     "gpu_clock_drop": "fréquence {clock} à {mhz} MHz au lieu de {best_mhz} (−{drop:%})",
     "throttle": "fréquence du GPU bridée (raison : {reasons}), {share:%} du temps",
@@ -27,21 +39,12 @@ TAGS = {
     "preempted": "processus interrompu {times} fois, {share:%} du temps hors du CPU",
 }
 STEADY_POWER_CAP = "limite de puissance du GPU toujours atteinte, fréquence stable : sans effet"
-# What a run or its calibration says against its figures: column `flags`, reserves of the verdict.
-FLAG_LABELS = TAG_LABELS | {CONTRADICTED: "horloge GPU contredite par les noyaux"}
-FLAG_LABELS |= {UNPROVEN: "horloge GPU non recoupée", "uncalibrated": "horloge hors tolérance"}
-FLAG_LABELS |= {"unsteady_warmup": "échauffement non stabilisé", "not_calibrated": "non étalonnée"}
-FLAG_LABELS |= {"conditions_not_met": "conditions non tenues", "mean_spread": "moyennes écartées"}
-FLAG_LABELS |= {"gpu_clock_unavailable": "pas d'horloge GPU", "retried_batches": "séries refaites"}
-SEEN = FLAG_LABELS | {"launch_bound": "bruit de lancement"}
-SEEN |= {"between_modes": "p95 entre deux régimes", "level_shift": "latence qui change de niveau"}
 CAUSES = {  # why the runs' p95 differ
-    "launch_bound": "l'horloge hôte mesure surtout Python et les lancements, donc le bruit du CPU "
-    "(p50 hôte {host_ms} ms, GPU {gpu_ms} ms)",
-    "level_shift": "la latence passe de {before_ms} à {after_ms} ms vers l'itération {iteration}",
+    "launch_bound": "l'horloge hôte lit surtout les lancements (p50 {host_ms} ms, GPU {gpu_ms} ms)",
+    "level_shift": "la latence passe de {before_ms} à {after_ms} ms vers le passage {iteration}",
     "between_modes": "p95 entre deux régimes de latence (p93 = {p93_ms} ms, p97 = {p97_ms} ms)",
     "retried_batches": "séries remesurées, leur porte s'étant ouverte trop tôt : {batches}",
-    "unsteady_warmup": "latence non stabilisée après {iterations} itérations d'échauffement",
+    "unsteady_warmup": "latence non stabilisée après {iterations} passages d'échauffement",
     "no_interval": "trop peu d'échantillons indépendants pour un intervalle du p95",
     "chance": "même sans différence entre runs, le critère échouerait dans {chance:%} des cas",
     "unknown": "aucune cause trouvée : les runs diffèrent entre eux plus qu'en eux-mêmes",
@@ -50,17 +53,23 @@ CAUSES = {  # why the runs' p95 differ
 TO_DO = {
     ("foreign_gpu_process", "gpu_disturbed"): "arrêter l'autre processus du GPU, puis relancer",
     ("cpu_load", "preempted", "steal"): "libérer l'hôte de ses autres programmes, puis relancer",
-    ("throttle", "gpu_clock_drop"): "brancher le secteur, améliorer le refroidissement, fixer "
-    "les fréquences (`nvidia-smi -lgc`)",
+    ("throttle", "gpu_clock_drop"): "brancher le secteur, refroidir, fixer les fréquences "
+    "(`nvidia-smi -lgc`), puis relancer",
     ("gpu_shift",): "relancer sur un GPU au repos ; ne pas comparer cette session",
     ("unsteady_warmup",): "relancer avec `-p warmup_iters 500`",
     ("between_modes", "chance"): "relancer avec `-p measure_iters 2000`",
-    ("level_shift", "mean_spread"): "relancer ; si cela revient, chercher ce qui démarre alors",
+    (
+        "level_shift",
+        "mean_spread",
+    ): "relancer ; si cela se répète, chercher ce qui change à ce moment",
     ("launch_bound",): "juger par l'horloge GPU ; la variante `cudagraph` supprime les lancements",
-    ("uncalibrated", "not_calibrated"): "relancer ; si cela revient, ne comparer à aucune session",
+    (
+        "uncalibrated",
+        "not_calibrated",
+    ): "relancer ; si cela se répète, ne comparer à aucune session",
     ("gpu_clock_unavailable", CONTRADICTED): "suivre la raison donnée plus bas pour l'horloge GPU",
 }
-_FACTS = "(p50 hôte {host_ms} ms, p50 GPU {gpu_ms} ms, {kernels:.0f} noyaux : {kernel_ms} ms)"
+_FACTS = "(p50 hôte {host_ms} ms, p50 GPU {gpu_ms} ms, {kernels:.0f} noyaux CUDA : {kernel_ms} ms)"
 BOUNDS = {
     "no_gpu_clock": "Pas d'horloge GPU ici : la latence hôte est celle du calcul sur le CPU.",
     "launches": f"Latence limitée par les lancements {_FACTS} : un graphe CUDA, "
@@ -71,9 +80,9 @@ BOUNDS = {
 NO_GPU_CLOCK = {  # {why}: the first line of the error itself
     NO_GPU: "aucun GPU CUDA",
     NOT_ASKED: 'clock="host" l\'écarte',
-    NO_KERNELS: "ses noyaux n'ont pu être compilés ou lancés ici ({why})",
-    LAUNCHES_BLOCK: "CUDA_LAUNCH_BLOCKING est définie : la retirer, puis redémarrer le noyau",
-    QUEUE_TOO_SHORT: "un passage lance plus de noyaux que la file n'en contient : définir "
+    NO_KERNELS: "ses noyaux CUDA n'ont pu être compilés ou lancés ici ({why})",
+    LAUNCHES_BLOCK: "CUDA_LAUNCH_BLOCKING est définie : la retirer, redémarrer le kernel Python",
+    QUEUE_TOO_SHORT: "un passage lance plus de noyaux CUDA que la file n'en contient : définir "
     "CUDA_SCALE_LAUNCH_QUEUES=4x avant de lancer Python, ou choisir la variante `cudagraph`",
     WAITS_INSIDE: "le modèle attend le GPU pendant son passage (.item(), .cpu(), synchronize)",
     NOT_QUEUEABLE: "le modèle attend le GPU pendant son passage, ou lance plus de noyaux CUDA que "
@@ -81,9 +90,9 @@ NO_GPU_CLOCK = {  # {why}: the first line of the error itself
     HOST_TOO_SLOW: "l'hôte n'a pas rempli la file à temps (processeur occupé ou quota trop petit)",
 }
 DOUBTS = {
-    CONTRADICTED: "L'horloge GPU est CONTREDITE par les noyaux : elle lit {gpu_ms} ms, ils durent "
-    "{kernel_ms} ms par passage. Le modèle calcule sur un flux CUDA à lui ; l'horloge hôte décide.",
-    UNPROVEN: "L'horloge GPU lit moins d'un cinquième de l'horloge hôte, et rien ne la recoupe.",
+    CONTRADICTED: "L'horloge GPU est CONTREDITE par les noyaux CUDA : {gpu_ms} ms, contre "
+    "{kernel_ms} ms par passage. Le modèle a son propre flux CUDA ; l'horloge hôte décide.",
+    UNPROVEN: "L'horloge GPU lit moins de 20 % de l'horloge hôte, sans profil pour la recouper.",
 }
 NOT_MET = "ATTENTION, conditions de précision non tenues ({precision}) : {found}."
 COPIES = {
@@ -101,13 +110,13 @@ RECEIPTS = {
     "not calibrated": "pas d'étalonnage possible sur cette plateforme",
 }
 NO_FURTHER = {
-    "few_runs": "Moins de trois runs : rien ne dit où se placerait une session refaite.",
-    "one_process": "Un seul processus : rien ne dit ce que d'autres liraient (voir `isolation`).",
+    "few_runs": "Moins de trois runs : où tomberait une session refaite ne peut être estimé.",
+    "one_process": "Un seul processus : l'écart entre processus est inconnu (voir `isolation`).",
 }
 LAUNCH_COST = "Chaque lancement coûte {low} à {high} µs au GPU ({launches:.0f} lancements, p50 "
 LAUNCH_COST += "{gpu_ms} ms tel quel, {graph_ms} ms en graphe CUDA)."
 NO_LAUNCH_COST = "Coût d'un lancement : non observable, par graphe CUDA ou par profileur ({why})."
-NOTHING_MEASURED = "Aucun run mesuré : rien à tracer."
+DETAILS = "<details>\n<summary>Tout le verdict, avec ses causes</summary>"
 
 # The data: where they come from, and what was checked of them: label, sentence, if not ok.
 _DRAWN = "images synthétiques dessinées par le projet (graine {seed})"
@@ -132,6 +141,11 @@ CHECKS = {
     "fingerprint": ("empreinte", f"celle de CIFAR-10 {_SHA}", f"ce n'est PAS CIFAR-10 {_SHA}"),
     "fingerprint_synthetic": ("empreinte", _DRAWN_SHA, f"les images dessinées ont changé {_SHA}"),
 }
+
+
+def labels(codes: Iterable[str]) -> str:
+    """The labels of the codes, each once; a code without one stands for itself."""
+    return ", ".join(dict.fromkeys(LABELS.get(code, code) for code in codes))
 
 
 def said(table: dict, code: str, values: dict) -> str:

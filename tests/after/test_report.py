@@ -41,10 +41,12 @@ def session(tmp_path):
     alt = {"image/png": {"alt": "p95 < 2 ms"}}
     figure = new_output("display_data", {"image/png": PIXEL}, metadata=alt)
     table = new_output("display_data", {"text/html": "<table><tr><td>1,31</td></tr></table>"})
+    folded = "<details ontoggle=x>\n<summary>Plus</summary>\n\n- cause\n\n</details>"
     cells = [
         new_markdown_cell("# Carnet\n\nVoir [le protocole](README_PROTOCOLE.md)."),
         new_markdown_cell("## 1. L'étape & la mesure"),
         new_code_cell("secret_code()", outputs=[figure, table], execution_count=1),
+        new_code_cell(outputs=[new_output("display_data", {"text/markdown": folded})]),
     ]
     sentences = [RESERVED, "Perturbations :\n  - aucune"]
     texts = "| Variante |\n| --- |\n| fp16 |\n"
@@ -90,6 +92,7 @@ def test_the_page_is_one_file_that_loads_nothing_and_shows_no_code(session):
     assert not tags.find_all(["script", "link", "iframe"])
     assert not re.search(r"@import|url\(|secret_code|README_PROTOCOLE", page)
     assert "<td>1,31</td>" in page
+    assert "<details>\n<summary>Plus</summary>\n<ul>\n<li>cause</li>" in page
     assert [image["alt"] for image in tags.find_all("img")] == ["p95 < 2 ms"]
     assert page.index(RESERVED) < page.index("Carnet")
 

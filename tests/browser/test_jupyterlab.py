@@ -86,7 +86,7 @@ def test_all_cells_run_to_the_verdict_and_again_with_another_parameter(opened, l
             assert cell["execution_count"], name
             assert "it/s]" not in text(cell), name  # nothing is left of progress
     drawn = notebook.page.evaluate(  # figures with pixels, no wider than their output
-        """[...document.querySelectorAll('.jp-RenderedImage img')].filter(image =>
+        """[...document.querySelectorAll('.jp-OutputArea-output img')].filter(image =>
             image.naturalWidth && image.clientWidth <= image.parentElement.clientWidth).length"""
     )
     assert drawn >= FIGURES

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import matplotlib
 import numpy as np
 import pytest
-from displayed import run, tagged
+from displayed import CPU_LOAD, THROTTLE, run, tagged
 from fakes import make_run
 from numpy.testing import assert_allclose, assert_equal
 from PIL import Image
@@ -53,7 +53,6 @@ def test_every_figure_is_drawn_without_a_warning_and_in_linear_time(gpus):
         assert (width // 10, height < 700) == (11 * WIDTH, True)
         assert max(len(axis.get_xticks()) for axis in figure.axes) <= 14
     assert time.process_time() - start < 20
-    assert plots.plot_over_time([], "cifar10") == plots.plot_distribution([], "cifar10") != ""
 
 
 def test_the_users_matplotlibrc_changes_no_figure():
@@ -79,8 +78,17 @@ def test_outliers_of_one_clock_leave_the_other_readable_and_are_counted():
     assert figure.axes[0].get_ylim() == calm[0].get_ylim()
     assert figure.axes[1].get_ylim()[1] < 1.5 * calm[1].get_ylim()[1]
     said = "2 hors cadre, max 30,20 ms · 1 hors cadre, min 0,1000 ms"
-    assert texts_of(figure).count(f"{said} ; échauffement : ") == 2  # and in the alternative text
+    assert texts_of(figure).count(said) == 2  # and in the alternative text
     assert said in texts_of(plots.plot_distribution(outliers, "cifar10"))
+
+
+def test_images_have_their_class_and_tagged_blocks_are_shaded_on_the_clocks_they_touch():
+    images, *_ = draw_all()
+    assert [axis.get_title() for axis in images.axes] == [*"abcdefghijabc"]
+    figure = plots.plot_over_time([run()], "cifar10", [tagged((CPU_LOAD,), (THROTTLE,))])
+    for axis, ends in zip(figure.axes, ((0.202, 0.4), (0.002, 0.4)), strict=True):  # GPU, host
+        (path,) = axis.collections[0].get_paths()
+        assert_allclose([path.vertices[:, 0].min(), path.vertices[:, 0].max()], ends)
 
 
 @pytest.mark.parametrize("samples", [np.linspace(1.0, 2.0, 100), np.full(20, 1.5), np.zeros(20)])
@@ -88,7 +96,7 @@ def test_a_curve_without_outliers_is_whole(samples):
     measured = [make_run(samples, samples, warmup=Warmup(samples, True))] * 2
     for axis in plots.plot_over_time(measured, "cifar10").axes:
         assert axis.get_title("right") == ""
-        assert_equal(axis.lines[0].get_ydata(), [*samples, np.nan, *samples, np.nan])
+        assert_equal(axis.lines[0].get_ydata(), samples)
     x, y = plots.plot_distribution(measured, "cifar10").axes[0].lines[0].get_data()
     assert_equal(x[1:], np.sort(samples))
     assert_allclose(y, np.linspace(0, 100, samples.size + 1))

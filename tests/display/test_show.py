@@ -4,7 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from bs4 import BeautifulSoup
 from displayed import RECEIPT, RUNS
+from nbconvert import HTMLExporter
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from helpers import display
 from helpers.environment import Check
@@ -28,7 +31,7 @@ def shown(monkeypatch):
         (tuple(RUNS), ["horloge GPU"]),
         (judge(RUNS), ["horloge GPU (décide)"]),
         (SCORE, ["100,0\N{NO-BREAK SPACE}% sur 10 images"]),
-        (RECEIPT, ["dans leurs tolérances", "Ce que lit chaque horloge</caption>"]),
+        (RECEIPT, ["dans leurs tolérances", "sur des durées connues</caption>"]),
     ],
 )
 def test_each_kind_is_displayed(shown, thing, says):
@@ -44,8 +47,15 @@ def test_data_are_their_source_and_their_checks(shown, monkeypatch):
     assert "Assertions" in shown[1].data
 
 
-def test_a_figure_has_its_alternative_text(shown):
+def test_a_figures_alternative_text_survives_nbconvert(shown):
     display.show(figure := display.plot_p95_runs(judge(RUNS), "cifar10"))
-    data, metadata = shown[0]._repr_mimebundle_()
-    assert metadata["image/png"]["alt"] == figure.get_label() != ""
-    assert list(data) == ["image/png"]
+    cell = new_code_cell(outputs=[new_output("display_data", {"text/html": shown[0].data})])
+    page, _ = HTMLExporter().from_notebook_node(new_notebook(cells=[cell]))
+    assert BeautifulSoup(page, "html.parser").main.img["alt"] == figure.get_label() != ""
+
+
+def test_the_banner_takes_the_verdicts_headline(monkeypatch):
+    place = SimpleNamespace(update=(found := []).append)
+    monkeypatch.setattr(display, "display", lambda *_, **__: place)
+    display.Banner().update(["ACCEPTÉ <b>"])
+    assert found[0].data.startswith("**ACCEPTÉ &lt;b&gt;**")

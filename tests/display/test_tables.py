@@ -1,13 +1,15 @@
 import numpy as np
 import pandas as pd
 import pytest
-from displayed import CPU_LOAD, RUNS, THROTTLE, tagged
+from displayed import CPU_LOAD, RUNS, THROTTLE, run, tagged
 from fakes import AS_REQUIRED, make_run
 
 from helpers.clocks.calibration import CalibrationReceipt
 from helpers.clocks.calibration import judge as judge_clock
 from helpers.display import tables
+from helpers.display.colours import ALARM
 from helpers.environment import Check
+from helpers.validation import judge
 
 
 def test_both_clocks_of_every_run_in_a_table_with_one_row_of_headers():
@@ -18,6 +20,12 @@ def test_both_clocks_of_every_run_in_a_table_with_one_row_of_headers():
     assert table.loc[host[1], "p95"] == f"{RUNS[1].host.p95:.3f}".replace(".", ",")
     assert table.loc[host[3], "p95, intervalle à 95 %"] == "non estimable"
     assert tables.styled(table).data.count("<tr>") == 1 + 7
+
+
+def test_the_criterion_of_each_clock_and_what_failed_is_coloured():
+    table = tables.spread_table(judge([run(1), run(2, host=2.8)]))
+    assert table["Critère"].tolist() == ["tenu", "non tenu"]
+    assert tables.styled(table).data.count(ALARM) == 1
 
 
 def test_a_receipt_its_checks_and_conditions_say_what_was_found():

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from displayed import CPU_LOAD, PROFILE, RECEIPT, RUNS, THROTTLE, run, tagged
-from fakes import AS_REQUIRED
+from fakes import AS_REQUIRED, make_run
 
 from helpers import clocks
 from helpers.clocks.calibration import CalibrationReceipt
@@ -35,7 +35,7 @@ def text_of(runs, receipt=RECEIPT, profile=PROFILE, unseen="", **settings):
         (UNEVEN, {}, "ACCEPTÉ — horloge GPU : écart du p95 0,0023 % < 10 % sur 3 runs ; refaite"),
         (UNEVEN, {"clock": "host"}, "NON ACCEPTÉ — horloge hôte"),
         (UNEVEN, {"clock": "host"}, "juger par l'horloge GPU ; la variante"),
-        (UNEVEN, {}, "critère non tenu :\n  - l'horloge hôte mesure surtout Python"),
+        (UNEVEN, {}, "critère non tenu :\n  - l'horloge hôte lit surtout les lancements"),
         (UNSTEADY, {}, "ACCEPTÉ SOUS RÉSERVE — horloge GPU"),
         (UNSTEADY, {}, "mesures perturbées : échauffement non stabilisé\nÀ faire : relancer avec"),
         (RUNS[:2], {}, "Moins de trois runs"),
@@ -46,7 +46,7 @@ def text_of(runs, receipt=RECEIPT, profile=PROFILE, unseen="", **settings):
         (CPU_ONLY, {"profile": None}, "sans objet"),
         (CPU_ONLY, {}, "\nPas d'horloge GPU : le modèle attend le GPU pendant"),
         (RUNS, {"receipt": NOT_CALIBRATED}, "possible sur cette plateforme (no {compiler})"),
-        (OWN_STREAM, {}, "CONTREDITE par les noyaux : elle lit 0,003"),
+        (OWN_STREAM, {}, "CONTREDITE par les noyaux CUDA : 0,003"),
         (TF32, {}, "ATTENTION, conditions de précision non tenues (fp32) : Modules"),
         (GRAPHS, {}, "2,000 à 2,000 µs"),
         (NO_GRAPHS, {}, "(<why>)"),
@@ -62,7 +62,9 @@ def test_what_is_said_is_said_once_and_only_then(runs, settings, says):
 def test_a_cause_of_several_runs_is_said_once():
     walk = 1.3 + np.cumsum(np.random.default_rng(0).standard_normal(500)) * 0.001
     text = text_of([replace(one, gpu=replace(one.gpu, samples_ms=walk)) for one in RUNS])
-    assert text.count("run 1, 2, 3 : trop peu d'échantillons indépendants") == 1
+    assert text.count("runs 1, 2, 3 : trop peu d'échantillons indépendants") == 1
+    steps = [make_run(np.repeat([low, 3.0], 250)) for low in (1.0, 2.0)]
+    assert text_of(steps).count("runs 1, 2 : la latence passe de 1,000 ; 2,000 à 3,000 ms") == 1
 
 
 def test_the_worst_of_each_disturbance_is_said_with_its_blocks_and_what_is_hidden():
@@ -70,7 +72,7 @@ def test_the_worst_of_each_disturbance_is_said_with_its_blocks_and_what_is_hidde
     second = tagged((CPU_LOAD,), (), (worse, THROTTLE), idle_foreigners=2, unseen=("steal",))
     verdict = replace(judge(RUNS), seen=(tagged(steady_power_cap=True), second, tagged()))
     text = "\n".join(told.verdict_sentences(verdict, RECEIPT, PROFILE))
-    assert "90\N{NO-BREAK SPACE}% des 16 cœurs logiques (run 2, 2 blocs sur 5)" in text
+    assert "90\N{NO-BREAK SPACE}% des 16 cœurs logiques (run 2, 2 blocs sur 15)" in text
     for says in ("sans calcul : 2 (run 2)", "limite de puissance du GPU", "ici : CPU volé."):
         assert text.count(says) == 1
     assert told.disturbances([tagged()], "les runs").endswith("aucune constatée")
@@ -81,6 +83,10 @@ def test_what_bounds_a_forward():
     assert "68 noyaux" in told.bound_sentence([run(host=1.3)], PROFILE)
 
 
-def test_the_verdict_is_a_title_and_a_list_in_which_a_quoted_error_is_whole():
-    text = told.verdict_text(["ACCEPTÉ", "<urlopen error>", "x :\n  - y"])
-    assert text == "### ACCEPTÉ\n\n- &lt;urlopen error&gt;\n- x :\n  - y"
+def test_what_decides_is_a_list_and_its_causes_fold_away_a_quoted_error_is_whole():
+    text = told.verdict_text(["ACCEPTÉ", "Horloge hôte : p95 :\n  - y", "<e>"])
+    shown, folded = text.split("<details>")
+    assert shown == "### ACCEPTÉ\n\n- Horloge hôte : p95\n\n"
+    assert "\n\n- Horloge hôte : p95 :\n  - y\n- &lt;e&gt;\n\n</details>" in folded
+    doubted = told.verdict_sentences(judge(OWN_STREAM, profile=PROFILE), RECEIPT, PROFILE)
+    assert "CONTREDITE" in told.verdict_text(doubted).split("<details>")[0]

@@ -1,7 +1,7 @@
 """The day's figures: French labels with units, one colour per clock, the finding in the title.
 
-Each function returns a Figure whose label is its alternative text, or a sentence where there is
-nothing to draw. Values that would flatten a curve leave the frame and are counted.
+Each function returns a Figure whose label is its alternative text. Values that would flatten a
+curve leave the frame and are counted.
 """
 
 from collections.abc import Sequence
@@ -13,14 +13,13 @@ from matplotlib.figure import Figure
 
 from helpers.bench_latency import Run
 from helpers.cifar10 import Cifar10
+from helpers.display.colours import BAND, COLOURS, GREY, MARKED
 from helpers.display.french import number, percent
 from helpers.display.plots import style
-from helpers.display.plots.style import COLOURS, GREY, NAMES, STYLE, handle
-from helpers.display.tables import summaries_of
-from helpers.display.verdict import against_limit
-from helpers.display.words import NOTHING_MEASURED, TAG_LABELS
+from helpers.display.plots.style import NAMES, STYLE, handle
+from helpers.display.tables import against_limit, summaries_of
+from helpers.display.words import labels
 from helpers.validation import Verdict
-from helpers.validation.causes import interval
 from helpers.validation.interference import RunTags, untagged
 
 WARMUP = 0.15  # width of a run's warm-up on the axis of runs, on which a run is 1 wide
@@ -45,80 +44,65 @@ def plot_images(data: Cifar10, count: int = 20) -> Figure:
 
 
 @rc_context(STYLE)
-def plot_over_time(runs: Sequence[Run], dataset: str, seen: Sequence[RunTags] = ()) -> Figure | str:
+def plot_over_time(runs: Sequence[Run], dataset: str, seen: Sequence[RunTags] = ()) -> Figure:
     """Latencies (ms) run after run, one row per clock; blocks tagged for that clock are shaded."""
     clocks = summaries_of(runs)
-    if not clocks:
-        return NOTHING_MEASURED
     figure, axes = style.clock_axes(clocks, "y", "Latence (ms)", 2.0 * len(clocks) + 1.1, True)
     told = [_draw_over_time(axes[clock], clock, clocks[clock], runs, seen) for clock in clocks]
-    if codes := dict.fromkeys(code for tags in seen for code in tags.codes):
-        told.append(f"blocs signalés : {', '.join(TAG_LABELS.get(code, code) for code in codes)}")
+    if codes := [code for tags in seen for code in tags.codes]:
+        told.append(f"blocs signalés : {labels(codes)}")
     last, named = figure.axes[-1], np.arange(0, len(runs), -(-len(runs) // SHOWN_RUNS))
     last.set_xticks(named * STEP + 0.5, [f"Run {run + 1}" for run in named])
     last.set_xlim(-WARMUP - 0.02, len(runs) * STEP - WARMUP)
-    last.set_xlabel("Itérations de chaque run, dans l'ordre de la mesure")
+    last.set_xlabel("Passages de chaque run, dans l'ordre de la mesure")
     handles = [handle("black", "p95", linewidth=2.2), handle(GREY, "échauffement")]
-    handles += [handle(style.MARKED, "bloc signalé", linewidth=6, alpha=0.25)]
+    handles += [handle(MARKED, "bloc signalé", linewidth=6, alpha=0.25)]
     figure.legend(handles=handles, loc="outside lower right", ncols=3)
     alt = f"Latence en ms, {len(runs)} runs l'un après l'autre : {_p95(clocks)} ; "
-    title = f"Latence au fil des itérations : {_p95(clocks)}"
+    title = f"Latence au fil des passages : {_p95(clocks)}"
     return style.finish(figure, title, f"{alt}{' ; '.join(told)}.", dataset)
 
 
 def _draw_over_time(axis: Axes, clock: str, summaries: dict, runs: Sequence[Run], seen) -> str:
     """One clock's row; return what lies outside its frame."""
-    starts = [(run - 1) * STEP for run in summaries]
     samples = [summary.samples_ms for summary in summaries.values()]
     axis.set_ylim(style.frame_of(samples))
     axis.grid(False, axis="x")
-    x = _draw_series(axis, starts, samples, 1, COLOURS[clock])
     note = style.outside(samples, axis.get_ylim())
-    if clock == "host":  # the warm-up is timed by the host
-        early = [run.warmup.samples_ms for run in runs]
-        _draw_series(axis, STEP * np.arange(len(runs)) - WARMUP, early, WARMUP, GREY)
-        if beyond := style.outside(early, axis.get_ylim()):
-            note += f"{' ; ' if note else ''}échauffement : {beyond}"
-    if seen:
-        tagged = [[*~untagged(runs[n - 1], seen[n - 1], clock), False] for n in summaries]
-        look = {"color": style.MARKED, "alpha": 0.25, "linewidth": 0}
-        look["transform"] = axis.get_xaxis_transform()
-        axis.fill_between(x, 0, 1, where=np.concatenate(tagged), **look)
-    for start, summary in zip(starts, summaries.values(), strict=True):
+    for n, summary in summaries.items():
+        start, run = (n - 1) * STEP, runs[n - 1]
+        x = start + np.arange(1, summary.n + 1) / summary.n
+        axis.plot(x, summary.samples_ms, color=COLOURS[clock], linewidth=0.7)
         axis.plot([start + 0.94, start + 1.04], [summary.p95] * 2, color="black", linewidth=2.2)
+        if clock == "host":  # the warm-up is timed by the host
+            early = np.linspace(start - WARMUP, start, run.warmup.samples_ms.size)
+            axis.plot(early, run.warmup.samples_ms, color=GREY, linewidth=0.7)
+        if seen:
+            look = {"color": MARKED, "alpha": 0.25, "transform": axis.get_xaxis_transform()}
+            tagged = ~untagged(run, seen[n - 1], clock)
+            axis.fill_between(x, 0, 1, where=tagged, linewidth=0, **look)
     axis.set_title(note, **style.NOTE)
     return f"horloge {NAMES[clock]} : {note or 'toutes les valeurs dans le cadre'}"
 
 
-def _draw_series(axis: Axes, starts, series, width: float, colour: str) -> np.ndarray:
-    """Curves with a gap between them; returns their x, with that of the gaps."""
-    pairs = zip(starts, series, strict=True)
-    places = (at + width * np.arange(1, len(v) + 1) / len(v) for at, v in pairs)
-    x, y = (np.concatenate([[*values, np.nan] for values in of]) for of in (places, series))
-    axis.plot(x, y, color=colour, linewidth=0.7)
-    return x
-
-
 @rc_context(STYLE)
-def plot_distribution(runs: Sequence[Run], dataset: str) -> Figure | str:
+def plot_distribution(runs: Sequence[Run], dataset: str) -> Figure:
     """Empirical distribution of each run's latencies (ms), its mean and p95 named, per clock."""
     clocks = summaries_of(runs)
-    if not clocks:
-        return NOTHING_MEASURED
     figure, axes = style.clock_axes(clocks, "x", "Latence (ms)", 4.6)
     for clock, axis in axes.items():
         samples = [summary.samples_ms for summary in clocks[clock].values()]
-        axis.set(xlim=style.frame_of(samples), ylim=(0, 102))
+        axis.set(xlim=style.frame_of(samples), ylim=(0, 102), yticks=(0, 25, 50, 75, 95))
         for run, found in clocks[clock].items():
             x = np.sort(np.append(found.samples_ms, found.min))
             label = f"run {run} : moy. {number(found.mean)} · p95 {number(found.p95)} ms"
-            look = {"color": COLOURS[clock], "linestyle": ("-", "--", ":")[(run - 1) % 3]}
-            axis.plot(x, np.linspace(0, 100, x.size), drawstyle="steps-post", label=label, **look)
-        axis.axhline(95, color=GREY, linestyle=":", linewidth=0.8)
+            look = {"color": COLOURS[clock], "linewidth": 1.4, "drawstyle": "steps-post"}
+            look["linestyle"] = ("-", (0, (5, 1.5)), (0, (1, 0.8)))[(run - 1) % 3]
+            axis.plot(x, np.linspace(0, 100, x.size), label=label, **look)
         axis.set_title(style.outside(samples, axis.get_xlim()), **style.NOTE)
         if len(runs) <= MOST_NAMED:
             axis.legend(loc="upper left", bbox_to_anchor=(0, -0.15))  # below: it hides no curve
-    figure.axes[0].set_ylabel("Part des itérations\nau plus à cette latence (%)")
+    figure.axes[0].set_ylabel("Part des passages\nau plus à cette latence (%)")
     alt = f"Fonction de répartition des latences de {len(runs)} runs : {_p95(clocks)}."
     return style.finish(figure, f"Distribution des latences : {_p95(clocks)}", alt, dataset)
 
@@ -133,35 +117,30 @@ def plot_p95_runs(verdict: Verdict, dataset: str) -> Figure:
     figure, axes = style.clock_axes(verdict.clocks, "y", "p95 (ms)", 3.6)
     limit, findings = verdict.max_p95_spread, []
     for name, axis in axes.items():
-        p95, look = np.array(verdict.clocks[name].p95_ms), {"color": COLOURS[name], "markersize": 9}
+        p95, colour = np.array(verdict.clocks[name].p95_ms), COLOURS[name]
         middle, half = (p95.max() + p95.min()) / 2, limit * p95.mean() / 2
-        axis.axhspan(middle - half, middle + half, color=style.BAND, alpha=0.15, linewidth=0)
-        for at, run in enumerate(verdict.runs, start=1):
-            value, ends = getattr(run, name).p95, interval(getattr(run, name))
-            axis.plot(at, value, "D", color=COLOURS[name], fillstyle="full" if ends else "none")
-            axis.plot([at] * len(ends or ()), ends or (), "_-", **look)
-            if p95.size <= MOST_NAMED:
-                axis.annotate(number(value), (at, value), (8, 4), textcoords="offset points")
+        axis.axhspan(middle - half, middle + half, color=BAND, alpha=0.15, linewidth=0)
+        axis.plot(np.arange(1, p95.size + 1), p95, "D", color=colour)
+        for at, value in enumerate(p95, start=1):
+            shown = number(value) if p95.size <= MOST_NAMED else ""
+            axis.annotate(shown, (at, value), (8, 4), textcoords="offset points")
         after = 1.15 * p95.size + 1  # room for its label
         if further := verdict.clocks[name].further:
-            axis.plot([after, after], further, "_-", linewidth=6, alpha=0.35, **look)
+            look = {"color": colour, "linewidth": 6, "alpha": 0.35, "solid_capstyle": "butt"}
+            axis.plot([after, after], further, **look)
         else:
             axis.annotate("inconnu", (after, middle), ha="center", color=GREY)
         named = np.arange(1, p95.size + 1, -(-p95.size // SHOWN_RUNS))
         axis.set_xticks([*named, after], [*map(str, named), "session\nrefaite"])
         axis.set(xlim=(0.5, after + 0.6), xlabel="Run")
         axis.margins(y=0.25)
-        told = f"écart {against_limit(verdict.clocks[name], verdict)}"
+        told = f"écart {against_limit(verdict.clocks[name], limit)}"
         axis.set_title(told, **style.NOTE)
         findings.append(f"horloge {NAMES[name]} {', '.join(map(number, p95))} ms, {told}")
     window = f"fenêtre permise : {percent(limit)} de la moyenne"
-    handles = [handle(style.BAND, window, alpha=0.3, linewidth=8)]
-    handles += [handle(GREY, "intervalle à 95 % du run", marker="|", markersize=8)]
-    handles += [
-        handle(GREY, "intervalle non estimable", marker="D", fillstyle="none", linestyle="")
-    ]
-    handles += [handle(GREY, "intervalle à 95 %, session refaite", linewidth=6, alpha=0.35)]
-    figure.legend(handles=handles, loc="outside lower right", ncols=4)
+    handles = [handle(BAND, window, alpha=0.3, linewidth=8)]
+    handles += [handle(GREY, "session refaite, intervalle à 95 %", linewidth=6, alpha=0.35)]
+    figure.legend(handles=handles, loc="outside lower right", ncols=2)
     title = "Le p95 de chaque run tient-il dans la fenêtre permise ?"
     return style.finish(figure, title, f"p95 de chaque run : {' ; '.join(findings)}.", dataset)
 

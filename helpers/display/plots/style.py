@@ -9,13 +9,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
+from helpers.display.colours import COLOURS, GREY
 from helpers.display.french import number
 from helpers.display.words import DATASETS
 
 WIDTH = 9.0  # inches, of a notebook's cell
-COLOURS = {"gpu": "#0072B2", "host": "#D55E00"}  # Okabe & Ito (2008), for every kind of sight
 NAMES = {"gpu": "GPU", "host": "hôte"}
-GREY, BAND, MARKED = "#555555", "#009E73", "#882E72"
 # matplotlib's defaults, then ours: a user's matplotlibrc (LaTeX, 600 dpi) changes no figure.
 _NOT_STYLE = {"backend", "backend_fallback", "interactive", "toolbar"}
 STYLE = {key: rcParamsDefault[key] for key in rcParamsDefault.keys() - _NOT_STYLE}
