@@ -21,7 +21,7 @@ from benchmarks.pauses import measure
 from benchmarks.repeatability import coverage
 from helpers.display import words
 from helpers.display.french import number, percent
-from helpers.stats import further_interval, replicate_interval, spread
+from helpers.stats import replicate_interval, spread
 
 ROOT = Path(__file__).resolve().parents[1]
 HERE, SESSION = ROOT / "benchmarks", ROOT / "results" / "reference_h100"
@@ -70,10 +70,8 @@ def label() -> str:
     rows = pd.read_csv(SESSION / "results.csv")
     middle = rows.sort_values("gpu_p95").iloc[len(rows) // 2]
     host = rows.sort_values("host_p95").iloc[len(rows) // 2]
-    interval = f"95 % interval {number(middle.lat_p95_low)} – {number(middle.lat_p95_high)}"
-    if load(SESSION / "parameters.json").get("isolation") == "process":
-        low, high = further_interval(rows.gpu_p95)
-        interval = f"measured again, the session would give {number(low)} – {number(high)} ms"
+    low, high = load(SESSION / "verdict.json")["clocks"]["gpu"]["further"]
+    interval = f"measured again, the session would give {number(low)} – {number(high)} ms"
     text = (
         f"> **{middle.gpu_name}**, PyTorch {middle.torch_version}, ResNet-18, strict FP32, batch "
         f"{middle.batch_size}, {len(rows)} runs of {middle.measure_iters} forwards per clock.\n"
@@ -89,15 +87,20 @@ def label() -> str:
 
 def accepted() -> str:
     rows = pd.read_csv(SESSION / "results.csv")
-    clocks = {"p95 GPU": rows.gpu_p95, "p95 hôte": rows.host_p95}
+    clocks = load(SESSION / "verdict.json")["clocks"]
     header = ["horloge", "trois processus (ms)", "écart", "session refaite (ms)"]
     row = rows.iloc[0]
     machine = f"{row.gpu_name}, PyTorch {row.torch_version}, CUDA {row.cuda_version}.\n\n"
     return machine + table(
         header,
         [
-            [name, dots(p95), percent(spread(p95)), " – ".join(map(number, further_interval(p95)))]
-            for name, p95 in clocks.items()
+            [
+                f"p95 {NAMES[name]}",
+                dots(found["p95_ms"]),
+                percent(found["p95_spread"]),
+                " – ".join(map(number, found["further"])),
+            ]
+            for name, found in clocks.items()
         ],
     )
 
