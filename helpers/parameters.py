@@ -90,7 +90,7 @@ def _told(name: str, error: Mapping[str, Any]) -> str:
     if name not in _FIELDS:
         close = difflib.get_close_matches(name, _FIELDS, n=1)
         meant = f"did you mean '{close[0]}'?" if close else f"known are {', '.join(_FIELDS)}"
-        return f"unknown parameter '{name}': {meant} (a variable of yours: `del {name}`)"
+        return f"unknown parameter '{name}': {meant} (if it is a variable of yours: `del {name}`)"
     value, kind, hint = error["input"], _FIELDS[name].annotation, ""
     if kind is bool and str(value).lower() in ("true", "false"):
         hint = f"; this is text, write `-p {name} {value.capitalize()}`"

@@ -99,7 +99,7 @@ def fixed_conditions(session: Any) -> pd.DataFrame:
 def cost_sentence(cost: dict) -> str:
     """Say in short what `environment.cost` found; what it could not see is left out."""
     seen = {"session_s": "{:.0f} s depuis l'ouverture de la session"}
-    seen |= {"peak_host_mib": "{:.0f} Mio au plus pour le processus du carnet"}
+    seen |= {"peak_host_mib": "{:.0f} Mio au plus pour le processus du notebook"}
     return ", ".join(t.format(cost[name]) for name, t in seen.items() if cost[name] is not None)
 
 

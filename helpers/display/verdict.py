@@ -130,7 +130,7 @@ def verdict_sentences(
         copies = fill(words.COPIES["unseen" if unseen else "no_gpu"], {"why": unseen})
     sentences += [copies, launch_cost(runs), disturbances(verdict.seen, "les runs")]
     hidden = labels(code for tags in verdict.seen for code in tags.unseen)
-    sentences.append(f"Non observable ici : {hidden}." if hidden else "")
+    sentences.append(f"Non observable, au moins en partie : {hidden}." if hidden else "")
     return list(filter(None, dict.fromkeys(sentences)))  # what several runs share is said once
 
 

@@ -32,14 +32,15 @@ class Origin:
     """What `build_model` built; a module carries it as `built_from`."""
 
     architecture: str
-    weights: str = ""  # the file; "": random ones
+    weights: str = ""  # the file; "": random ones, or what the user's function gives
     guessed: bool = False  # from keys and shapes alone: pooling, strides, … may be others
     stripped: tuple[str, ...] = ()  # prefixes of the file's keys
     ignored: tuple[str, ...] = ()  # what else the file holds and was not read
 
     def __str__(self) -> str:
         guess = f"a GUESS from names and shapes alone; to name it: NAME@{self.weights}"
-        told = [self.architecture, self.weights or "random weights"] + [guess] * self.guessed
+        unread = "weights as returned" if ":" in self.architecture else "random weights"
+        told = [self.architecture, self.weights or unread] + [guess] * self.guessed
         told += [f"stripped from the keys: {prefix}" for prefix in self.stripped]
         return "; ".join([*told, *(f"not read: {name}" for name in self.ignored)])
 
@@ -128,7 +129,11 @@ def _seeded(name: str, seed: int = 0) -> nn.Module:
                     layer.reset_parameters()
             return network
         module, function = name.split(":")
-        network = getattr(_imported(module), function)()
+        found = _imported(module)
+        if not hasattr(found, function):
+            where = getattr(found, "__file__", None) or module  # maybe another than was meant
+            raise ModelNameError(f"model={name!r}: there is no {function!r} in {where}")
+        network = getattr(found, function)()
     if not isinstance(network, nn.Module):
         raise ModelNameError(f"model={name!r} returned {type(network)}, not a torch.nn.Module")
     return network
@@ -147,6 +152,7 @@ def _imported(module: str):
         if not f"{module}.".startswith(f"{error.name}."):
             raise  # what the user's module imports
         told = f"model: no module {module!r} in {' or '.join(dict.fromkeys(folders))}"
+        told += f"; without .py: {module[:-3]}:function" * module.endswith(".py")
         raise ModelNameError(f"{told}: put it there, or its folder into PYTHONPATH") from error
 
 

@@ -118,6 +118,11 @@ def test_a_users_module_is_found_where_the_caller_is_by_fresh_processes_too(tmp_
         build_model("own_away:make")
     (tmp_path / "own_away.py").write_text(SOURCES)
     found = build_model("own_away:make")
+    assert "random" not in str(found.built_from)  # its weights are its author's affair
+    with pytest.raises(ModelNameError, match=r"'maek'.*own_away\.py"):
+        build_model("own_away:maek")
+    with pytest.raises(ModelNameError, match="own_away:function"):
+        build_model("own_away.py:make")
     assert in_fresh_process(type, found).__module__ == "own_away"  # its class was imported there
 
 
