@@ -180,5 +180,7 @@ def baseline_sentences(comparison: BaselineComparison) -> list[str]:
         told.append(f"Non comparable : {variant} ({SCHEDULES[schedule]}) : {sides}.")
     if comparison.changes and not comparison.same_gpu:
         widened = f"comptent {percent(OTHER_MACHINE_SD)} d'écart type entre machines"
-        told.append(f"GPU autre ou inconnu, ou CPU : les intervalles des latences {widened}.")
+        told.append(
+            f"Un autre GPU, un GPU inconnu, un CPU : les intervalles des latences {widened}."
+        )
     return told

@@ -70,7 +70,7 @@ class Session:
             # papermill's notebook may be there, and what a killed write left: hidden
             held = [p.name for p in self.folder.glob("[!.]*") if p.suffix != ".ipynb"]
         if held:
-            raise ResultsError(f"{self.folder} holds results ({min(held)}): name another session")
+            raise ResultsError(f"{self.folder} already holds results ({min(held)}): name another")
         self._to_publish()
         self.keep("session", self._state)
         self.keep("environment", machine.facts)
