@@ -2,9 +2,10 @@
 
     python -m benchmarks.pauses.measure FOLDER
 
-FOLDER gets pauses.json, written after each fresh process; called again, it goes on. Each process
-takes all conditions, in an order of its own: every forward of the annex's measurement, and the
-day's host clock. The variants are not guarded here: the notebook's annex does that.
+FOLDER gets pauses.json, written after each fresh process; called again, it goes on. At the end it
+gets latence_pauses.png, the notebook's figure of "asleep". Each process takes all conditions, in an
+order of its own: every forward of the annex's measurement, and the day's host clock. The variants
+are not guarded here: the notebook's annex does that.
 """
 
 import argparse
@@ -17,9 +18,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
 from benchmarks.common import load, machine_facts, random_batches, save
-from helpers.annex.pauses import measure_process
+from helpers.annex.comparison import Contribution
+from helpers.annex.pauses import Forward, Paused, measure_process
+from helpers.annex.plots import plot_pauses
 from helpers.bench_latency import benchmark_latency
 from helpers.clocks.kernels import synchronizer
 from helpers.models import build_model
@@ -87,6 +91,17 @@ def take(packed, inputs, names, device, parameters, number: int) -> dict:
     return found
 
 
+def figure(record: dict) -> Figure | str:
+    """What the notebook would show of "asleep"."""
+    given = [Contribution(_forwards(process["asleep"])) for process in record["processes"]]
+    names, pauses = tuple(record["variants"]), tuple(map(float, CONDITIONS["asleep"][0]))
+    return plot_pauses(Paused(given, names=names, pauses_ms=pauses), "random")
+
+
+def _forwards(found: dict) -> dict[str, list[Forward]]:
+    return {name: [Forward(**one) for one in run] for name, run in found["runs"].items()}
+
+
 def main() -> None:
     """Measure process after process; what is lost is one process."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -105,6 +120,8 @@ def main() -> None:
         record["processes"].append(in_fresh_process(take, *given, number))
         save(file, record)
         print(*(f"{n} {of['seconds']:.1f} s" for n, of in record["processes"][-1].items()))
+    if isinstance(drawn := figure(record), Figure):
+        drawn.savefig(args.folder / "latence_pauses.png")
 
 
 if __name__ == "__main__":
