@@ -41,8 +41,13 @@ def in_fresh_process(function: Callable, *args: Any, longest_s: float = LONGEST_
     ours, theirs = context.Pipe()
     begun = context.RawValue("Q", 0)  # phases; read from time to time, it wakes nobody up
     child = context.Process(target=_answer, args=(theirs, begun))
+    resource_tracker.ensure_running()  # started along with the child, it would unblock the signal
+    heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C, sent to all
     try:
-        _start(child)
+        try:
+            child.start()  # hears none: it is killed below
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, heard)
         theirs.close()  # so that its death ends our waiting
         ours.send_bytes(
             sent
@@ -71,16 +76,6 @@ def _answers(pipe: Any, begun: Any, longest_s: float) -> bool:
     while not (ready := pipe.poll(longest_s)) and begun.value != before:
         before = begun.value
     return ready
-
-
-def _start(child: Any) -> None:
-    """Start a process that hears no Ctrl-C, sent to all: whoever waits for it kills it."""
-    resource_tracker.ensure_running()  # started here, it would unblock the signal
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        child.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _answer(pipe: Any, begun: Any) -> None:
