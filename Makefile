@@ -57,7 +57,7 @@ test-browser: .venv/installed
 
 test-campaign: .venv/installed
 	$(PIP_INSTALL) -r requirements-campaign.txt
-	$(BIN)/python -m pytest --runslow tests/campaign
+	$(BIN)/python -m pytest --runslow tests/campaign tests/benchmarks/test_two_gpus.py
 
 lint: .venv/installed
 	$(BIN)/python -m ruff format --check .

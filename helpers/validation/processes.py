@@ -4,7 +4,9 @@ import copy
 import gc
 import multiprocessing
 import pickle
+import signal
 from collections.abc import Callable
+from multiprocessing import resource_tracker
 from typing import Any
 
 import torch
@@ -35,18 +37,26 @@ def in_fresh_process(function: Callable, *args: Any, longest_s: float = LONGEST_
     as it is, where it can be pickled. FreshProcessError: the process ended without an answer, began
     no phase within `longest_s`, or another process holds the GPU alone.
     """
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe(duplex=False)
+    sent, context = pickle.dumps((function, args)), multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
     begun = context.RawValue("Q", 0)  # phases; read from time to time, it wakes nobody up
-    child = context.Process(target=_answer, args=(theirs, begun, function, args))
+    child = context.Process(target=_answer, args=(theirs, begun))
+    resource_tracker.ensure_running()  # started along with the child, it would unblock the signal
+    heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C, sent to all
     try:
-        child.start()
+        try:
+            child.start()  # hears none: it is killed below
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, heard)
         theirs.close()  # so that its death ends our waiting
+        ours.send_bytes(
+            sent
+        )  # waits until it reads: were this part of its start, nobody could kill it
         if not _answers(ours, begun, longest_s):
             raise FreshProcessError(f"a fresh process began no phase for {longest_s:.0f} s; {HINT}")
         error, found = ours.recv()
         child.join(10)
-    except EOFError:
+    except (EOFError, ConnectionError):
         child.join()
         died = f"a fresh process was killed or ran out of memory (code {child.exitcode})"
         raise FreshProcessError(f"{died}; {HINT}") from None
@@ -68,10 +78,11 @@ def _answers(pipe: Any, begun: Any, longest_s: float) -> bool:
     return ready
 
 
-def _answer(pipe: Any, begun: Any, function: Callable, args: tuple) -> None:
+def _answer(pipe: Any, begun: Any) -> None:
     LISTENERS.append(lambda: setattr(begun, "value", begun.value + 1))
-    gc.freeze()  # all that was imported stays: a collection, one per measurement, need not visit it
     try:
+        function, args = pickle.loads(pipe.recv_bytes())
+        gc.freeze()  # what was imported stays: no collection, one per measurement, visits it
         data = pickle.dumps((None, function(*args)))
     except BaseException as error:  # whatever a user's model raises, SystemExit too
         data = pickle.dumps((_portable(error), None))

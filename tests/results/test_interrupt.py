@@ -3,8 +3,11 @@
 import gc
 import random
 import signal
+import threading
 import time
+from multiprocessing import resource_tracker
 
+import psutil
 import pytest
 import torch
 from fakes import TinyNet
@@ -13,6 +16,7 @@ from helpers.bench_latency import benchmark_latency
 from helpers.clocks.conditions import tf32_in_force
 from helpers.parameters import validate
 from helpers.validation import measure_runs
+from helpers.validation.processes import in_fresh_process
 
 INPUTS = [torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(i)) for i in range(3)]
 
@@ -85,6 +89,23 @@ def test_interrupted_at_any_moment():
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         gc.callbacks.extend(callbacks)
     assert caught  # the others came too late, or where Python cannot raise
+
+
+def test_interrupted_while_a_process_starts_leaves_none_behind(capfd):
+    """By Ctrl-C, which all processes hear; what is handed over is more than a pipe holds."""
+    resource_tracker.ensure_running()  # stays, whatever comes
+    here = psutil.Process()
+    before = here.children()
+
+    def interrupt_all():
+        for process in (*here.children(), here):
+            process.send_signal(signal.SIGINT)
+
+    threading.Timer(1.0, interrupt_all).start()
+    with pytest.raises(KeyboardInterrupt):
+        in_fresh_process(len, bytes(2**22))  # importing torch alone takes longer
+    assert here.children() == before
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.gpu
