@@ -44,8 +44,9 @@ benchmark: .venv/installed
 	    -p runs $(RUNS) $(ARGS) -r session "$(SESSION)" -r results_dir "$(RESULTS)"
 	@$(BIN)/python -m helpers.after.report "$(FOLDER)"
 
+# two workers of one thread each; the notebook's sessions and what needs a GPU share one of them
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 # nbval's own command lines are tested by tests/test_notebook.py, with papermill's
 test-slow: .venv/installed
