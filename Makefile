@@ -48,7 +48,6 @@ benchmark: .venv/installed
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
-# nbval's own command lines are tested by tests/test_notebook.py, with papermill's
 test-slow: .venv/installed
 	$(BIN)/python -m pytest --runslow
 

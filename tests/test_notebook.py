@@ -167,9 +167,8 @@ def test_every_cell_is_either_checked_or_silent_or_ignored():
 
 
 # --nbval-lax, which checks the same cells here, is run on a small session below.
-@pytest.mark.parametrize("option", ["--nbval", pytest.param("--nbval-lax", marks=pytest.mark.slow)])
-def test_nbval_passes_verbatim(option):
-    done = run("pytest", option, "J1_benchmark.ipynb")
+def test_nbval_passes_verbatim():
+    done = run("pytest", "--nbval", "J1_benchmark.ipynb")
     assert done.returncode == 0, done.stdout[-3000:]
 
 

@@ -3,12 +3,9 @@
 import shutil
 import time
 
-import nbformat
 import pytest
 from lab import NOTEBOOK, RUN_S, OpenNotebook, copy_project, failures, serving, text
-from nbformat.v4 import new_code_cell, new_notebook
 
-KERNEL = {"display_name": "Python 3", "name": "python3"}
 sync_api = pytest.importorskip("playwright.sync_api", reason="run `make test-browser` once")
 CHROMIUM = shutil.which("chromium")
 pytestmark = [
@@ -98,20 +95,3 @@ def test_an_interrupted_run_goes_on_where_it_stopped(opened, lab):
     notebook.run("runs")
     notebook.wait()
     assert (len(sessions(lab)[name]), sessions(lab)[name][0]) == (2, row)
-
-
-def test_a_progress_bar_is_live_and_leaves_nothing(opened, lab):
-    source = (
-        "import time\n\nfrom helpers.environment.progress import track\n\nprint('before')\n"
-        "for _ in track(range(8), description='essai'):\n    time.sleep(0.4)\nprint('after')"
-    )
-    written = new_notebook(cells=[new_code_cell(source, id="bar")], metadata={"kernelspec": KERNEL})
-    nbformat.write(written, lab[0] / "bar.ipynb")
-    notebook = opened("bar.ipynb")
-    shown = notebook.page.locator(".jp-OutputArea-output", has_text="essai:")
-    notebook.run("bar")
-    shown.filter(has_text="3/8").wait_for()
-    notebook.wait()
-    assert shown.count() == 0
-    assert text(notebook.cells()["bar"]).split() == ["before", "after"]
-    assert not failures(notebook.cells())
