@@ -44,9 +44,9 @@ benchmark: .venv/installed
 	    -p runs $(RUNS) $(ARGS) -r session "$(SESSION)" -r results_dir "$(RESULTS)"
 	@$(BIN)/python -m helpers.after.report "$(FOLDER)"
 
-# two workers of one thread each; the notebook's sessions and what needs a GPU share one of them
+# two workers of one thread each; a file stays in one, as its sessions of the notebook are shared
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest --runslow

@@ -16,7 +16,6 @@ def pytest_addoption(parser):
     parser.addoption("--runbrowser", action="store_true", help="run the tests marked browser")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config, items):
     no_gpu = pytest.mark.skip(reason="needs a CUDA GPU; torch.cuda.is_available() is False")
     not_asked = pytest.mark.skip(reason="slow: run by `make test-slow` (--runslow)")
@@ -26,7 +25,5 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(no_browser)
         if "gpu" in item.keywords and not torch.cuda.is_available():
             item.add_marker(no_gpu)
-        if "gpu" in item.keywords or item.path.name == "test_notebook.py":
-            item.add_marker(pytest.mark.xdist_group("one after the other"))
         if "slow" in item.keywords and not config.getoption("--runslow"):
             item.add_marker(not_asked)
