@@ -44,10 +44,10 @@ benchmark: .venv/installed
 	    -p runs $(RUNS) $(ARGS) -r session "$(SESSION)" -r results_dir "$(RESULTS)"
 	@$(BIN)/python -m helpers.after.report "$(FOLDER)"
 
+# two workers of one thread each; a file stays in one, as its sessions of the notebook are shared
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-# nbval's own command lines are tested by tests/test_notebook.py, with papermill's
 test-slow: .venv/installed
 	$(BIN)/python -m pytest --runslow
 

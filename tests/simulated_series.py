@@ -1,4 +1,4 @@
-"""Series with known quantiles and means, on which intervals and drift tests are judged."""
+"""Series with known quantiles, on which intervals and drift tests are judged."""
 
 import math
 
@@ -7,7 +7,6 @@ from scipy import optimize, signal, stats
 
 NORMAL_P95 = float(stats.norm.ppf(0.95))
 BIMODAL = ((0.94, 1.0, 0.02), (0.06, 2.0, 0.05))  # weight, mean, standard deviation
-BIMODAL_MEAN = sum(weight * mean for weight, mean, _ in BIMODAL)
 BIMODAL_P95 = float(
     optimize.brentq(lambda x: sum(w * stats.norm.cdf(x, m, s) for w, m, s in BIMODAL) - 0.95, 1, 2)
 )
@@ -35,15 +34,3 @@ def ar1(rho):
         return signal.lfilter([1], [1, -rho], noise, zi=[rho * generator.normal()])[0]
 
     return series
-
-
-def host_like(generator, n):
-    """White noise, an AR(1) over 20 samples and one over 830.
-
-    Autocorrelated as measured on a host clock: 0.83 at lag 1, 0.61 at 50, 0.35 at 500.
-    """
-    return (
-        math.sqrt(0.16) * normal(generator, n)
-        + math.sqrt(0.20) * ar1(math.exp(-1 / 20))(generator, n)
-        + math.sqrt(0.64) * ar1(math.exp(-1 / 830))(generator, n)
-    )

@@ -20,7 +20,6 @@ from helpers.after.baseline import (
 )
 from tests.disk_session import MACHINE, row_of, write_session
 
-ROOT = Path(__file__).parents[2]
 BY_PROCESS = {"isolation": "process", "compare_processes": 6}
 ONE_LEVEL = {"fp32": (1.3, 2.3)}
 OTHER_GPU = MACHINE | {"gpu": MACHINE["gpu"] | {"uuid": "GPU-2"}}
@@ -59,8 +58,8 @@ def test_levels_and_ratios_to_fp32_of_every_variant(tmp_path):
     """All of the second session is 10 % slower, and its fp16 as much faster beside it."""
     before = {"fp32": (1.3, 2.3), "tf32": (0.5, 2.3), "fp16": (0.4, 2.0), "fp32 (A/A)": (1, 2)}
     now = {"fp32": (1.43, 2.53), "tf32": (0.55, 2.53), "fp16": (0.4, 2.0), "fp32 (A/A)": (2, 4)}
-    both = {"schedule": "randomised", "processes": 6}
-    comparison = compare(tmp_path, now, before, both, **both)
+    both = {"schedule": "randomised"}
+    comparison = compare(tmp_path, now, before, both | {"processes": 6}, **both)
     assert comparison.same_gpu
     assert comparison.mismatches == ()
     for clock in ("gpu", "host"):
@@ -72,7 +71,7 @@ def test_levels_and_ratios_to_fp32_of_every_variant(tmp_path):
         }
     (change,) = (c for c in comparison.changes if (c.variant, c.clock) == ("fp32", "gpu"))
     assert change.low < 1.1 < change.high
-    assert change.processes == (6, 6)
+    assert change.processes == (6, 3)
 
 
 def test_another_gpu_of_the_same_kind_widens_levels_but_no_ratio(tmp_path):
@@ -82,15 +81,6 @@ def test_another_gpu_of_the_same_kind_widens_levels_but_no_ratio(tmp_path):
     for one, other in zip(same, moved.changes, strict=True):
         assert (other.high > 1.05 * one.high) == (not one.to_reference)
     assert "Un autre GPU" in baseline_sentences(moved)[-1]
-
-
-def test_sessions_of_other_numbers_of_processes_are_compared(tmp_path):
-    levels, both = {"fp32": (1.3, 2.3), "fp16": (0.5, 2.3)}, {"schedule": "randomised"}
-    now = {"fp32": (1.43, 2.3), "fp16": (0.5, 2.3)}
-    comparison = compare(tmp_path, now, levels, both | {"processes": 6}, **both)
-    assert {change.processes for change in comparison.changes} == {(6, 3)}
-    assert verdicts(comparison)["fp32", "gpu"] == "slower"
-    assert verdicts(comparison)["fp16", "gpu"] == "same"
 
 
 def test_equal_sessions_seldom_seem_to_differ():
@@ -154,9 +144,6 @@ def rewritten(change):
 DAMAGE = {  # the file, what is done to it, what is told
     "A4 missing": ("run_2.npz", Path.unlink, r"run_2\.npz"),
     "A4 truncated": ("run_2.npz", lambda path: os.truncate(path, 100), r"run_2\.npz"),
-    "A4 no numbers": ("run_2.npz", rewritten(lambda s: {n: s[n] * np.nan for n in s}), r"2\.npz"),
-    "A9 no host_ms": ("run_2.npz", rewritten(lambda s: {"gpu_ms": s["gpu_ms"]}), r"run_2\.npz"),
-    "A9 one sample": ("run_2.npz", rewritten(lambda s: {n: s[n][:1] for n in s}), r"run_2\.npz"),
     "A9 another": ("run_2.npz", rewritten(lambda s: {n: s[n] * 1.01 for n in s}), r"run_2\.npz"),
     "processes": ("runs.json", lambda path: path.write_text("[3]"), ""),
     "not complete": ("session.json", lambda path: path.write_text('{"state": ""}'), "not complete"),
@@ -172,11 +159,3 @@ def test_a_baseline_is_checked_whole_before_anything_is_measured(tmp_path, name,
     damage(stored / name)
     with pytest.raises(BaselineError, match=rf"^baseline='.*{told}"):
         check_baseline(stored)
-
-
-def test_the_notebook_publishes_before_it_compares():
-    """Attack A4: what is measured is published, whatever the comparison finds."""
-    cells = json.loads((ROOT / "J1_benchmark.ipynb").read_text(encoding="utf8"))["cells"]
-    order = [cell["id"] for cell in cells]
-    assert order.index("session") < order.index("publish") < order.index("baseline")
-    assert order.index("baseline") < order.index("strict")

@@ -1,7 +1,6 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -127,24 +126,10 @@ def test_the_command_prints_whatever_the_terminal_can_show(session):
 def test_a_hostile_session_leaves_no_live_markup(hostile):
     """Attack A3: nothing of it becomes an element, a handler, an address, code or an image."""
     assert not re.search(r"<\w|\]\(|!\[|`|https?://", session_markdown(hostile))
-    tags = BeautifulSoup(session_html(hostile), "html.parser")
+    tags = BeautifulSoup(write_report(hostile, "html").read_bytes(), "html.parser")
     assert "default-src 'none'" in tags.find_all("meta")[-1]["content"]
     assert not tags.find_all("script")
     for tag in tags.find_all(True):
         assert not [name for name in tag.attrs if name.startswith("on")], tag
         for name in ("href", "src"):
             assert tag.get(name, "#").startswith(("#", "data:image/png;base64,"))
-
-
-@pytest.mark.browser
-def test_a_hostile_session_in_chromium(hostile, tmp_path):
-    """Attack A3: the browser runs nothing and asks for nothing."""
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("no chromium here")
-    flags = "--headless --no-sandbox --disable-gpu --disable-background-networking --dump-dom"
-    command = [browser, *flags.split(), f"--user-data-dir={tmp_path / 'profile'}"]
-    page = write_report(hostile, "html")
-    shown = subprocess.run([*command, page.as_uri()], check=True, capture_output=True, timeout=120)
-    assert "<title>J1, session hostile</title>" in shown.stdout.decode()
-    assert b"<script" not in shown.stdout

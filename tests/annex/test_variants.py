@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from helpers.annex import variants
 from helpers.annex.variants import VariantError, build, parse
 from helpers.annex.variants import select as variants_select
 from helpers.annex.variants.select import ALL, FASTEST, select
@@ -106,12 +105,6 @@ def test_every_callable_takes_and_gives_fp32_and_leaves_the_model_alone(model, n
     for y, e in zip(outputs, expected, strict=True):
         assert y.dtype == torch.float32
         torch.testing.assert_close(y, e, atol=0.05 if "bf16" in name else 1e-5, rtol=0)
-
-
-def test_a_part_of_ones_own_is_one_line(model, monkeypatch):
-    longer = variants.Part("network", lambda network, _: nn.Sequential(network, nn.ReLU()))
-    monkeypatch.setitem(variants.PARTS, "longer", longer)
-    assert len(build(parse("longer"), model, IMAGES[0])) == 2
 
 
 @pytest.mark.parametrize(

@@ -1,20 +1,11 @@
-"""The notebook as a person meets it: JupyterLab in headless Chromium, its screenshots kept.
+"""The notebook as a person meets it: JupyterLab in headless Chromium."""
 
-They go to the folder named by J1_SCREENSHOTS, or else to pytest's temporary folder.
-"""
-
-import os
-import re
 import shutil
 import time
-from pathlib import Path
 
-import nbformat
 import pytest
 from lab import NOTEBOOK, RUN_S, OpenNotebook, copy_project, failures, serving, text
-from nbformat.v4 import new_code_cell, new_notebook
 
-KERNEL = {"display_name": "Python 3", "name": "python3"}
 sync_api = pytest.importorskip("playwright.sync_api", reason="run `make test-browser` once")
 CHROMIUM = shutil.which("chromium")
 pytestmark = [
@@ -42,13 +33,6 @@ def lab(tmp_path_factory):
         yield folder, address
 
 
-@pytest.fixture(scope="module")
-def screenshots(tmp_path_factory):
-    folder = Path(os.environ.get("J1_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 @pytest.fixture
 def opened(browser, lab):
     """Open a notebook of the project in a fresh page, at a laptop's size."""
@@ -66,22 +50,11 @@ def sessions(lab):
     return {path.parent.name: path.read_text().splitlines()[1:] for path in found}
 
 
-def photograph(notebook, folder, name):
-    """Take one picture of each screenful of the notebook."""
-    panel = notebook.page.locator(".jp-WindowedPanel-outer")
-    screens = panel.evaluate("panel => Math.ceil(panel.scrollHeight / panel.clientHeight)")
-    for number in range(screens):
-        panel.evaluate("(panel, at) => { panel.scrollTop = at * panel.clientHeight; }", number)
-        notebook.page.wait_for_timeout(200)
-        notebook.page.screenshot(path=folder / f"{name}_{number:02d}.png")
-
-
-def test_all_cells_run_to_the_verdict_and_again_with_another_parameter(opened, lab, screenshots):
+def test_all_cells_run_to_the_verdict_and_again_with_another_parameter(opened, lab):
     notebook = opened()
     notebook.menu("Run", "Run All Cells")
     notebook.wait()
     cells = notebook.cells()
-    photograph(notebook, screenshots, "run")
     assert not failures(cells)
     assert "ACCEPTÉ" in text(cells["verdict"])
     for name, cell in cells.items():
@@ -124,21 +97,3 @@ def test_an_interrupted_run_goes_on_where_it_stopped(opened, lab):
     notebook.run("runs")
     notebook.wait()
     assert (len(sessions(lab)[name]), sessions(lab)[name][0]) == (2, row)
-
-
-def test_a_progress_bar_is_live_and_leaves_nothing(opened, lab, screenshots):
-    source = (
-        "import time\n\nfrom helpers.environment.progress import track\n\nprint('before')\n"
-        "for _ in track(range(8), description='essai'):\n    time.sleep(0.4)\nprint('after')"
-    )
-    written = new_notebook(cells=[new_code_cell(source, id="bar")], metadata={"kernelspec": KERNEL})
-    nbformat.write(written, lab[0] / "bar.ipynb")
-    notebook = opened("bar.ipynb")
-    shown = notebook.page.locator(".jp-OutputArea-output", has_text="essai:")
-    notebook.run("bar")
-    shown.filter(has_text=re.compile("[1-7]/8")).wait_for()  # looked for every 0.5 s
-    photograph(notebook, screenshots, "progress")
-    notebook.wait()
-    assert shown.count() == 0
-    assert text(notebook.cells()["bar"]).split() == ["before", "after"]
-    assert not failures(notebook.cells())

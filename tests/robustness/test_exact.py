@@ -25,12 +25,6 @@ def test_the_chance_of_failing_of_a_coin_is_a_half():
     assert chance_of_failing(coin(), run_length=1, runs=2, limit=below) > 0.4
 
 
-def test_exactly_as_many_samples_as_needed_are_enough():
-    assert quantile_interval(np.ones(72)) == (1.0, 1.0)
-    with pytest.raises(ValueError, match="needs"):
-        quantile_interval(np.ones(71))
-
-
 def test_the_interval_of_the_median_of_ranks_is_hutsons():
     """Samples 1 … n in random order: a fractional rank is then its own quantile."""
     n = 400

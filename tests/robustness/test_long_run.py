@@ -1,18 +1,16 @@
 """A long run: memory stays flat, and what the reader sees stays small, whatever `measure_iters`."""
 
 import io
-from dataclasses import replace
 
 import numpy as np
 import psutil
 import pytest
 import torch
 from fakes import make_run
-from looks_fake import look
 
 from helpers.bench_latency import BLOCK, prepared
 from helpers.display import plots, tables, verdict
-from helpers.validation import interference, judge
+from helpers.validation import judge
 
 INPUTS = [torch.ones(1, 4)]
 SLACK = 48 << 20  # bytes that the allocator and libraries may keep, whatever the length
@@ -61,12 +59,3 @@ def shown_bytes(runs) -> int:
 def test_what_the_notebook_stores_does_not_grow(iterations):
     short, long = shown_bytes(long_runs(500)), shown_bytes(long_runs(iterations))
     assert long <= min(SHOWN_LIMIT, 2 * short)
-
-
-def test_what_is_said_of_disturbances_does_not_grow():
-    said = []
-    for blocks in (100, 10_000):
-        looks = tuple(look(float(at), preemptions=9 * (at % 2)) for at in range(blocks + 1))
-        run = replace(make_run(np.ones(blocks), block=1), looks=looks)
-        said.append(len(verdict.disturbances(interference.tags([run]), "la mesure")))
-    assert said[1] <= 2 * said[0]

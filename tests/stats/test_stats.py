@@ -61,10 +61,6 @@ def test_what_gives_no_figure_is_refused(function, samples):
         function(samples)
 
 
-def test_spread_of_the_protocol():
-    assert spread([1.789, 2.076, 1.743]) == pytest.approx((2.076 - 1.743) / 1.8693333333)
-
-
 # --- autocorrelation
 
 
@@ -156,7 +152,7 @@ def test_ties_with_the_quantile_are_refused_when_they_cluster(sign, q):
         quantile_interval(samples, q)
     low, high = quantile_interval(generator.permutation(samples), q)
     assert low <= sign <= high
-    assert quantile_interval(np.full(100, 1.7)) == (1.7, 1.7)
+    assert quantile_interval(np.full(72, 1.7)) == (1.7, 1.7)
 
 
 # --- shifts

@@ -7,32 +7,21 @@ import math
 
 import numpy as np
 import pytest
-from simulated_series import BIMODAL_P95, NORMAL_P95, ar1, bimodal, host_like, lognormal, normal
+from simulated_series import BIMODAL_P95, NORMAL_P95, ar1, bimodal, lognormal, normal
 
-from helpers.stats import correlation_time, find_shift, quantile_interval
+from helpers.stats import find_shift, quantile_interval
 
 pytestmark = pytest.mark.slow
 REPLICATES = 5000
-
-
-def hidden_ar1(generator, n):
-    """An AR(1) of ρ = 0.9 under as much white noise."""
-    return (ar1(0.9)(generator, n) + normal(generator, n)) / math.sqrt(2)
-
-
 SERIES = {  # series, its p95
     "normal": (normal, NORMAL_P95),
     "log-normal": (lognormal, math.exp(NORMAL_P95)),
     "bimodal": (bimodal, BIMODAL_P95),
     "AR(1) 0.5": (ar1(0.5), NORMAL_P95),
     "AR(1) 0.9": (ar1(0.9), NORMAL_P95),
-    "AR(1) 0.9 + white": (hidden_ar1, NORMAL_P95),
-    "host": (host_like, None),
 }
-STRONG = [name for name in SERIES if "0.9" in name]  # refusals are legitimate
-# Near 72 effective samples those given are the ones whose τ came out too low: shown, no goal.
-BORDERLINE = [("AR(1) 0.9", 1500), ("AR(1) 0.9 + white", 500)]
-CELLS = [(name, n) for name in list(SERIES)[:5] for n in (500, 5000)] + BORDERLINE
+STRONG = "AR(1) 0.9"  # refusals are legitimate
+CELLS = [(name, n) for name in SERIES for n in (500, 5000)]
 
 
 @pytest.mark.parametrize(("name", "n"), CELLS)
@@ -47,22 +36,13 @@ def test_intervals_cover(name, n):
         hits.append(low <= p95 <= high)
     given = len(hits)
     print(f"\n{name}, n={n}: covered {np.mean(hits or 0):.1%}, given {given / REPLICATES:.2%}")
-    assert name in STRONG or given >= 0.95 * REPLICATES
-    if given >= 50 and (name, n) not in BORDERLINE:
+    assert name == STRONG or given >= 0.95 * REPLICATES
+    if given >= 50:
         assert 0.92 <= np.mean(hits) <= 0.985
 
 
-@pytest.mark.parametrize("n", [500, 5000, 20_000])
-def test_slowly_wandering_host_is_refused(n):
-    generator = np.random.default_rng(n)
-    sizes = [n / correlation_time(host_like(generator, n)).tau for _ in range(2000)]
-    refusals = np.mean(np.array(sizes) < 72)
-    print(f"\nhost, n={n}: worth {np.median(sizes):.1f}, refused {refusals:.1%}")
-    assert refusals >= (0.99 if n == 500 else 0.95)
-
-
 @pytest.mark.parametrize("n", [500, 5000])
-@pytest.mark.parametrize("name", ["normal", "AR(1) 0.5", "AR(1) 0.9", "host"])
+@pytest.mark.parametrize("name", ["normal", "AR(1) 0.5", "AR(1) 0.9"])
 def test_shift_alarms_and_power(name, n):
     """Log-normal latencies, median 1, standard deviation 5 %: as large as the shift sought."""
     generator = np.random.default_rng([n, *name.encode()])
@@ -72,8 +52,8 @@ def test_shift_alarms_and_power(name, n):
     shifts = [find_shift(still * step) for still in latencies[:500]]
     found = [shift.relative for shift in shifts if shift.p_value < 0.05]
     print(f"\n{name}, n={n}: alarms {alarms:.1%}, found {len(found) / 500:.1%}")
-    if name not in (*STRONG, "host"):
+    if name != STRONG:
         assert alarms <= 0.07
         assert len(found) >= 0.8 * 500
-    if n == 5000 and name != "host":
+    if n == 5000:
         assert np.median(found) == pytest.approx(0.05, abs=0.01)

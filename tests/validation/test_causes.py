@@ -3,8 +3,7 @@ from fakes import make_run, series
 
 from helpers.clocks.profiling import ForwardProfile
 from helpers.clocks.warmup import Warmup
-from helpers.stats import summarise
-from helpers.validation.causes import bound_of, find_causes, interval
+from helpers.validation.causes import bound_of, find_causes
 
 PROFILE = ForwardProfile(10, 68.0, 1.19, 0, 0, ("sgemm",))
 UNSTEADY = Warmup(np.full(200, 2.0), steady=False)
@@ -49,13 +48,6 @@ def test_gate_failures_and_unsteady_warm_up_are_named():
     found = causes(runs, "gpu")
     assert found["retried_batches", 1] == {"batches": 2}
     assert found["unsteady_warmup", 2] == {"iterations": 200}
-
-
-def test_an_interval_that_cannot_be_estimated_is_none():
-    walk = 2 + np.cumsum(np.random.default_rng(0).standard_normal(500)) * 0.01
-    assert interval(summarise(walk)) is None
-    low, high = interval(summarise(series(2.0)))
-    assert low < high
 
 
 def test_what_bounds_a_forward():
