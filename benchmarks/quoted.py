@@ -300,31 +300,29 @@ def pauses_answer() -> str:
     return english(f"{told}{ratio(host / before)}.\n\n{found}")
 
 
-def risen(variant: str, condition: str, pause: int, column: str) -> str:
-    """p50 after a pause over that of pause 0, over the processes."""
-    at = load(HERE / "pauses/pauses.json"), condition, variant
-    return ratio(after_pauses(*at, pause, column) / after_pauses(*at, 0, column))
+def rises() -> list[str]:
+    """p50 after a pause over that of pause 0: eager, as a graph; with a CPU or a GPU kept awake."""
+    record, host, gpu = load(HERE / "pauses/pauses.json"), "host_ms", "gpu_ms"
+    after = ("asleep", "fp32", 100, host), ("asleep", "cudagraph", 100, host)
+    after += ("busy_wait", "cudagraph", 1000, gpu), ("neighbour", "cudagraph", 1000, gpu)
+    p50 = [[after_pauses(record, *at, p, of) for p in (pause, 0)] for *at, pause, of in after]
+    return [ratio(paused / none) for paused, none in p50]
 
 
 def pauses() -> str:
-    host, graph = (risen(name, "asleep", 100, "host_ms") for name in ("fp32", "cudagraph"))
-    awake = risen("cudagraph", "neighbour", 1000, "gpu_ms")
-    return (
-        f"  p50 hôte après 100 ms : `fp32` × {host}, graphe CUDA × {graph}. C'est le repos du\n"
-        f"  GPU : s'il est tenu éveillé, × {awake} après une seconde.\n"
-    )
+    told = "  p50 hôte après 100 ms : `fp32` × {0}, graphe CUDA × {1}. C'est le repos\n"
+    return (told + "  du GPU : tenu éveillé, p50 GPU × {3} après 1 s.\n").format(*rises())
 
 
 def pauses_limit() -> str:
-    host, graph = (risen(name, "asleep", 100, "host_ms") for name in ("fp32", "cudagraph"))
-    awake = risen("cudagraph", "neighbour", 1000, "gpu_ms")
-    busy = risen("cudagraph", "busy_wait", 1000, "gpu_ms")
-    return english(
-        f"  after 100 ms the host's p50 of `fp32` is {host} times that without a pause, as a CUDA "
-        f"graph {graph} times.\n  It is the GPU's idleness: the graph's GPU p50 after a second is "
-        f"{busy} times where the CPU\n  spins meanwhile, and {awake} times where a neighbour keeps "
-        "the GPU awake.\n"
+    told = (
+        "  after 100 ms the host's p50 is {} times as long in FP32, {} times as a CUDA graph. It\n"
     )
+    told += (
+        "  is the GPU's idleness: after a second the graph's GPU p50 is {} times as long where\n"
+    )
+    told += "  the CPU spins meanwhile, {} times where a neighbour keeps the GPU awake.\n"
+    return english(told.format(*rises()))
 
 
 BLOCKS = {

@@ -49,9 +49,7 @@ def in_fresh_process(function: Callable, *args: Any, longest_s: float = LONGEST_
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, heard)
         theirs.close()  # so that its death ends our waiting
-        ours.send_bytes(
-            sent
-        )  # waits until it reads: were this part of its start, nobody could kill it
+        ours.send_bytes(sent)  # apart from its start, in which nobody could kill it
         if not _answers(ours, begun, longest_s):
             raise FreshProcessError(f"a fresh process began no phase for {longest_s:.0f} s; {HINT}")
         error, found = ours.recv()

@@ -48,5 +48,5 @@ def test_the_accepted_session_is_real_cifar10_and_complete():
     assert set(rows["dataset"]) == {"cifar10"}
     assert set(rows["eval_images"]) == {10_000}
     names = {path.name for path in quoted.SESSION.iterdir()}
-    assert {"environment.json", "verdict.json", "J1_benchmark.ipynb"} <= names
+    assert {"environment.json", "verdict.json", "results_j1_validation.csv"} <= names
     assert {f"run_{k}.npz" for k in rows["run"]} <= names

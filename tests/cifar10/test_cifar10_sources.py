@@ -7,7 +7,6 @@ import re
 import resource
 import tarfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import filelock
@@ -156,15 +155,6 @@ def test_an_archive_writes_nothing_outside(fake, tmp_path, form, other):
     assert [path.name for path in tmp_path.rglob("*")] == ["data", ARCHIVES[form]]
 
 
-def test_a_data_dir_that_cannot_be_listed_is_named(fake, tmp_path, monkeypatch):
-    """case 19: a file, or a folder of mode 0700 of another user (mocked: root reads everything)"""
-    (tmp_path / "data").write_text("")
-    wrong(tmp_path / "data", str(tmp_path / "data"))
-    closed = PermissionError(13, "Permission denied", str(tmp_path))
-    monkeypatch.setattr(os, "listdir", lambda _: (_ for _ in ()).throw(closed))
-    wrong(tmp_path, str(tmp_path))
-
-
 def left_in(data_dir):
     """What is in the folder besides the lock."""
     return sorted(path.name for path in data_dir.iterdir() if path.name != ".cifar10.lock")
@@ -283,10 +273,3 @@ def test_what_npm_does_wrong_is_named_and_its_children_are_ended(
         child = psutil.Process(int((tmp_path / "child").read_text()))
         if child.status() != psutil.STATUS_ZOMBIE:
             child.wait(10)  # raises where it lives on
-
-
-def test_two_at_once_fetch_once(fake, data_dir, site):
-    with ThreadPoolExecutor(2) as pool:
-        for arrays, _ in pool.map(fetch, [data_dir] * 2):
-            fake.is_in(arrays)
-    assert len(site) == 1

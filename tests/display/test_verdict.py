@@ -73,7 +73,7 @@ def test_the_worst_of_each_disturbance_is_said_with_its_blocks_and_what_is_hidde
     verdict = replace(judge(RUNS), seen=(tagged(steady_power_cap=True), second, tagged()))
     text = "\n".join(told.verdict_sentences(verdict, RECEIPT, PROFILE))
     assert "90\N{NO-BREAK SPACE}% des 16 cœurs logiques (run 2, 2 blocs sur 15)" in text
-    for says in ("sans calcul : 2 (run 2)", "limite de puissance du GPU", "ici : CPU volé."):
+    for says in ("sans calcul : 2 (run 2)", "limite de puissance du GPU", "en partie : CPU volé."):
         assert text.count(says) == 1
     assert told.disturbances([tagged()], "les runs").endswith("aucune constatée")
 

@@ -73,13 +73,6 @@ def test_the_same_seed_gives_the_same_weights_and_touches_no_random_state(own):
     assert torch.equal(one.weight, two.weight)
 
 
-def test_the_stem_for_small_images_keeps_their_resolution():
-    model = build_model("resnet18_cifar").eval()
-    x, weights = torch.zeros(1, 3, 32, 32), sum(p.numel() for p in model.parameters())
-    assert model.maxpool(model.conv1(x)).shape == (1, 64, 32, 32)
-    assert weights == 11_173_962  # the usual count of the CIFAR variant of ResNet-18
-
-
 def prepared(**given):
     return prepare(validate(**given), torch.device("cpu"))
 

@@ -74,14 +74,6 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
         assert (found.stride(), found.grad) == (built.stride(), None)  # not the training's layout
 
 
-def test_the_rate_climbs_and_falls_and_only_weights_are_decayed():
-    rates = [Recipe().rate(progress, 500) for progress in np.linspace(0, 1, 101)]
-    assert max(rates) == rates[20] > rates[0] > rates[-1] == 0
-    optimizer = training._optimizer(build_model(SMALL), Recipe())
-    sizes = {g["weight_decay"]: {p.ndim for p in g["params"]} for g in optimizer.param_groups}
-    assert sizes == {5e-4: {2, 4}, 0.0: {1}}
-
-
 def test_a_training_that_diverges_leaves_no_checkpoint(tmp_path):
     with pytest.raises(RuntimeError, match="diverged in epoch 1"):
         short(tmp_path / "training.pt", recipe=Recipe(peak_rate=1e30))
