@@ -239,10 +239,12 @@ def variants_answer() -> str:
 def comparison_answer() -> str:
     """Over all sittings, on whatever machine."""
     found = files("comparison/*/sitting_*.json")
-    judged = agree.judge(agree.read(found), "gpu")
-    answers = [f"{what}: {share(sum(held), len(held))}" for what, held in judged.items()]
-    machines = len({file.parent for file in found})
-    return f"{len(found)} sittings on {machines} machines, GPU clock: {'; '.join(answers)}.\n"
+    told = f"{len(found)} sittings on {len({file.parent for file in found})} machines.\n"
+    for clock in ("gpu", "host"):
+        judged = agree.judge(agree.read(found), clock)
+        answers = [f"{what}: {share(sum(held), len(held))}" for what, held in judged.items()]
+        told += f"\n- {clock} clock: {'; '.join(answers)}."
+    return f"{told}\n"
 
 
 def training_answer() -> str:
