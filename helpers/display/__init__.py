@@ -66,6 +66,8 @@ _FORMS |= dict.fromkeys((tuple, list), tables.latency_table)
 for _kind, _form in _FORMS.items():
     show.register(_kind, lambda thing, caption="", form=_form: show(form(thing), caption))
 show.register(pd.DataFrame, lambda frame, caption="": display(tables.styled(frame, caption)))
+# A run that is the last value of a cell is its table too; bench_latency knows no display.
+Run._repr_html_ = lambda run: tables.styled(tables.latency_table([run])).data
 
 
 class Banner:

@@ -37,6 +37,7 @@ def shown(monkeypatch):
 def test_each_kind_is_displayed(shown, thing, says):
     display.show(thing)
     assert [text in one.data for one, text in zip(shown, says, strict=True)] == [True] * len(says)
+    assert "horloge GPU" in RUNS[0]._repr_html_()  # as the last value of a cell
 
 
 def test_data_are_their_source_and_their_checks(shown, monkeypatch):
