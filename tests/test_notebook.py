@@ -105,10 +105,10 @@ def make():
 
 def test_strict_fails_and_keeps_the_results_of_a_model_of_ones_own_started_elsewhere(tmp_path):
     (tmp_path / "tokens.py").write_text(OWN)
-    given = f"{SMALL} --cwd {ROOT} -p model tokens:make -p variants fp32,bf16 -p session own"
-    given += " -p compare_processes 3 -p dataset synthetic -p strict True -p max_p95_spread 1e-9"
-    given += f" -p results_dir {tmp_path}"
-    done = papermill(tmp_path / "out.ipynb", *given.split(), folder=tmp_path)
+    given = f"{SMALL} -p model tokens:make -p variants fp32,bf16 -p session own".split()
+    given += ["-p", "compare_processes", "3", "-p", "dataset", "synthetic", "-p", "strict", "True"]
+    given += ["-p", "max_p95_spread", "1e-9", "-p", "results_dir", str(tmp_path)]
+    done = papermill(tmp_path / "out.ipynb", "--cwd", str(ROOT), *given, folder=tmp_path)
     assert (done.returncode, "NON ACCEPTÉ" in done.stderr) == (1, True), done.stderr
     rows = read_results(tmp_path / "own" / "results.csv")
     assert set(rows["accepted"]) == {"no"}
