@@ -92,7 +92,6 @@ def take(packed, inputs, names, device, parameters, number: int) -> dict:
 
 
 def figure(record: dict) -> Figure | str:
-    """What the notebook would show of "asleep"."""
     given = [Contribution(_forwards(process["asleep"])) for process in record["processes"]]
     names, pauses = tuple(record["variants"]), tuple(map(float, CONDITIONS["asleep"][0]))
     return plot_pauses(Paused(given, names=names, pauses_ms=pauses), "random")
