@@ -144,11 +144,11 @@ ENDS = {
 
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
 def test_a_signal_ends_the_measurement_in_order(notebook, end):
-    """case 22: the executed notebook is whole, and nothing measures any more."""
     folder = notebook.folder / "results" / "ended"
     args = "ARGS=-p model 'session results_dir'"  # as a value they are no names
     process = notebook.start("benchmark", "SESSION=ended", args)
     wait_for(folder / "samples")
+    time.sleep(2)  # what it printed before is on its way to papermill
     end(process.pid)
     assert "table of runs" not in process.communicate(timeout=30)[0]
     assert process.returncode != 0
@@ -161,7 +161,7 @@ def test_a_signal_ends_the_measurement_in_order(notebook, end):
 
 @pytest.mark.parametrize(("moment", "number"), [("venv", signal.SIGINT), ("pip", signal.SIGKILL)])
 def test_an_interrupted_install_is_made_again(project, moment, number):
-    """issue 15 A: no half-made .venv is taken for whole, whenever it was left."""
+    """No half-made .venv is taken for whole, whenever it was left."""
     process = project.start("benchmark", HANG_AT=moment)
     wait_for(project.folder / "reached")
     os.killpg(process.pid, number)
