@@ -44,9 +44,11 @@ benchmark: .venv/installed
 	    -p runs $(RUNS) $(ARGS) -r session "$(SESSION)" -r results_dir "$(RESULTS)"
 	@$(BIN)/python -m helpers.after.report "$(FOLDER)"
 
-# two workers of one thread each; a file stays in one, as its sessions of the notebook are shared
+# two workers of one thread each; a file stays in one, as its sessions of the notebook are shared;
+# what fails beside another test is run once more alone, and decides
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile || \
+	    $(BIN)/python -m pytest --last-failed --last-failed-no-failures none  # again, alone
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest --runslow
