@@ -92,13 +92,10 @@ def take(packed, inputs, names, device, parameters, number: int) -> dict:
 
 
 def figure(record: dict) -> Figure | str:
-    given = [Contribution(_forwards(process["asleep"])) for process in record["processes"]]
+    runs = [process["asleep"]["runs"].items() for process in record["processes"]]
+    given = [Contribution({n: [Forward(**f) for f in run] for n, run in of}) for of in runs]
     names, pauses = tuple(record["variants"]), tuple(map(float, CONDITIONS["asleep"][0]))
     return plot_pauses(Paused(given, names=names, pauses_ms=pauses), "random")
-
-
-def _forwards(found: dict) -> dict[str, list[Forward]]:
-    return {name: [Forward(**one) for one in run] for name, run in found["runs"].items()}
 
 
 def main() -> None:

@@ -66,14 +66,17 @@ class Paused(Measured):
         return [stats.percentile(found, q) for found in samples]
 
 
-def measure_pauses(candidates: Candidates) -> Paused | None:
+def measure_pauses(candidates: Candidates, session) -> Paused | None:
     """Measure fp32 and all admitted variants in `runs` fresh processes, until one fails.
 
     None if no pause is asked for; 0, 1, 10, 100 and 1,000 ms take 13 s per variant and process.
+    ResultsError, before anything is measured, where the session is complete.
     """
     parameters, names = candidates.parameters, tuple(candidates.admitted) or (REFERENCE,)
     asked = {float(pause) for pause in parameters.pauses_ms.split(",") if pause.strip()}
     paused = Paused(names=names, pauses_ms=tuple(sorted(asked)))
+    if asked:
+        session.check_open()
     for number in track(range(1, parameters.runs + 1 if asked else 1), description="pauses"):
         try:
             given = pack_model(candidates.model), [b.cpu() for b in candidates.inputs], names

@@ -8,10 +8,11 @@ the old one or the new one, whole. A session's folder holds:
     run_<k>.npz        raw samples (ms) of the k-th row, the warm-up's and rejected ones too
     runs.json          of each of the day's runs: its process, what was seen, the looks themselves;
                        what was seen: the tags of each block, with their figures and limits
-    verdict.json       the verdict's sentences and outcome, calibration and profile
+    verdict.json       the verdict's sentences, outcome and clocks, calibration and profile
     session.json       when it was opened and completed; "running" until then
     parameters.json    environment.json    model.json    what measured, and what was measured
     variants.json      comparaison.md      what the annex admitted and refused, and its table
+    pauses.json        every forward after a pause, where any was asked for
     cost.json          seconds since the session was opened, the notebook's peak memory
     *.png              the figures
     *.ipynb            the executed notebook, where `make benchmark` or a campaign left it

@@ -49,7 +49,9 @@ def in_fresh_process(function: Callable, *args: Any, longest_s: float = LONGEST_
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, heard)
         theirs.close()  # so that its death ends our waiting
-        ours.send_bytes(sent)  # apart from its start, in which nobody could kill it
+        if ours.poll(longest_s):  # it has started, and reads
+            ours.recv_bytes()
+            ours.send_bytes(sent)  # apart from its start, in which nobody could kill it
         if not _answers(ours, begun, longest_s):
             raise FreshProcessError(f"a fresh process began no phase for {longest_s:.0f} s; {HINT}")
         error, found = ours.recv()
@@ -78,6 +80,7 @@ def _answers(pipe: Any, begun: Any, longest_s: float) -> bool:
 
 def _answer(pipe: Any, begun: Any) -> None:
     LISTENERS.append(lambda: setattr(begun, "value", begun.value + 1))
+    pipe.send_bytes(b"started")
     try:
         function, args = pickle.loads(pipe.recv_bytes())
         gc.freeze()  # what was imported stays: no collection, one per measurement, visits it

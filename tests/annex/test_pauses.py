@@ -13,7 +13,7 @@ from helpers.annex import display, pauses, plots
 from helpers.annex.comparison import Contribution
 from helpers.annex.entries import Candidates
 from helpers.parameters import validate
-from helpers.results import Session
+from helpers.results import ResultsError, Session
 from helpers.validation.processes import FreshProcessError, pack_model
 
 BATCHES = [torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(i)) for i in range(3)]
@@ -80,14 +80,17 @@ def test_what_processes_gave_is_kept_and_what_failed_is_named(measure, monkeypat
     monkeypatch.setattr(pauses, "in_fresh_process", answer)
     parameters = validate(warmup_iters=2, pauses_ms="1,0", results_dir=str(tmp_path))
     given = TinyNet().eval(), BATCHES, torch.device("cpu"), {"fp32": None, "cudagraph": None}, {}
-    assert pauses.measure_pauses(Candidates(validate(), *given)) is None
-    paused = pauses.measure_pauses(Candidates(parameters, *given))
+    session = Session(parameters, SimpleNamespace(facts={}))
+    assert pauses.measure_pauses(Candidates(validate(), *given), session) is None
+    paused = pauses.measure_pauses(Candidates(parameters, *given), session)
     assert [[*process.runs] for process in paused.processes] == [["fp32"], ["fp32"]]
     assert ("cudagraph" in paused.processes[1].failed, "killed" in paused.stopped) == (True, True)
-    session = Session(parameters, SimpleNamespace(facts={}))
     session.keep("pauses", paused)
     kept = json.loads((session.folder / "pauses.json").read_text())["processes"][1]["runs"]["fp32"]
     assert [pauses.Forward(**forward) for forward in kept] == paused.runs("fp32")[1]
+    session._state["finished"] = "now"
+    with pytest.raises(ResultsError, match="complete"):
+        pauses.measure_pauses(Candidates(parameters, *given), session)
     paused.processes.clear()
     assert plots.plot_pauses(paused, "cifar10") == display.UNMEASURED
 
