@@ -26,7 +26,7 @@ from helpers.environment.progress import track
 from helpers.validation.processes import in_fresh_process, pack_model
 
 MOST, SECONDS = 150, 4.0  # samples per pause, where so many fit in: a p95 needs 72 independent ones
-FEWEST, SHARE = 5, 1 / 3  # else what this share of the time holds, for a median
+FEWEST, SHARE = 3, 1 / 3  # else what this share of the time holds, for a median
 BUSY_MS, BUSY_SHARE = 4.0, 0.1  # at work before a pause: so long, or this share of the pause before
 
 
@@ -69,7 +69,7 @@ class Paused(Measured):
 def measure_pauses(candidates: Candidates, session) -> Paused | None:
     """Measure fp32 and all admitted variants in `runs` fresh processes, until one fails.
 
-    None if no pause is asked for; 0, 1, 10, 100 and 1,000 ms take 13 s per variant and process.
+    None if no pause is asked for; 0, 1, 10, 100 and 1,000 ms take 10 s per variant and process.
     ResultsError, before anything is measured, where the session is complete.
     """
     parameters, names = candidates.parameters, tuple(candidates.admitted) or (REFERENCE,)

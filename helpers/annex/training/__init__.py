@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from helpers.annex.training.augmentation import augmented_batches
+from helpers.annex.training.augmentation import DEGREES, augmented_batches
 from helpers.annex.training.checkpoint import load_checkpoint, save_checkpoint, training_key
 from helpers.annex.training.forward import forward_of
 from helpers.cifar10 import Cifar10
@@ -42,6 +42,7 @@ class Recipe:
     weight_decay: float = 5e-4  # not of biases and batch-norms
     label_smoothing: float = 0.1
     cutout: int = 12  # side (pixels, 0 to 32) of the square that is covered in each image
+    upright: float = 0.0  # share of the epochs, the last ones, without rotation: as test images are
 
     def batch_for(self, images: int) -> int:
         """Images in a batch: at least 20 steps an epoch, or a short training learns nothing."""
@@ -162,7 +163,8 @@ def _train(network, images, labels, recipe: Recipe, epochs: int, seed: int) -> d
             seeds = np.random.SeedSequence((seed, epoch))
             seed_generators(int(seeds.generate_state(1, np.uint64)[0]))
             total, told = torch.zeros((), device=device), f"epoch {epoch + 1}/{epochs}"
-            for step, (inputs, right) in enumerate(track(drawn(), steps, told)):
+            batches = drawn(degrees=DEGREES if epoch < epochs * (1 - recipe.upright) else 0)
+            for step, (inputs, right) in enumerate(track(batches, steps, told)):
                 for group in optimizer.param_groups:
                     group["lr"] = recipe.rate((epoch + step / steps) / epochs, batch)
                 optimizer.zero_grad()

@@ -25,13 +25,13 @@ class Draws(NamedTuple):
     square: torch.Tensor  # (n, 2) first row and column of the covered square, int64
 
 
-def draw(count: int, cutout: int = 0) -> Draws:
+def draw(count: int, cutout: int = 0, degrees: float = DEGREES) -> Draws:
     """Draw for `count` images, each its own, from torch's CPU generator, whatever the device."""
     return Draws(
         top=torch.randint(0, 2 * PADDING + 1, (count,)),
         left=torch.randint(0, 2 * PADDING + 1, (count,)),
         flip=torch.rand(count) < 0.5,
-        angle=torch.empty(count).uniform_(-DEGREES, DEGREES),
+        angle=torch.empty(count).uniform_(-degrees, degrees),
         square=torch.randint(0, SIZE - cutout + 1, (count, 2)),
     )
 
@@ -61,7 +61,7 @@ def augment(images: torch.Tensor, draws: Draws, cutout: int = 0) -> torch.Tensor
 
 
 def augmented_batches(
-    images: torch.Tensor, labels: torch.Tensor, size: int, cutout: int
+    images: torch.Tensor, labels: torch.Tensor, size: int, cutout: int, degrees: float = DEGREES
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Batches (size, 3, 32, 32) and labels of one pass over (n, 32, 32, 3) uint8, in a new order.
 
@@ -70,7 +70,7 @@ def augmented_batches(
     """
     count, device = len(labels), images.device
     order = torch.randperm(count).to(device)
-    draws = [values.to(device) for values in draw(count, cutout)]
+    draws = [values.to(device) for values in draw(count, cutout, degrees)]
     for first in range(0, count - size + 1, size):
         part = slice(first, first + size)
         chosen = order[part]
