@@ -45,16 +45,13 @@ REFUSALS = {  # why a variant is not timed
     "not_built": "construction impossible : {error}",
     "not_checked": "vérification impossible : {error}",
     "not_scored": "exactitude impossible à mesurer : {error}",
-    "recompiled": "{compilations} recompilation(s) et {graph_breaks} rupture(s) de graphe pendant "
-    "les passages",
+    "recompiled": "{compilations} recompilation(s) et {graph_breaks} rupture(s) de graphe",
     "lower_precision": "des produits sont moins précis qu'annoncé ({products})",
     "wrong_form": "la sortie est {found}, la référence {expected}",
     "not_finite": "la sortie contient NaN ou l'infini",
-    "ignores_input": "la sortie ne suit pas l'entrée : des images différentes donnent la même "
-    "réponse",
+    "ignores_input": "des images différentes donnent la même réponse",
     "keeps_state": "la même image, redonnée après d'autres, ne redonne pas la même réponse",
-    "drift": "l'écart à la référence FP32 atteint {drift:2}, la précision n'en explique que "
-    "{tolerance:2}",
+    "drift": "l'écart à la référence FP32 atteint {drift:2}, tolérance {tolerance:2}",
     "unwatched_stream": "l'horloge GPU lit {clock_ms:3} ms, ses noyaux durent {kernel_ms:3} ms : "
     "du travail se fait sur un flux que l'appelant n'attend pas",
 }
@@ -111,7 +108,7 @@ def accuracy_table(accuracies: Accuracies) -> pd.DataFrame | str:
         rows[name] = {
             "Exactitude": percent(found.fraction, 4),
             "Intervalle de Wilson à 95 %": f"{percent(found.low, 4)} – {percent(found.high, 4)}",
-            "Perdues / gagnées": f"{change.lost} / {change.gained}",
+            "Images perdues / gagnées": f"{change.lost} / {change.gained}",
             "p (McNemar)": number(change.p_value, 2),
         }
     return _table(rows) if rows else ""
@@ -184,7 +181,8 @@ def sentences(measured: Measured, comparison: Comparison) -> str:
     for clock, (code, values) in comparison.refused.items():
         reason = said(REFUSED, code, values)
         told.append(f"Pas de comparaison sur l'{CLOCK_NAMES[clock]} : {reason}.")
-    seen = disturbances(tags(measured.runs(REFERENCE)), f"la comparaison (blocs de {REFERENCE})")
+    during, nouns = f"la comparaison (blocs de {REFERENCE})", ("processus", "processus")
+    seen = disturbances(tags(measured.runs(REFERENCE)), during, nouns)
     return "".join(f"- {sentence}\n" for sentence in (*told, *_missing(measured), seen))
 
 
@@ -201,7 +199,7 @@ def _fastest(comparison: Comparison, clock: str) -> str:
     ratios = {n: r for n, r in comparison.ratios[clock].items() if n != CONTROL}
     faster = [name for name, ratio in ratios.items() if ratio.verdict == "faster"]
     if not faster:
-        return f"Aucune variante plus rapide que {REFERENCE} décelée ({CLOCK_NAMES[clock]})."
+        return f"Aucune variante plus rapide que {REFERENCE} détectée ({CLOCK_NAMES[clock]})."
     ratio = ratios[first := min(faster, key=lambda name: ratios[name].mean)]
     return (
         f"La plus rapide ({CLOCK_NAMES[clock]}) : {first}, {number(1 / ratio.mean, 3)} fois plus "
@@ -244,7 +242,8 @@ def pause_table(paused: Paused) -> pd.DataFrame:
     """p50 and p95 after each pause: medians over the processes, with the interval over these."""
     rows = {}
     for key in ((name, pause) for name in paused.names for pause in paused.pauses_ms):
-        rows[key[0], plain(key[1])] = row = {"Repos réel (ms)": _middle(paused.of(*key, "idle_ms"))}
+        idle = _middle(paused.of(*key, "idle_ms"))
+        rows[key[0], plain(key[1])] = row = {"Pause réelle (ms)": idle}
         for clock in (clock for clock in CLOCKS if paused.of(*key, f"{clock}_ms")):
             for q in (50, 95):
                 values = paused.level(*key, clock, q / 100)

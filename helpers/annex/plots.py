@@ -66,7 +66,7 @@ def _draw_ratio(axis: Axes, comparison: Comparison, clock: str, name: str, row: 
 @rc_context(STYLE)
 def plot_pauses(paused: Paused, dataset: str) -> Figure | str:
     """p50 and, where it is estimable, p95 (ms) after each pause, by clock; grey: the processes."""
-    pauses, told = paused.pauses_ms, {}
+    pauses, told, any_p95 = paused.pauses_ms, {}, False
     markers = dict(zip(paused.names, 4 * MARKERS, strict=False))
     p50 = {c: {n: [paused.level(n, p, c, 0.5) for p in pauses] for n in markers} for c in CLOCKS}
     p50 = {c: {n: levels for n, levels in of.items() if all(levels)} for c, of in p50.items()}
@@ -76,7 +76,8 @@ def plot_pauses(paused: Paused, dataset: str) -> Figure | str:
     for clock, axis in axes.items():
         for nth, (name, medians) in enumerate(p50[clock].items()):
             p95 = [paused.level(name, pause, clock, 0.95) for pause in pauses]
-            x = np.arange(len(pauses)) + 0.3 * nth / len(markers)
+            any_p95 |= any(p95)
+            x = np.arange(len(pauses)) + 0.2 * ((nth + 0.5) / len(markers) - 0.5)
             for levels, filled, line in ((medians, "full", "-"), (p95, "none", ":")):
                 look = {"color": COLOURS[clock], "fillstyle": filled, "markersize": 5}
                 middles = [np.median(values or np.nan) for values in levels]
@@ -91,7 +92,8 @@ def plot_pauses(paused: Paused, dataset: str) -> Figure | str:
         axis.set_xlabel("Pause avant le passage (ms)")
         axis.set_ylim(bottom=0)
     handles = [handle(GREY, name, marker=markers[name]) for name in p50["host"]]
-    handles += [handle(GREY, "p95", linestyle=":", marker="o", fillstyle="none")]
+    handles += [handle(GREY, "un processus", marker=".", linestyle="", markersize=4)]
+    handles += [handle(GREY, "p95", linestyle=":", marker="o", fillstyle="none")] * any_p95
     figure.legend(handles=handles, loc="outside lower left", ncols=4)
     title = f"p50 de {display.plain(pauses[0])} à {display.plain(pauses[-1])} ms de pause : "
     alt = " ; ".join(f"horloge {NAMES[clock]} {', '.join(rises)}" for clock, rises in told.items())

@@ -23,7 +23,7 @@ from helpers.validation.interference import RunTags, untagged
 
 FIGURES = {"moyenne": "mean", "p50": "p50", "p95": "p95", "écart type": "std"}
 FIGURES |= {"min": "min", "max": "max"}
-FAILED = ("✗", "non tenu", "dépassée")
+FAILED, NO_MARK = ("✗", "non tenu", "dépassée"), {"gpu_none": "–"}
 _BREAKS = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029]+")
 _MARKUP = re.compile(r"[\\`*\[\]|~$#!@]|(?<![^\W_])_|_(?![^\W_])|:(?=//)")
 
@@ -68,7 +68,7 @@ def checks_table(checks: Iterable[Check]) -> pd.DataFrame:
     for check in checks:
         label, *told = (CHECKS | MACHINE_CHECKS)[check.code]
         mark, sentence = ("✓", told[0]) if check.ok else ("✗", told[-1])
-        rows.append([label, mark, fill(sentence, check.values)])
+        rows.append([label, NO_MARK.get(check.code, mark), fill(sentence, check.values)])
     return pd.DataFrame(rows, columns=["Vérification", "", "Constat"]).set_index("Vérification")
 
 

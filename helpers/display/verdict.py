@@ -23,8 +23,9 @@ HEADLINE = re.compile(
     r"sur \d+ runs( ; refaite, .+ ms)?( ; mesures perturbées : .+)?"
 )
 
+TO_DO, RUNS = "À faire", ("run", "runs")
 # How the sentences begin that never fold away
-SHOWN = ("À faire", "ATTENTION", "Horloge", "L'horloge", "Pas d'horloge")
+SHOWN = (TO_DO, "ATTENTION", "Horloge", "L'horloge", "Pas d'horloge")
 
 
 def headline(verdict: Verdict) -> str:
@@ -41,22 +42,21 @@ def headline(verdict: Verdict) -> str:
 def to_do(verdict: Verdict) -> str:
     """What the reader can do about a session that is not accepted without reserve; "" if it is."""
     seen = {*verdict.reserves, verdict.doubt}
-    seen.update(cause.code for cause in verdict.clocks[verdict.deciding].causes)
+    seen.update(cause.code for cause in _shown(verdict.clocks[verdict.deciding]))
     if any(run.gpu is None and run.device != "cpu" for run in verdict.runs):
         seen.add("gpu_clock_unavailable")
     told = [remedy for codes, remedy in words.TO_DO.items() if seen.intersection(codes)]
     if len(told) > 1:
         told = [f"{n}) {remedy}" for n, remedy in enumerate(told, start=1)]
-    return "" if verdict.accepted else f"À faire : {' ; '.join(told or ['relancer'])}."
+    return "" if verdict.accepted else f"{TO_DO} : {' ; '.join(told or ['relancer'])}."
 
 
 def clock_sentence(clock: ClockVerdict, verdict: Verdict) -> str:
     """What one clock found, and what the runs themselves show; if it is not met, all causes."""
     causes: dict[str, list[Cause]] = {}
     spread = against_limit(clock, verdict.max_p95_spread)
-    for cause in clock.causes:
-        if cause.runs or not clock.met:
-            causes.setdefault(cause.code, []).append(cause)
+    for cause in _shown(clock):
+        causes.setdefault(cause.code, []).append(cause)
     return _with_points(
         f"{CLOCK_NAMES[clock.clock].replace('h', 'H', 1)}"
         f"{' (décide)' if clock.clock == verdict.deciding else ''} : p95 "
@@ -66,29 +66,35 @@ def clock_sentence(clock: ClockVerdict, verdict: Verdict) -> str:
     )
 
 
+def _shown(clock: ClockVerdict) -> list[Cause]:
+    """All causes of a spread too large, else what single runs show."""
+    return [cause for cause in clock.causes if cause.runs or not clock.met]
+
+
 def _of_runs(causes: Sequence[Cause]) -> str:
     """A cause seen in several runs, said once: the values of each run, or the one they share."""
     runs = [run for cause in causes for run in cause.runs]
     values = {name: tuple(cause.values[name] for cause in causes) for name in causes[0].values}
     values = {name: of[0] if len({*of}) == 1 else of for name, of in values.items()}
     told = said(words.CAUSES, causes[0].code, values)
-    return f"{_runs(runs)} : {told}" if runs else told
+    return f"{_numbered(runs)} : {told}" if runs else told
 
 
-def _runs(numbers: Sequence[int]) -> str:
-    return f"run{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
+def _numbered(numbers: Sequence[int], nouns: Sequence[str] = RUNS) -> str:
+    return f"{nouns[len(numbers) > 1]} {', '.join(map(str, numbers))}"
 
 
-def disturbances(seen: Sequence[RunTags], during: str) -> str:
+def disturbances(seen: Sequence[RunTags], during: str, nouns: Sequence[str] = RUNS) -> str:
     """What was seen around the blocks of all runs, each kind once, at its worst."""
     told, blocks = [], [block for tags in seen for block in tags.blocks]
     for code in dict.fromkeys(code for tags in seen for code in tags.codes):
         found = [[tag for tag in block if tag.code == code] for block in blocks]
         worst = max(chain(*found), key=lambda tag: tag.value)
-        runs = _runs([run for run, tags in enumerate(seen, start=1) if code in tags.codes])
-        count = f"{counted(sum(map(bool, found)), 'bloc')} sur {len(blocks)}"
-        told.append(f"{said(words.TAGS, code, worst.values)} ({runs}, {count})")
-    idle = [f"{t.idle_foreigners} (run {n})" for n, t in enumerate(seen, 1) if t.idle_foreigners]
+        where = _numbered([n for n, tags in enumerate(seen, 1) if code in tags.codes], nouns)
+        count = f"{counted(sum(map(bool, found)), 'bloc')} sur {len(blocks)} de tous les {nouns[1]}"
+        told.append(f"{said(words.TAGS, code, worst.values)} ({where} ; {count})")
+    idle = [(t.idle_foreigners, _numbered([n], nouns)) for n, t in enumerate(seen, 1)]
+    idle = [f"{count} ({where})" for count, where in idle if count]
     told += [f"autres processus présents sur le GPU sans calcul : {', '.join(idle)}"] * bool(idle)
     told += [words.STEADY_POWER_CAP] * any(tags.steady_power_cap for tags in seen)
     return _with_points(f"Perturbations pendant {during}", told or ["aucune constatée"])
@@ -121,13 +127,10 @@ def verdict_sentences(
             sentences.append(fill(words.NOT_MET, {"precision": run.precision, "found": found}))
     calibrated = words.RECEIPTS[receipt.status] + f" ({receipt.reason})" * bool(receipt.reason)
     sentences.append(f"Étalonnage : {calibrated}.")
+    copies = "unseen" if unseen else "no_gpu"
     if profile:
-        copies = fill(
-            words.COPIES["some" if profile.host_to_device + profile.device_to_host else "none"],
-            vars(profile),
-        )
-    else:
-        copies = fill(words.COPIES["unseen" if unseen else "no_gpu"], {"why": unseen})
+        copies = "some" if profile.host_to_device + profile.device_to_host else "none"
+    copies = fill(words.COPIES[copies], vars(profile) if profile else {"why": unseen})
     sentences += [copies, launch_cost(runs), disturbances(verdict.seen, "les runs")]
     hidden = labels(code for tags in verdict.seen for code in tags.unseen)
     sentences.append(f"Non observable, au moins en partie : {hidden}." if hidden else "")

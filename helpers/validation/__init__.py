@@ -155,6 +155,8 @@ def judge(
     ValueError: fewer than two runs. RuntimeError: clock="gpu" was asked for and cannot be trusted.
     """
     runs = tuple(runs)
+    if len(runs) < 2:
+        raise ValueError(f"{len(runs)} runs, a spread needs two: run the cell `measure_runs` again")
     deciding = deciding_clock(clock, runs, profile)
     had = [name for name in ("gpu", "host") if all(getattr(run, name) for run in runs)]
     verdicts = {name: _judge_clock(name, runs, max_p95_spread) for name in had}

@@ -106,7 +106,7 @@ def test_each_accuracy_stands_beside_its_change_against_the_reference(candidates
     batches = 2 * [(torch.randn(4, 3, 32, 32), torch.arange(4))]
     table = display.accuracy_table(annex.score(candidates, batches))
     assert list(table.index) == [REFERENCE, "channels_last"]
-    assert table["Perdues / gagnées"][REFERENCE] == "0 / 0"
+    assert table["Images perdues / gagnées"][REFERENCE] == "0 / 0"
 
 
 def test_without_labels_there_is_no_accuracy(candidates):
