@@ -91,18 +91,11 @@ def accepted() -> str:
     header = ["horloge", "trois processus (ms)", "écart", "session refaite (ms)"]
     row = rows.iloc[0]
     machine = f"{row.gpu_name}, PyTorch {row.torch_version}, CUDA {row.cuda_version}.\n\n"
-    return machine + table(
-        header,
-        [
-            [
-                f"p95 {NAMES[name]}",
-                dots(found["p95_ms"]),
-                percent(found["p95_spread"]),
-                " – ".join(map(number, found["further"])),
-            ]
-            for name, found in clocks.items()
-        ],
-    )
+    lines = []
+    for name, found in clocks.items():
+        line = [f"p95 {NAMES[name]}", dots(found["p95_ms"]), percent(found["p95_spread"])]
+        lines.append([*line, " – ".join(map(number, found["further"]))])
+    return machine + table(header, lines)
 
 
 def to_do() -> str:
@@ -121,21 +114,21 @@ def sessions() -> str:
     """Whether the next session lands where the interval of the one before says."""
     header = ["sessions", "p95", "niveau (ms)", "écart type entre processus"]
     header += ["session la plus éloignée", "session suivante dans l'intervalle"]
-    return table(
-        header,
-        [
-            [
-                f"{row['file'].split('/')[0]} : {row['sessions']} de {row['processes']} processus",
+    lines = []
+    for row in coverage.rows(files("repeatability/*/sessions_of_*.json")):
+        if row["clock"] != "graph":
+            made = (
+                f"{row['file'].split('/')[0]} : {row['sessions']} de {row['processes']} processus"
+            )
+            line = [
+                f"{row['file'].split('/')[0]} : {made}",
                 NAMES[row["clock"]],
                 number(row["level_ms"]),
                 percent(row["sd"]),
-                percent(row["furthest"]),
-                share(row["covered"], row["pairs"], "sur"),
             ]
-            for row in coverage.rows(files("repeatability/*/sessions_of_*.json"))
-            if row["clock"] != "graph"
-        ],
-    )
+            line += [percent(row["furthest"]), share(row["covered"], row["pairs"], "sur")]
+            lines.append(line)
+    return table(header, lines)
 
 
 def repeatability_answer() -> str:
@@ -317,13 +310,9 @@ def pauses() -> str:
 
 
 def pauses_limit() -> str:
-    told = (
-        "  after 100 ms the host's p50 is {} times as long in FP32, {} times as a CUDA graph. It\n"
-    )
-    told += (
-        "  is the GPU's idleness: after a second the graph's GPU p50 is {} times as long where\n"
-    )
-    told += "  the CPU spins meanwhile, {} times where a neighbour keeps the GPU awake.\n"
+    told = "  after 100 ms the host's p50 is {} times as long in FP32, {} times as a CUDA graph. "
+    told += "It\n  is the GPU's idleness: after a second the graph's GPU p50 is {} times as long "
+    told += "where\n  the CPU spins meanwhile, {} times where a neighbour keeps the GPU awake.\n"
     return english(told.format(*rises()))
 
 

@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -111,6 +112,9 @@ def test_intervals_are_over_processes_and_a_p95_needs_enough_samples():
     told = table.loc[("fp32", "1000"), ["p95 hôte (ms)", "SM (MHz)", "État", "n"]]
     assert told.tolist() == [display.NOT_ESTIMABLE, "345,0", "P8", "5 · 5 · 5"]
     assert "fp32 × 1,5" in figure.get_suptitle()
+    shorter = plots.plot_pauses(replace(paused, pauses_ms=(1000,)), "synthetic")
+    legends = [{t.get_text() for t in f.legends[0].get_texts()} for f in (figure, shorter)]
+    assert legends[0] - legends[1] == {"p95"}
     del paused.processes[2]
     assert display.NOT_ESTIMABLE in display.pause_table(paused).loc[("fp32", "0"), "p50 hôte (ms)"]
 

@@ -35,8 +35,8 @@ def test_a_receipt_its_checks_and_conditions_say_what_was_found():
     row = tables.calibration_table(receipt).loc["horloge GPU"]
     assert (row["Surcoût fixe (µs)"], row["Tolérance"]) == ("4,00", "tenue")
     sizes = Check("sizes", False, {"train": 50_000, "test": 9_999})
-    table = tables.checks_table([sizes, Check("assertions", True)])
-    assert table[""].tolist() == ["✗", "✓"]
+    table = tables.checks_table([sizes, Check("assertions", True), Check("gpu_none", True)])
+    assert table[""].tolist() == ["✗", "✓", "–"]
     assert "9\N{NO-BREAK SPACE}999" in table["Constat"].iloc[0]
     assert tables.conditions_table(AS_REQUIRED).iloc[:, 0]["Modules en mode eval"] == "3 sur 3"
 

@@ -10,6 +10,7 @@ from helpers.clocks.calibration import CalibrationReceipt
 from helpers.clocks.graph import GraphReading
 from helpers.display import verdict as told
 from helpers.validation import judge
+from helpers.validation.causes import Cause
 
 UNEVEN = [run(seed, host) for seed, host in enumerate((2.0, 2.8, 2.2))]
 UNSTEADY = [*RUNS, run(warmup=replace(RUNS[0].warmup, steady=False))]
@@ -72,10 +73,23 @@ def test_the_worst_of_each_disturbance_is_said_with_its_blocks_and_what_is_hidde
     second = tagged((CPU_LOAD,), (), (worse, THROTTLE), idle_foreigners=2, unseen=("steal",))
     verdict = replace(judge(RUNS), seen=(tagged(steady_power_cap=True), second, tagged()))
     text = "\n".join(told.verdict_sentences(verdict, RECEIPT, PROFILE))
-    assert "90\N{NO-BREAK SPACE}% des 16 cœurs logiques (run 2, 2 blocs sur 15)" in text
+    assert "90\N{NO-BREAK SPACE}% des 16 cœurs logiques (run 2 ; 2 blocs sur 15" in text
     for says in ("sans calcul : 2 (run 2)", "limite de puissance du GPU", "en partie : CPU volé."):
         assert text.count(says) == 1
     assert told.disturbances([tagged()], "les runs").endswith("aucune constatée")
+    assert "(run" not in told.disturbances(verdict.seen, "", ("processus", "processus"))
+
+
+def test_each_remedy_has_a_cause_that_is_named_and_stands_before_the_fold():
+    for runs, named in ((UNSTEADY, False), (UNEVEN, True)):
+        clock = judge(runs, "host").clocks["host"]
+        clock = replace(clock, causes=(Cause("chance", (), {"chance": 0.3}),))
+        verdict = replace(judge(runs, "host"), clocks={"host": clock})
+        remedy = told.to_do(verdict).rstrip(".")
+        assert ("measure_iters" in remedy) is named
+        assert ("échouerait" in told.clock_sentence(clock, verdict)) is named
+        text = told.verdict_text(told.verdict_sentences(verdict, RECEIPT, PROFILE))
+        assert remedy in text.split("<details>")[0]
 
 
 def test_what_bounds_a_forward():
