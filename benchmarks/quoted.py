@@ -48,7 +48,7 @@ def files(pattern: str) -> list[Path]:
     return found
 
 
-def table(header: list[str], rows: list[list[str]]) -> str:
+def table(header: list[str], rows: list) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
@@ -100,11 +100,8 @@ def accepted() -> str:
 
 def to_do() -> str:
     """What to do, by what was seen: the table that the verdict's « À faire » is chosen from."""
-    told = [
-        [", ".join(f"{words.LABELS[code]} (`{code}`)" for code in codes), remedy]
-        for codes, remedy in words.TO_DO.items()
-    ]
-    return table(["constaté", "à faire"], told)
+    names = (", ".join(f"{words.LABELS[c]} (`{c}`)" for c in codes) for codes in words.TO_DO)
+    return table(["constaté", "à faire"], list(zip(names, words.TO_DO.values(), strict=True)))
 
 
 # Repeatability
@@ -116,18 +113,10 @@ def sessions() -> str:
     header += ["session la plus éloignée", "session suivante dans l'intervalle"]
     lines = []
     for row in coverage.rows(files("repeatability/*/sessions_of_*.json")):
-        if row["clock"] != "graph":
-            made = (
-                f"{row['file'].split('/')[0]} : {row['sessions']} de {row['processes']} processus"
-            )
-            line = [
-                f"{row['file'].split('/')[0]} : {made}",
-                NAMES[row["clock"]],
-                number(row["level_ms"]),
-                percent(row["sd"]),
-            ]
-            line += [percent(row["furthest"]), share(row["covered"], row["pairs"], "sur")]
-            lines.append(line)
+        name = f"{row['file'].split('/')[0]} : {row['sessions']} de {row['processes']} processus"
+        line = [name, NAMES[row["clock"]], number(row["level_ms"]), percent(row["sd"])]
+        line += [percent(row["furthest"]), share(row["covered"], row["pairs"], "sur")]
+        lines += [line] * (row["clock"] != "graph")
     return table(header, lines)
 
 
@@ -169,11 +158,8 @@ def interference() -> str:
     usual = [run for run in runs["clean"] if run["kind"] == "clean"]  # not in fresh processes
     lines = []
     for kind, hits in seen.items():
-        effects = (
-            np.median([run[clock]["p95"] for run in runs[kind]])
-            / np.median([run[clock]["p95"] for run in usual])
-            for clock in ("host", "gpu")
-        )
+        both = ([[r[c]["p95"] for c in ("host", "gpu")] for r in of] for of in (runs[kind], usual))
+        effects = np.divide(*(np.median(of, axis=0) for of in both))
         cells = [f"× {number(effect, 3)}" for effect in effects] if kind in FAULTS else ["–", "–"]
         name = FAULTS[kind][0] if kind in FAULTS else "aucune (fausses alarmes)"
         lines.append([name, share(hits, len(runs[kind]), "sur"), *cells])
@@ -316,15 +302,10 @@ def pauses_limit() -> str:
     return english(told.format(*rises()))
 
 
-BLOCKS = {
-    made.__name__: made
-    for made in (
-        *(label, accepted, to_do, sessions, interference, variants),
-        *(repeatability_answer, host_clock_answer, interference_answer, variants_answer),
-        *(comparison_answer, training_answer, campaign_answer, pauses_answer),
-        *(pauses, pauses_limit),
-    )
-}
+MADE = label, accepted, to_do, sessions, interference, variants, pauses, pauses_limit
+MADE += repeatability_answer, host_clock_answer, interference_answer, variants_answer
+MADE += comparison_answer, training_answer, campaign_answer, pauses_answer
+BLOCKS = {made.__name__: made for made in MADE}
 
 
 def rewritten(text: str) -> str:

@@ -136,8 +136,7 @@ def test_cells_may_be_run_again_and_the_runs_refuse_parameters_that_were_changed
     assert not names & Parameters.__dataclass_fields__.keys()
     exec("\n".join(cells[key] for key in ("parameters", "imports", "validate")), space := {})
     kept = SimpleNamespace(parameters=space["parameters"], runs=(), done=int)
-    machine = SimpleNamespace(device=None)
-    space |= dict.fromkeys(("network", "batches"), None) | {"machine": machine, "recording": kept}
+    space |= {"network": 0, "batches": 0, "machine": SimpleNamespace(device=0), "recording": kept}
     space |= {"measure_runs": lambda *_: (), "show": lambda *_: None}
     exec(f"{cells['validate']}\n{cells['runs']}", space)
     space["measure_iters"] = 60

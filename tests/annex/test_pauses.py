@@ -40,9 +40,8 @@ def measure(monkeypatch):
     def measured(*after_ms, names=("fp32",), number=1, device="cpu", wait=lambda s: None, **how):
         given = pack_model(Drowsy().eval()), BATCHES, names, torch.device(device)
         given += validate(warmup_iters=2), number, after_ms, wait
-        return pauses.Paused(
-            [pauses.measure_process(*given, **how)], names=names, pauses_ms=after_ms
-        )
+        found = [pauses.measure_process(*given, **how)]
+        return pauses.Paused(found, names=names, pauses_ms=after_ms)
 
     return measured
 
