@@ -156,7 +156,7 @@ def judge(
     """
     runs = tuple(runs)
     if len(runs) < 2:
-        raise ValueError(f"{len(runs)} runs, a spread needs two: run the cell `measure_runs` again")
+        raise ValueError(f"{len(runs)} runs, a spread needs two: call `measure_runs` again")
     deciding = deciding_clock(clock, runs, profile)
     had = [name for name in ("gpu", "host") if all(getattr(run, name) for run in runs)]
     verdicts = {name: _judge_clock(name, runs, max_p95_spread) for name in had}
