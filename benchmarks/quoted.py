@@ -145,8 +145,7 @@ def disturbed() -> tuple[dict[str, list[dict]], dict[str, int]]:
     """Completed runs of each kind, and how many of each were seen; only by rules of today."""
     runs, seen = {}, dict.fromkeys([*FAULTS, "clean"], 0)
     for run in load(HERE / "interference/interference.json")["runs"]:
-        kind = "clean" if run["kind"] == "clean_process" else run["kind"]
-        if kind in seen and not run["error"]:
+        if (kind := run["kind"]) in seen and not run["error"]:
             runs.setdefault(kind, []).append(run)
             expected = FAULTS[kind][1].split() if kind in FAULTS else TAGS
             seen[kind] += bool(set(run["tags"]) & set(expected))
@@ -155,10 +154,9 @@ def disturbed() -> tuple[dict[str, list[dict]], dict[str, int]]:
 
 def interference() -> str:
     runs, seen = disturbed()
-    usual = [run for run in runs["clean"] if run["kind"] == "clean"]  # not in fresh processes
     lines = []
     for kind, hits in seen.items():
-        both = ([[r[c]["p95"] for c in ("host", "gpu")] for r in of] for of in (runs[kind], usual))
+        both = ([[r[c]["p95"] for c in ("host", "gpu")] for r in runs[k]] for k in (kind, "clean"))
         effects = np.divide(*(np.median(of, axis=0) for of in both))
         cells = [f"× {number(effect, 3)}" for effect in effects] if kind in FAULTS else ["–", "–"]
         name = FAULTS[kind][0] if kind in FAULTS else "aucune (fausses alarmes)"
@@ -216,14 +214,16 @@ def variants_answer() -> str:
 
 
 def comparison_answer() -> str:
-    """Over all sittings, on whatever machine."""
-    found = files("comparison/*/sitting_*.json")
-    told = f"{len(found)} sittings on {len({file.parent for file in found})} machines.\n"
-    for clock in ("gpu", "host"):
-        judged = agree.judge(agree.read(found), clock)
-        answers = [f"{what}: {share(sum(held), len(held))}" for what, held in judged.items()]
-        told += f"\n- {clock} clock: {'; '.join(answers)}."
-    return f"{told}\n"
+    """Of the machine with the most sittings, then of all sittings, on whatever machine."""
+    told = ""
+    for found in (files("comparison/h100_d/*.json"), files("comparison/*/sitting_*.json")):
+        told += f"{len(found)} sittings, machines: {len({file.parent for file in found})}.\n\n"
+        for clock in ("gpu", "host"):
+            judged = agree.judge(agree.read(found), clock)
+            answers = [f"{what}: {share(sum(held), len(held))}" for what, held in judged.items()]
+            told += f"- {clock} clock: {'; '.join(answers)}.\n"
+        told += "\n"
+    return told
 
 
 def training_answer() -> str:

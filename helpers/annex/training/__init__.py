@@ -42,7 +42,7 @@ class Recipe:
     weight_decay: float = 5e-4  # not of biases and batch-norms
     label_smoothing: float = 0.1
     cutout: int = 12  # side (pixels, 0 to 32) of the square that is covered in each image
-    upright: float = 0.0  # share of the epochs, the last ones, without rotation: as test images are
+    upright: float = 0.5  # share of the epochs, the last ones, without rotation: as test images are
 
     def batch_for(self, images: int) -> int:
         """Images in a batch: at least 20 steps an epoch, or a short training learns nothing."""
