@@ -79,16 +79,8 @@ def hostile(tmp_path):
 def test_the_markdown_summary_has_all_that_matters_and_no_path(session):
     text = session_markdown(session)
     assert text.startswith(f"# J1, session mine\n\n**{RESERVED}**\n")
-    told = (
-        "synthétique",
-        "non estimable",
-        "1×3×32×32",
-        "1,100",
-        "| fp16 |",
-        "| run.pt, 2 ",
-        r"\`fp32\`",
-    )
-    assert all(expected in text for expected in told)
+    told = ("synthétique", "non estimable", "1×3×32×32", "1,100", "| fp16 |", "| run.pt, 2 ")
+    assert all(expected in text for expected in (*told, r"\`fp32\`"))
     assert "somebody" not in text
     assert str(session.folder.parent) not in text
 
