@@ -7,15 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from helpers.clocks.checks import (
-    DISTINCT_INPUTS,  # noqa: F401  for the notebook
-    check_counts,
-    check_output,
-    check_repeats,
-    check_unchanged,
-    move_inputs,
-    phase,
-)
+from helpers.clocks import checks
 from helpers.clocks.conditions import ConditionsSeen, measuring_conditions, modules_of
 from helpers.clocks.graph import GraphReading, graph_latencies
 from helpers.clocks.timing import GpuClock, NotQueueableError, host_latencies
@@ -97,17 +89,14 @@ def benchmark_latency(
     precision
         "fp32" (strict: no TF32), "tf32", or "default" (PyTorch's switches as they are).
     clock
-        "host" leaves the GPU's clock out; anything else reads both where there are two.
+        "host" leaves the GPU's clock out; "auto" and "gpu", which needs a GPU, read both.
     graph
         Read the model as a CUDA graph too, where there is a GPU clock: what launching costs.
 
-    Raises
-    ------
-    ValueError
-        No batch, unequal batches, too few iterations, a model that changes its inputs, or whose
-        output is no finite tensor of one shape.
+    ValueError: no batch, unequal batches, too few iterations, an unknown clock, a model that
+    changes its inputs, or whose output is no finite tensor of one shape. RuntimeError: no GPU.
     """
-    check_counts(warmup_iters=warmup_iters, measure_iters=measure_iters)
+    checks.check_counts(warmup_iters=warmup_iters, measure_iters=measure_iters)
     with prepared(model, dataloader, warmup_iters, device, precision, clock) as bench:
         look, run = Looker(bench.device), bench.new_run(measure_iters)
         run.saw(look())
@@ -127,7 +116,8 @@ def prepared(
     """Do everything before the first sample, as `benchmark_latency` says; yields the `Bench`."""
     placed = (p.device for module in modules_of(model) for p in module.parameters())
     device = torch.device(next(placed, "cpu") if device is None else device)
-    inputs = move_inputs(dataloader, device)
+    checks.check_clock(clock, device)
+    inputs = checks.move_inputs(dataloader, device)
     with measuring_conditions(model, precision) as seen:
         bench = Bench(model, inputs, device, precision, seen, clock)
         bench.warm_up(warmup_iters)
@@ -146,14 +136,14 @@ class Bench:
     def warm_up(self, warmup_iters: int) -> None:
         """Run until latencies and clocks are steady, then adapt the GPU's clock to the model."""
         self.check()
-        check_repeats(self.model, self.inputs[0])
+        checks.check_repeats(self.model, self.inputs[0])
         self.warmup = warm_up(self.model, self.inputs, warmup_iters, self.device)
         self.gpu_clock, self.no_gpu_clock = self._start_gpu_clock()
 
     def check(self) -> None:
         """Raise where the output cannot be timed or has a new shape, or the inputs have changed."""
-        shape = check_output(self.model, self.inputs[-1], self.device)
-        check_unchanged(self.inputs, self._originals)
+        shape = checks.check_output(self.model, self.inputs[-1], self.device)
+        checks.check_unchanged(self.inputs, self._originals)
         if self._shape not in (None, shape):
             told = f"the model's output had shape {self._shape} and now has {shape}"
             raise ValueError(f"{told}: its forwards are not the same work, make them so")
@@ -170,7 +160,7 @@ class Bench:
         except Exception as error:  # whatever the compiler or the driver raise: the host goes on
             return None, (NO_KERNELS, first_line(error))
         try:
-            with phase("GPU clock's adaptation"):
+            with checks.phase("GPU clock's adaptation"):
                 clock.adapt(self.model, self.inputs)
         except NotQueueableError as error:
             return None, (error.reason, str(error))
@@ -205,12 +195,12 @@ class Measuring:
         """
         bench, count = self._bench, min(size, self._total - self._done)
         model, inputs = bench.model, bench.inputs
-        with phase("measurement by the host's clock"):
+        with checks.phase("measurement by the host's clock"):
             host_latencies(model, inputs, 1, bench.device)
             self._host.append(host_latencies(model, inputs, count, bench.device))
         if bench.gpu_clock and not self._given_up:
             try:
-                with phase("measurement by the GPU's clock"):
+                with checks.phase("measurement by the GPU's clock"):
                     self._gpu.append(bench.gpu_clock.measure(model, inputs, count))
             except NotQueueableError as error:  # this run goes on with the host's clock alone
                 self._given_up = error

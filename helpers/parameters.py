@@ -55,15 +55,21 @@ class Parameters:
 
 
 _FIELDS = Parameters.__pydantic_fields__
+_IN_WORDS = {  # where pydantic would show a regular expression
+    "device": "use auto, cpu, cuda or cuda:1",
+    "input_shape": "use numbers joined by x, such as 3x224x224",
+    "pauses_ms": "use numbers below 10000 with commas, such as 0,1,10,100",
+    "session": "use up to 100 letters, digits and . _ -, a letter or digit first",
+    **dict.fromkeys(("data_dir", "results_dir", "model"), "use text that is not blank"),
+}
 _INJECTED = (bool, int, float, str, list, dict, type(None))  # what papermill can set
 
 
 def checked(namespace: Mapping[str, Any], **problems: Callable[[Any], str | None]) -> Parameters:
     """Pick the parameters out of the notebook's global names and check them, all at once.
 
-    On the first run of the day, before "parameters" exists, there is nothing else yet but what
-    papermill injected: a misspelled `-p` name is picked too, so that it is refused. `problems`: by
-    name, what says what is wrong with a value other than the default. Raises ParameterError.
+    Before "parameters" exists there is nothing else yet but what papermill injected: a misspelled
+    `-p` name is refused. `problems`: by name, what finds a fault in a value not the default.
     """
     first = not isinstance(namespace.get("parameters"), Parameters)
     ours = {"In", "Out", *(name for name in namespace if name.startswith("_"))}  # IPython's own
@@ -94,7 +100,7 @@ def _told(name: str, error: Mapping[str, Any]) -> str:
     value, kind, hint = error["input"], _FIELDS[name].annotation, ""
     if kind is bool and str(value).lower() in ("true", "false"):
         hint = f"; this is text, write `-p {name} {value.capitalize()}`"
-    elif kind is str and not isinstance(value, str):
-        hint = f"; this is no text, pass it with `-r {name} VALUE`"  # -r leaves digits alone
+    elif kind is str and type(value) in (int, float):
+        hint = f'; as text: {name} = "{value}" in the notebook, or `-r {name} {value}`'
     given = f"{repr(value)[:120]} ({type(value).__name__})"
-    return f"parameter '{name}': got {given}: {error['msg']}{hint}"
+    return f"parameter '{name}': got {given}: {_IN_WORDS.get(name, error['msg'])}{hint}"

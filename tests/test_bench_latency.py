@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from helpers import bench_latency as bench
 from helpers.bench_latency import benchmark_latency, prepared
 from helpers.clocks import HOST_TOO_SLOW, WARMUP_MAX_ITERS, NotQueueableError
+from helpers.clocks.checks import DISTINCT_INPUTS
 from helpers.clocks.timing import GpuSamples
 
 
@@ -68,7 +69,7 @@ def test_conditions_hold_inside_inputs_take_turns_and_the_model_is_as_before():
     model.register_forward_hook(watch)
     found = benchmark_latency(model, loader(), 2, 20)
     assert seen == {(False, False, False)}
-    assert len(inputs) == bench.DISTINCT_INPUTS  # moved once
+    assert len(inputs) == DISTINCT_INPUTS  # moved once
     assert found.conditions.required_for("fp32")
     assert model.training
 

@@ -60,7 +60,7 @@ def session_text(session: StoredSession) -> str:
             f"\nFichiers dans {session.folder} : {', '.join(session.files)}",
             f"CSV publié : {session.folder.parent / PUBLISHED}",
             f"\nSession {session.name}, jeu de données {session.dataset}, latences en ms",
-            session.rows[SHOWN].to_string(**settings),
+            session.rows.reindex(columns=SHOWN).to_string(**settings),
         ]
     )
     # A terminal obeys control characters, and these texts may come from anywhere.
@@ -89,7 +89,7 @@ def session_markdown(session: StoredSession) -> str:
 
 def harmless(text: str) -> str:
     """Markdown with its tables and lists, without links, images, code or HTML."""
-    return LIVE.sub(lambda found: f"&#{ord(found[1] or found[0])};", text)
+    return LIVE.sub(lambda found: f"&#{ord(found[0][-1])};", text).replace("&#96;", "\\`")
 
 
 def _run(row: dict) -> dict[str, str]:

@@ -98,11 +98,12 @@ def read(form: str, place: Path, scratch: Path) -> Arrays:
             folder = scratch / form
         for name, md5 in MD5[form].items():
             _check_file(folder / name, md5)
-        arrays = (_batches if form == OFFICIAL else _sprites)(folder)
+        arrays = {OFFICIAL: _batches, NPM: _sprites}[form](folder)
         if (found := fingerprint(*arrays)) != FINGERPRINT:
             raise ValueError(f"its SHA-256 are {found}")
     except Exception as error:  # foreign bytes make tarfile, Pillow and json raise many types
-        raise DataError(f"{place} is damaged, delete or replace it: {error!r}") from error
+        told = f"{place} is damaged, delete or replace it (for other images see example_inputs in "
+        raise DataError(f"{told}README.md): {error!r}") from error
     return arrays
 
 

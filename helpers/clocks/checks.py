@@ -17,25 +17,36 @@ def check_counts(**counts: int) -> None:
             raise ValueError(f"{name}={value!r}: an integer of at least 1 is needed")
 
 
+def check_clock(asked: str, device: torch.device) -> None:
+    """Raise for an unknown clock (ValueError), and for the GPU's without a GPU (RuntimeError)."""
+    if asked not in ("auto", "host", "gpu"):
+        raise ValueError(f"clock={asked!r}: use 'auto', 'host' or 'gpu'")
+    if asked == "gpu" and device.type != "cuda":
+        raise RuntimeError(f"clock='gpu' needs a GPU, not '{device}': use clock='auto' or 'host'")
+
+
 def move_inputs(dataloader: Iterable, device: torch.device) -> list[torch.Tensor]:
     """Move the first `DISTINCT_INPUTS` batches to `device`, once, before any timing.
 
-    ValueError: no batch, an empty one, several shapes or types, a device that no clock waits for.
+    ValueError: no list, no batch, no tensor, an empty one, several shapes or types, no such device.
     """
     if device.type not in ("cpu", "cuda"):
         raise ValueError(f"device='{device}' cannot be timed: use 'cpu' or 'cuda'")
+    if isinstance(dataloader, torch.Tensor):
+        raise ValueError(f"the inputs are one tensor {(*dataloader.shape,)}: give a list: [tensor]")
     first = islice(dataloader, DISTINCT_INPUTS)
     batches = [batch[0] if isinstance(batch, (tuple, list)) else batch for batch in first]
-    kinds = {(tuple(batch.shape), batch.dtype) for batch in batches}
-    if len(kinds) != 1 or not batches[0].numel():
-        needed = "batches (N, ...) of one shape and type are needed, N >= 1 (drop_last=True)"
+    tensors = all(isinstance(batch, torch.Tensor) for batch in batches)
+    kinds = {((*b.shape,), b.dtype) if tensors else type(b).__name__ for b in batches}
+    if not tensors or len(kinds) != 1 or not batches[0].dim() or not batches[0].numel():
+        needed = "tensors (N, ...) of one shape and type are needed, N >= 1 (drop_last=True)"
         raise ValueError(f"the data loader yields {kinds or 'nothing'}: {needed}")
     return [batch.to(device) for batch in batches]
 
 
 def check_output(model: Callable, batch: torch.Tensor, device: torch.device) -> tuple[int, ...]:
     """Return the output's shape; ValueError unless it is a finite tensor on `device`, not empty."""
-    with phase("check of its output"):
+    with phase(f"check of its output, given inputs {(*batch.shape,)}"):
         output = model(batch)
     if not isinstance(output, torch.Tensor):
         kind = type(output).__name__
@@ -49,21 +60,15 @@ def check_output(model: Callable, batch: torch.Tensor, device: torch.device) -> 
 
 
 def check_repeats(model: Callable, batch: torch.Tensor) -> None:
-    """Raise ValueError where the same batch, given twice, gives two answers beyond rounding.
-
-    Such a model is not in eval mode whatever its modules say. Atomic additions round differently
-    each time, hence a tolerance.
-    """
+    """Raise ValueError where the same batch, given twice, gives two answers beyond rounding."""
     first, second = model(batch).clone(), model(batch)
     if first.shape != second.shape:
         return  # the check of its shape says so
     scale, apart = float(first.abs().max()), float((first - second).abs().max())
-    if apart > 1e-2 * scale:
-        raise ValueError(
-            f"the model gives two answers to the same batch, {apart:.3g} apart where its largest "
-            f"output is {scale:.3g}: it draws at random in eval mode (F.dropout without "
-            "training=self.training) or keeps a state; make it repeat"
-        )
+    if apart > 1e-2 * scale:  # atomic additions round differently each time
+        told = f"the model's answers to the same batch, of up to {scale:.3g}, are {apart:.3g} apart"
+        why = "it draws at random in eval mode (F.dropout without training=self.training)"
+        raise ValueError(f"{told}: {why} or keeps a state; make it repeat")
 
 
 def check_unchanged(inputs: list[torch.Tensor], originals: list[torch.Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""What machine this is. A reading that fails gives None and its reason, and ends nothing."""
+"""What machine this is; for all rooms `attempt`, a reading or None, `first_line` of an error."""
 
 import os
 import platform

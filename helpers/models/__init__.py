@@ -60,8 +60,10 @@ def prepare(
         name, count = "random", size if images else size * DISTINCT_INPUTS
         shape, drawn = parameters.input_shape.split("x"), torch.Generator()
         example = torch.randn(count, *map(int, shape), generator=drawn.manual_seed(parameters.seed))
-    elif not isinstance(example, torch.Tensor) or len(example) < size:
-        raise ModelNameError(f"model: example_inputs must be a tensor of batch_size={size} or more")
+    elif not isinstance(example, torch.Tensor) or example.shape[:1] < (size,):
+        found = getattr(example, "shape", type(example))
+        told = f"example_inputs must be a tensor of batch_size={size} or more, not {found}"
+        raise ModelNameError(f"model={parameters.model!r}: its {told}")
     batches = [own.clone() for own in example.split(size)[:DISTINCT_INPUTS] if len(own) == size]
     try_forward(network, batches[0], device, scored=images)
     return network, None if images else (name, batches)
@@ -76,7 +78,7 @@ def build_model(name: str = "resnet18", seed: int = 0) -> nn.Module:
         raise ModelNameError(f"model: {problem}")
     architecture, path = _split(name)
     if path:
-        return _from_file(architecture, path)
+        return _from_file(name, architecture, path)
     network = _seeded(name, seed)
     network.built_from = Origin(name)
     return network
@@ -87,12 +89,9 @@ def model_problem(name: str) -> str | None:
     architecture, path = _split(name)
     if path:
         return None if Path(path).is_file() else f"there is no file {path!r}"
-    if _is_named(architecture):
-        return None
-    return (
-        f"{name!r} is not a torchvision classification model: use 'resnet18', 'resnet18_cifar', "
-        f"one of torchvision.models.list_models(), 'module:function', FILE{SUFFIXES} or NAME@FILE"
-    )
+    told = f"{name!r} is not a torchvision classification model: use 'resnet18', 'resnet18_cifar', "
+    told += f"another of its list_models(), 'module:function', FILE{SUFFIXES} or NAME@FILE"
+    return None if _is_named(architecture) else told
 
 
 def resnet18_cifar() -> nn.Module:
@@ -133,7 +132,11 @@ def _seeded(name: str, seed: int = 0) -> nn.Module:
         if not hasattr(found, function):
             where = getattr(found, "__file__", None) or module  # maybe another than was meant
             raise ModelNameError(f"model={name!r}: there is no {function!r} in {where}")
-        network = getattr(found, function)()
+        try:
+            network = getattr(found, function)()
+        except TypeError as error:
+            error.add_note(f"model={name!r} is called without arguments")
+            raise
     if not isinstance(network, nn.Module):
         raise ModelNameError(f"model={name!r} returned {type(network)}, not a torch.nn.Module")
     return network
@@ -156,18 +159,19 @@ def _imported(module: str):
         raise ModelNameError(f"{told}: put it there, or its folder into PYTHONPATH") from error
 
 
-def _from_file(architecture: str, path: str) -> nn.Module:
+def _from_file(given: str, architecture: str, path: str) -> nn.Module:
     tensors, inside, ignored = read_weights(path)
     # A file must not choose code to run: a function in it is not called, only one in `model`.
     named = architecture or (inside if ":" not in inside and _is_named(inside) else "")
-    problem = f"model={path!r}: name the model it is of, NAME@{path}; it does not fit"
+    problem = f"model={given!r}: name the model it is of, NAME@{path}; it does not fit"
+    if named:
+        problem = f"model={given!r}: these weights do not fit {named}: "
+        problem += "rename the keys or give the model that was trained"
     for name in (named,) if named else BARE_GUESSES:
         network = _seeded(name)
         try:
-            stripped = fill(network, tensors)
+            network.built_from = Origin(name, path, not named, fill(network, tensors), ignored)
+            return network
         except RuntimeError as error:
-            problem += f"\n{str(error)[:600]}"
-            continue
-        network.built_from = Origin(name, path, not named, stripped, ignored)
-        return network
+            problem += "".join(f"\n{line[:200]}" for line in str(error).splitlines()[:6])
     raise ModelNameError(problem)

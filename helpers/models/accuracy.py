@@ -36,9 +36,8 @@ def measure_accuracy(
 ) -> Accuracy | None:
     """Score (images (N, 3, 32, 32), labels (N,)) batches with the very callable that is timed.
 
-    A callable that takes no larger batch than `timed_batch`, or answers otherwise in one, is scored
-    in batches of this size; one with an attribute `static_batch` always gets that size, filled up
-    with the last image. None without batches; ValueError unless scores are logits (N, classes).
+    A callable that fails or answers otherwise in a batch larger than `timed_batch` gets this size;
+    one with `static_batch` gets that. None without batches; ValueError: no logits (N, classes).
     """
     batches, size = list(batches), getattr(model, "static_batch", None)
     if not batches:

@@ -1,7 +1,4 @@
-"""Weights from a file, bare or under a usual key, by torch's restricted loader or safetensors.
-
-Nothing foreign is unpickled.
-"""
+"""Weights from a file, bare or under a usual key; nothing foreign in it is unpickled."""
 
 import re
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What runs a user's code: with random numbers of its own, no way out, and one forward first."""
+"""A user's model: ModelNameError, no way out of its code, its seeds, and one forward on trial."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -46,16 +46,17 @@ def try_forward(
     `training` moves batch-norms: pass a copy. What the model raises gets a note; an output that is
     no tensor (N, …), or is to be `scored` and not (N, classes), raises ModelNameError.
     """
-    what = f"the model{' in training mode' * training}, tried on {batch.dtype} {(*batch.shape,)}"
+    named = getattr(getattr(network, "built_from", None), "architecture", "the model")
+    what = f"{named}{' in training mode' * training}, tried on {batch.dtype} {(*batch.shape,)}"
     network.to(device)
-    if training:
-        network.train()
-    mode = nullcontext() if training else eval_mode(network)  # .eval() fails on exported modules
+    mode = nullcontext(network.train()) if training else eval_mode(network)  # exported: no .eval()
     try:
         with own_random_state(), torch.set_grad_enabled(training), mode, users_code("the model"):
             output = network(batch.to(device))
     except Exception as error:
-        error.add_note(f"{what}: give it others by -p input_shape 3x224x224 or its example_inputs")
+        other = "change" if hasattr(network, "example_inputs") else "-p input_shape 3x224x224 or"
+        hint = f"if the shape is not what it takes: {other} its example_inputs"
+        error.add_note(f"{what}: {hint}; else look in its forward, above")
         raise
     shape = tuple(output.shape) if isinstance(output, torch.Tensor) else ()
     if shape[:1] != batch.shape[:1] or (scored and len(shape) != 2):

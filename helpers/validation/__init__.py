@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from helpers.bench_latency import Run, benchmark_latency
+from helpers.clocks.checks import check_clock as check_clock
 from helpers.clocks.checks import move_inputs
 from helpers.clocks.profiling import ForwardProfile, contradicted
 from helpers.environment.facts import first_line
@@ -104,12 +105,6 @@ def _measure_packed(packed, inputs, iterations, settings) -> Run:
     model = model.to(settings["device"])
     # Only here: a capture that fails may harm its process (the random numbers of torch 2.11).
     return benchmark_latency(model, inputs, *iterations, graph=True, **settings)
-
-
-def check_clock(requested: str, device: torch.device) -> None:
-    """Refuse (RuntimeError), before anything is measured, the GPU clock where there is no GPU."""
-    if requested == "gpu" and device.type != "cuda":
-        raise RuntimeError(f"clock='gpu' needs a GPU, not '{device}': use clock='auto' or 'host'")
 
 
 def doubt_of(run: Run, profile: ForwardProfile | None) -> str:

@@ -16,7 +16,7 @@ from torchvision.datasets import CIFAR10
 
 from helpers.cifar10 import sources
 
-PYTHON, SPRITES = sources.ARCHIVES
+PYTHON, SPRITES = sources.OFFICIAL, sources.NPM
 
 
 def tar_gz(members: dict[str, bytes | str]) -> bytes:

@@ -79,10 +79,11 @@ def test_a_model_that_raises_while_it_is_measured_says_when():
     assert caught.value.__notes__ == ["in the measurement by the host's clock"]
 
 
-@pytest.mark.parametrize("device", ["meta", "mps", "xpu"])
-def test_a_device_without_a_clock(device):
-    with pytest.raises(ValueError, match=device):
-        benchmark_latency(lambda x: x, ONE, 2, 20, device=device)
+@pytest.mark.parametrize("asked", ["device=meta", "device=mps", "clock=hots", "clock=gpu"])
+def test_a_device_without_a_clock_and_a_clock_without_a_device(asked):
+    name, value = asked.split("=")
+    with pytest.raises((ValueError, RuntimeError), match=f"{name}='{value}'"):
+        benchmark_latency(lambda x: x, ONE, 2, 20, **{"device": "cpu", name: value})
 
 
 # --- data loaders
@@ -94,9 +95,11 @@ def broken():
 
 
 LOADERS = {
-    "empty": ([], ""),
+    "empty": ([], "nothing"),
+    "one tensor": (ONE[0], r"\[tensor\]"),
+    "no dimension": ([torch.tensor(1.0)], "N, ..."),
     "raises": (broken(), "image 1 cannot be read"),
-    "dictionary": ([{"x": ONE[0]}], ""),
+    "dictionary": ([{"x": ONE[0]}], "'dict'"),
     "no image": ([torch.zeros(0, 3, 8, 8)], ""),
     "two sizes": ([torch.zeros(2, 3, 8, 8), ONE[0]], "drop_last"),
     "two types": ([ONE[0], ONE[0].double()], "float64"),
@@ -108,6 +111,11 @@ LOADERS = {
 def test_loaders(loader, word):
     with pytest.raises(ANY, match=word or None):
         benchmark_latency(TinyNet(), loader, 2, 20)
+
+
+def test_an_error_names_the_shape_that_was_given():
+    with pytest.raises(RuntimeError, match=r"given inputs \(1, 1, 8, 8\)"):
+        benchmark_latency(TinyNet(), [torch.zeros(1, 1, 8, 8)], 2, 20)
 
 
 def test_an_endless_loader_is_read_only_as_far_as_needed():

@@ -4,7 +4,8 @@ A variant's name joins parts with "+", such as "fp16+channels_last+cudagraph". E
 callable with one contract: FP32 images (N, 3, H, W), or other inputs (N, …), on the device in, FP32
 logits on the device out; casts, layout changes and copies are inside, and so inside every timing.
 
-To add a part of your own: one function here or beside, one line in `PARTS`.
+To add a part of your own: one function here or beside, one line in `PARTS`, and one in the cell
+`h-annex` of the notebook, which lists the parts. What `-p variants all` means: GROUPS in select.py.
 """
 
 import copy

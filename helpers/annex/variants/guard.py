@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from helpers.annex.variants import Variant, VariantFailed, build
-from helpers.annex.variants.kernels import holds, products_in
+from helpers.annex.variants.precisions import holds, products_in
 from helpers.clocks import GpuClock
 from helpers.clocks.conditions import measuring_conditions, modules_of
 from helpers.clocks.profiling import ForwardProfile, contradicted, try_profile

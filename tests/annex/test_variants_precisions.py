@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from helpers.annex.variants import parse
-from helpers.annex.variants.kernels import BITS, holds, kernel_precision, products_in
+from helpers.annex.variants.precisions import BITS, holds, kernel_precision, products_in
 
 PROFILES = Path(__file__).parents[2] / "benchmarks" / "variants"
 
