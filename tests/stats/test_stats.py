@@ -5,9 +5,10 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from hypothesis.extra import numpy as hnp
+from scipy import special, stats
 from simulated_series import BIMODAL_P95, NORMAL_P95, ar1, bimodal, lognormal, normal
 
 from helpers.stats import (
@@ -122,6 +123,33 @@ def test_quantile_interval_covers_holds_its_estimate_and_widens_with_confidence(
     assert low[0] < inner_low < percentile(samples[0], 0.95) < inner_high < high[0]
 
 
+@settings(deadline=None)
+@given(hnp.arrays(float, st.integers(1, 400), elements=st.floats(1e-4, 1e5)))
+def test_an_interval_of_any_series_holds_its_estimate_or_is_refused(samples):
+    assert 1 <= correlation_time(samples).tau <= samples.size
+    try:
+        low, high = quantile_interval(samples)
+    except ValueError as error:
+        assert "independent" in str(error)  # noqa: PT017 - both outcomes are right
+    else:
+        assert samples.min() <= low <= percentile(samples, 0.95) * (1 + 1e-9)
+        assert percentile(samples, 0.95) * (1 - 1e-9) <= high <= samples.max()
+
+
+def test_the_interval_of_the_median_of_ranks_is_hutsons():
+    """Samples 1 … n in random order: a fractional rank is then its own quantile."""
+    n = 400
+    samples = rng().permutation(np.arange(1.0, n + 1))
+    time = correlation_time((samples > n / 2).astype(float))
+    assert time.tau == correlation_time(samples).tau == 1
+    for confidence in (0.8, 0.95):
+        low, high = quantile_interval(samples, q=0.5, confidence=confidence)
+        assert low + high == pytest.approx(n + 1)  # symmetric about the median
+        tail = stats.norm.sf(stats.t.isf((1 - confidence) / 2, time.freedom))
+        # The low end lies below the median with probability 1 - tail.
+        assert special.betainc(low, n - low + 1, 0.5) == pytest.approx(1 - tail, abs=1e-9)
+
+
 def clustered(generator):
     """Uncorrelated samples whose extremes come together."""
     scale = np.repeat(generator.choice([1.0, 10.0], p=[0.9, 0.1], size=10), 200)
@@ -195,3 +223,11 @@ def test_chance_of_failing_falls_with_the_limit_and_grows_with_runs_and_autocorr
     samples = np.exp(0.25 * ar1(0.9)(rng(21), 5000))
     shuffled = rng(22).permutation(samples)
     assert chance_of_failing(samples, 500) > 2 * chance_of_failing(shuffled, 500)
+
+
+def test_the_chance_of_failing_of_a_coin_is_a_half():
+    """Two runs of one sample each differ half of the time, and then fail, unless at the limit."""
+    coin, limit = rng().permutation(np.repeat([1.0, 2.0], 1000)), spread([1.0, 2.0])
+    for below, chance in ((0.1, 0.5), (np.nextafter(limit, 0), 0.5), (limit, 0)):
+        found = chance_of_failing(coin, run_length=1, runs=2, limit=below)
+        assert found == pytest.approx(chance, abs=0.05 if chance else 0)

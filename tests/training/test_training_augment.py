@@ -55,6 +55,7 @@ def test_everything_together_is_torchvisions_for_each_image_on_its_own():
 
 
 def test_the_constants_are_the_train_transforms():
+    assert (PADDING, DEGREES) == (4, 15)  # as asked for
     _, crop, flip, rotation, *_ = train_transform().transforms
     assert (tuple(crop.size), set(crop.padding), crop.fill) == ((32, 32), {PADDING}, 0)
     assert flip.p == 0.5

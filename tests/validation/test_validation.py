@@ -15,6 +15,7 @@ from helpers.bench_latency import benchmark_latency
 from helpers.clocks.profiling import ForwardProfile, try_profile
 from helpers.clocks.warmup import Warmup
 from helpers.parameters import validate
+from helpers.stats import spread
 from helpers.validation import (
     ACCEPTED,
     CONTRADICTED,
@@ -95,6 +96,9 @@ def test_the_criterion_is_max_minus_min_over_mean_of_p95():
     for few in ([], [make_run(series(1.0))]):
         with pytest.raises(ValueError, match=f"{len(few)} runs"):
             judge(few)
+    runs, limit = [make_run(np.full(100, ms)) for ms in (1.0, 1.1)], spread([1.0, 1.1])
+    for allowed, met in ((limit, False), (np.nextafter(limit, 1), True)):
+        assert judge(runs, max_p95_spread=allowed).clocks["host"].met == met
 
 
 def test_the_gpu_clock_decides_where_it_exists_and_the_host_stays_visible():
