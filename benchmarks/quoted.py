@@ -134,6 +134,37 @@ def repeatability_answer() -> str:
     return english(f"{''.join(told)}\n\n{coverage.launching(found)}.\n")
 
 
+def fresh_machine() -> str:
+    told = [
+        f"{share(*found[:2], 'sur')} par groupes de {size}" for size, found in further().items()
+    ]
+    return f"Sur une autre machine, la méthode étant choisie avant : {' ; '.join(told)}.\n"
+
+
+def fresh_machine_answer() -> str:
+    told = [
+        f"in groups of {size}, {share(held, pairs)} ordered pairs (by their own spread alone in "
+        f"{alone}), no group further than {percent(furthest)} from their mean"
+        for size, (held, pairs, alone, furthest) in further().items()
+    ]
+    return english(f"{'; '.join(told)}.\n")
+
+
+def further() -> dict[int, tuple]:
+    """The interval on a machine measured after it was chosen: fp32 of the comparisons, by size."""
+    sittings = agree.read(files("comparison/h100_d/*.json"))
+    p95 = [one["p95_ms"]["gpu"]["fp32"] for sitting in sittings for one in sitting]
+    run, found = load(HERE / "repeatability/h100_c/sessions_of_3.json")["sessions"][0], {}
+    launches = [run["runs"][0]["launches"]]  # of the same model
+    for size in (3, 8):
+        groups = [p95[i : i + size] for i in range(0, len(p95) - size + 1, size)]
+        levels = np.array([coverage.level(one) for one in groups])
+        furthest = np.abs(levels / coverage.level(levels) - 1).max()
+        alone = coverage.covered(groups)[0]
+        found[size] = *coverage.covered(groups, launches), alone, furthest
+    return found
+
+
 def host_clock_answer() -> str:
     return "\n" + factorial.table(load(HERE / "host_clock/processes.json")["processes"])
 
@@ -316,7 +347,13 @@ def pauses_limit() -> str:
 
 
 MADE = label, accepted, to_do, sessions, interference, variants, pauses, pauses_limit
-MADE += repeatability_answer, host_clock_answer, interference_answer, variants_answer
+MADE += (
+    repeatability_answer,
+    fresh_machine_answer,
+    host_clock_answer,
+    interference_answer,
+    variants_answer,
+)
 MADE += comparison_answer, training_answer, held_out_answer, campaign_answer, pauses_answer
 BLOCKS = {made.__name__: made for made in MADE}
 
