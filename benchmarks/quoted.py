@@ -136,9 +136,9 @@ def repeatability_answer() -> str:
 
 def fresh_machine() -> str:
     told = [
-        f"{share(*found[:2], 'sur')} par groupes de {size}" for size, found in further().items()
+        f"{share(*found[:2], 'sur')} par {size}" for size, found in further().items()
     ]
-    return f"Sur une autre machine, la méthode étant choisie avant : {' ; '.join(told)}.\n"
+    return f"Machine mesurée après ce choix, processus groupés : {' ; '.join(told)}.\n"
 
 
 def fresh_machine_answer() -> str:
@@ -346,15 +346,10 @@ def pauses_limit() -> str:
     return english(told.format(*rises()))
 
 
-MADE = label, accepted, to_do, sessions, interference, variants, pauses, pauses_limit
-MADE += (
-    repeatability_answer,
-    fresh_machine_answer,
-    host_clock_answer,
-    interference_answer,
-    variants_answer,
-)
-MADE += comparison_answer, training_answer, held_out_answer, campaign_answer, pauses_answer
+MADE = label, accepted, to_do, sessions, fresh_machine, interference, variants, pauses, pauses_limit
+MADE += repeatability_answer, fresh_machine_answer, host_clock_answer, interference_answer
+MADE += variants_answer, comparison_answer, training_answer, held_out_answer, campaign_answer
+MADE += (pauses_answer,)
 BLOCKS = {made.__name__: made for made in MADE}
 
 
