@@ -8,6 +8,7 @@ from its file: tests/benchmarks/test_quoted.py compares them.
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
@@ -135,34 +136,24 @@ def repeatability_answer() -> str:
 
 
 def fresh_machine() -> str:
-    told = [
-        f"{share(*found[:2], 'sur')} par {size}" for size, found in further().items()
-    ]
+    told = [f"{share(*held, 'sur')} par {size}" for size, held, _ in further()]
     return f"Machine mesurée après ce choix, processus groupés : {' ; '.join(told)}.\n"
 
 
 def fresh_machine_answer() -> str:
-    told = [
-        f"in groups of {size}, {share(held, pairs)} ordered pairs (by their own spread alone in "
-        f"{alone}), no group further than {percent(furthest)} from their mean"
-        for size, (held, pairs, alone, furthest) in further().items()
-    ]
-    return english(f"{'; '.join(told)}.\n")
+    told = [f"in groups of {n}, {share(*held)} pairs, and {alone}" for n, held, alone in further()]
+    return f"{'; '.join(told)}.\n"
 
 
-def further() -> dict[int, tuple]:
+def further() -> Iterator[tuple[int, tuple[int, int], int]]:
     """The interval on a machine measured after it was chosen: fp32 of the comparisons, by size."""
-    sittings = agree.read(files("comparison/h100_d/*.json"))
-    p95 = [one["p95_ms"]["gpu"]["fp32"] for sitting in sittings for one in sitting]
-    run, found = load(HERE / "repeatability/h100_c/sessions_of_3.json")["sessions"][0], {}
-    launches = [run["runs"][0]["launches"]]  # of the same model
+    found = [one for sitting in agree.read(files("comparison/h100_d/*.json")) for one in sitting]
+    p95 = [one["p95_ms"]["gpu"]["fp32"] for one in found]
+    run = load(HERE / "repeatability/h100_c/sessions_of_3.json")["sessions"][0]["runs"][0]
     for size in (3, 8):
         groups = [p95[i : i + size] for i in range(0, len(p95) - size + 1, size)]
-        levels = np.array([coverage.level(one) for one in groups])
-        furthest = np.abs(levels / coverage.level(levels) - 1).max()
-        alone = coverage.covered(groups)[0]
-        found[size] = *coverage.covered(groups, launches), alone, furthest
-    return found
+        held = coverage.covered(groups, [run["launches"]])  # of the same model
+        yield size, held, coverage.covered(groups)[0]
 
 
 def host_clock_answer() -> str:
@@ -262,12 +253,11 @@ def plain_accuracy(file: Path) -> np.ndarray:
 
 
 def held_out_answer() -> str:
-    told = ""
-    for file in files("training/held_out_*.json"):
-        share = load(file)["runs"][0]["recipe"]["upright"]
-        found = plain_accuracy(file)
-        told += f"  {share:.0%} of the epochs: {' and '.join(f'{100 * a:.2f} %' for a in found)};\n"
-    return told
+    found = {
+        load(f)["runs"][0]["recipe"]["upright"]: plain_accuracy(f) for f in files("training/held*")
+    }
+    told = [f"{u:.0%}: {' and '.join(f'{100 * a:.2f} %' for a in of)}" for u, of in found.items()]
+    return f"  {'; '.join(told)}.\n"
 
 
 def training_answer() -> str:

@@ -33,15 +33,15 @@ def train_once(seed: int, data, batches: list, args: argparse.Namespace) -> dict
             seed=seed,
             device=device,
             checkpoint=Path(scratch) / "checkpoint.pt",
-            limit=HELD_OUT_FROM if args.held_out else args.limit,
+            limit=HELD_OUT_FROM if args.held_out else None,
             recipe=args.recipe,
         )
     wall_s = time.perf_counter() - start  # compilation and checkpoints are in it
     kept = {f.name: getattr(result, f.name) for f in fields(result) if f.name != "network"}
-    kept |= {"recipe": asdict(args.recipe), "wall_s": wall_s}
     found = measure_accuracy(result.network, batches, device)
     plain = {"accuracy": found.fraction, "wilson_95": [found.low, found.high]}
-    return kept | {"evaluation": {"images": found.images, "plain": plain}}
+    kept |= {"evaluation": {"images": found.images, "plain": plain}}
+    return kept | {"recipe": asdict(args.recipe), "wall_s": wall_s}
 
 
 def main() -> None:
@@ -49,14 +49,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--dataset", default="cifar10")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=60)
-    parser.add_argument("--limit", type=int, help="train images; default: all")
     parser.add_argument("--held-out", action="store_true", help="never look at the test images")
     parser.add_argument("--recipe", type=lambda text: Recipe(**json.loads(text)), default=Recipe())
     args = parser.parse_args()
-    data = cifar10.load(args.data, args.dataset)
+    data = cifar10.load(args.data, "cifar10")
     scored = data
     if args.held_out:
         images, labels = data.train_images[HELD_OUT_FROM:], data.train_labels[HELD_OUT_FROM:]

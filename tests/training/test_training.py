@@ -12,7 +12,6 @@ from torch import nn
 
 from helpers.annex import training
 from helpers.annex.training import Recipe, train
-from helpers.annex.training.augmentation import augmented_batches
 from helpers.cifar10 import Cifar10, test_loader
 from helpers.models import ModelNameError, build_model
 from helpers.models.accuracy import measure_accuracy
@@ -76,11 +75,12 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
 
 
 def test_the_last_half_of_the_epochs_is_not_rotated(monkeypatch):
+    asked, made = [], training.augmented_batches
+
     def batches(*given, degrees=None):
         asked.append(degrees)
-        return augmented_batches(*given, degrees or 0)
+        return made(*given, degrees or 0)
 
-    asked = []
     monkeypatch.setattr(training, "augmented_batches", batches)
     short(epochs=4)
     assert asked == [None, 15, 15, 0, 0]  # first the example for the compilation
