@@ -59,7 +59,7 @@ test-browser: .venv/installed
 
 test-campaign: .venv/installed
 	$(PIP_INSTALL) -r requirements-campaign.txt
-	$(BIN)/python -m pytest --runslow tests/campaign tests/benchmarks/test_two_gpus.py
+	$(BIN)/python -m pytest --runslow tests/campaign
 
 lint: .venv/installed
 	$(BIN)/python -m ruff format --check .

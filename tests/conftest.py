@@ -17,13 +17,14 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
-    no_gpu = pytest.mark.skip(reason="needs a CUDA GPU; torch.cuda.is_available() is False")
-    not_asked = pytest.mark.skip(reason="slow: run by `make test-slow` (--runslow)")
-    no_browser = pytest.mark.skip(reason="browser: run by `make test-browser` (--runbrowser)")
+    missing = not torch.cuda.is_available()
+    why = (
+        "needs a CUDA GPU; torch.cuda.is_available() is False" if missing else "run: pytest -m gpu"
+    )
+    no_gpu, several = pytest.mark.skip(reason=why), "PYTEST_XDIST_WORKER" in os.environ
     for item in items:
-        if "browser" in item.keywords and not config.getoption("--runbrowser"):
-            item.add_marker(no_browser)
-        if "gpu" in item.keywords and not torch.cuda.is_available():
+        for mark in ("browser", "slow"):
+            if mark in item.keywords and not config.getoption(f"--run{mark}"):
+                item.add_marker(pytest.mark.skip(reason=f"{mark}: run by `make test-{mark}`"))
+        if "gpu" in item.keywords and (missing or several):
             item.add_marker(no_gpu)
-        if "slow" in item.keywords and not config.getoption("--runslow"):
-            item.add_marker(not_asked)
