@@ -18,9 +18,7 @@ def pytest_addoption(parser):
 
 def pytest_collection_modifyitems(config, items):
     missing = not torch.cuda.is_available()
-    why = (
-        "needs a CUDA GPU; torch.cuda.is_available() is False" if missing else "run: pytest -m gpu"
-    )
+    why = "torch.cuda.is_available() is False" if missing else "run by `pytest -m gpu`, alone"
     no_gpu, several = pytest.mark.skip(reason=why), "PYTEST_XDIST_WORKER" in os.environ
     for item in items:
         for mark in ("browser", "slow"):
