@@ -60,7 +60,10 @@ TO_DO = {
     ("level_shift",): "relancer ; si cela se répète, chercher ce qui change à ce moment",
     ("mean_spread",): "relancer ; si cela se répète, chercher ce qui diffère d'un run à l'autre",
     ("launch_bound",): "juger par l'horloge GPU ; la variante `cudagraph` supprime les lancements",
-    ("uncalibrated", "not_calibrated"): "relancer ; si cela se répète, ne comparer aucune session",
+    (
+        "uncalibrated",
+        "not_calibrated",
+    ): "relancer ; si cela se répète, ne pas comparer cette session",
     ("gpu_clock_unavailable", CONTRADICTED): "suivre la raison donnée plus bas pour l'horloge GPU",
 }
 _FACTS = "(p50 hôte {host_ms} ms, p50 GPU {gpu_ms} ms, {kernels:.0f} noyaux CUDA : {kernel_ms} ms)"
