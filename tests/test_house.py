@@ -32,17 +32,13 @@ def test_a_room_imports_only_what_is_to_its_left():
     assert up == []
 
 
-def lines(paths):
-    return {path: len(path.read_text(encoding="utf8").splitlines()) for path in paths}
-
-
 def test_the_house_keeps_its_limits():
-    house = lines(MODULES)
-    day = [path for path in MODULES if room_of(path) not in ("annex", "after")]
-    assert sorted({room_of(path) for path in MODULES} - {"__init__"}) == sorted(ROOMS)
-    assert sum(lines(day).values()) <= 4810  # the aim is 3,600
-    assert sum(house.values()) <= 7800  # the aim is 7,000
-    assert max(house.values()) <= 330
+    house = {path: len(path.read_text(encoding="utf8").splitlines()) for path in MODULES}
+    day = sum(n for path, n in house.items() if room_of(path) not in ("annex", "after"))
     beside = [*(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]
-    assert sum(lines(beside).values()) <= 10_000
+    assert sorted({room_of(path) for path in MODULES} - {"__init__"}) == sorted(ROOMS)
+    assert day <= 4810  # the aim is 3,600
+    assert sum(house.values()) <= 7790  # the aim is 7,000
+    assert max(house.values()) <= 330
+    assert sum(len(path.read_text(encoding="utf8").splitlines()) for path in beside) <= 10_000
     assert (ROOT / "README_PROTOCOLE.md").stat().st_size <= 20_480

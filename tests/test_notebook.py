@@ -13,6 +13,7 @@ import nbformat
 import numpy as np
 import pytest
 
+from helpers.annex.variants import PARTS
 from helpers.parameters import Parameters
 from helpers.results import COLUMNS, PUBLISHED, read_results
 
@@ -155,6 +156,8 @@ def test_help_lists_every_parameter_with_type_and_help():
 
 def test_the_notebook_is_fit_to_be_committed():
     notebook = stored()
+    (variants,) = (cell.source for cell in notebook.cells if cell.id == "h-annex")
+    assert all(f"`{part}`" in variants for part in PARTS)
     assert notebook.metadata.kernelspec.name == "python3"
     assert not tagged(notebook, "injected-parameters")
     cells = [cell.source.splitlines() for cell in code_cells(notebook) if cell.id != "parameters"]

@@ -34,23 +34,25 @@ def move_inputs(dataloader: Iterable, device: torch.device) -> list[torch.Tensor
         raise ValueError(f"device='{device}' cannot be timed: use 'cpu' or 'cuda'")
     if isinstance(dataloader, torch.Tensor):
         raise ValueError(f"the inputs are one tensor {(*dataloader.shape,)}: give a list: [tensor]")
+    if isinstance(dataloader, torch.utils.data.Dataset):  # its samples would pass for batches
+        raise ValueError("the inputs are a Dataset: give a DataLoader(dataset, batch_size=1)")
     first = islice(dataloader, DISTINCT_INPUTS)
     batches = [batch[0] if isinstance(batch, (tuple, list)) else batch for batch in first]
     tensors = all(isinstance(batch, torch.Tensor) for batch in batches)
     kinds = {((*b.shape,), b.dtype) if tensors else type(b).__name__ for b in batches}
     if not tensors or len(kinds) != 1 or not batches[0].dim() or not batches[0].numel():
-        needed = "tensors (N, ...) of one shape and type are needed, N >= 1 (drop_last=True)"
+        needed = "tensors (N, ...) of one shape and type are needed (a smaller last: drop_last)"
         raise ValueError(f"the data loader yields {kinds or 'nothing'}: {needed}")
     return [batch.to(device) for batch in batches]
 
 
 def check_output(model: Callable, batch: torch.Tensor, device: torch.device) -> tuple[int, ...]:
     """Return the output's shape; ValueError unless it is a finite tensor on `device`, not empty."""
-    with phase(f"check of its output, given inputs {(*batch.shape,)}"):
+    with phase(f"check of its output, given {batch.dtype} {(*batch.shape,)}"):
         output = model(batch)
     if not isinstance(output, torch.Tensor):
         kind = type(output).__name__
-        raise ValueError(f"the model returned {kind}, not the tensor that is to be timed")
+        raise ValueError(f"the model returned {kind}, not a tensor: wrap it in a module that does")
     if output.device.type != device.type:
         raise ValueError(f"the model's output is on {output.device}, the benchmark on {device}")
     if not output.numel() or not torch.isfinite(output).all():

@@ -99,11 +99,12 @@ def no_gc() -> Iterator[None]:
 def measuring_conditions(model: Callable, precision: str = "fp32") -> Iterator[ConditionsSeen]:
     """Eval mode, inference mode (which includes no_grad), no GC; yields what is in force inside.
 
-    `precision`: "fp32" forbids TF32, "tf32" allows it, "default" leaves the switches as they are
-    (PyTorch's own default is TF32 for convolutions only).
+    `precision`: "fp32" forbids TF32, "tf32" allows it, "default" leaves PyTorch's switches alone.
     """
-    switches = {"fp32": tf32(False), "tf32": tf32(True), "default": nullcontext()}[precision]
-    with switches, eval_mode(model), no_gc(), torch.inference_mode():
+    switches = {"fp32": tf32(False), "tf32": tf32(True), "default": nullcontext()}
+    if precision not in switches:
+        raise ValueError(f"precision={precision!r}: use one of {', '.join(switches)}")
+    with switches[precision], eval_mode(model), no_gc(), torch.inference_mode():
         training = [module.training for module in modules_of(model)]
         modes = torch.is_grad_enabled(), torch.is_inference_mode_enabled(), *tf32_in_force()
         yield ConditionsSeen(len(training), training.count(False), *modes, gc.isenabled())

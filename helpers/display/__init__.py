@@ -20,7 +20,7 @@ from helpers.display.machine import cost_sentence, environment_table, fixed_cond
 from helpers.display.plots import plot_distribution, plot_images, plot_over_time, plot_p95_runs
 from helpers.display.tables import checks_table, conditions_table, markdown_text, untagged_table
 from helpers.display.verdict import HEADLINE, bound_sentence, verdict_sentences, verdict_text
-from helpers.display.words import ACCURACY, CHANGED, NO_ACCURACY, RECEIPTS, SOURCES
+from helpers.display.words import ACCURACY, CHANGED, NO_ACCURACY, RECEIPTS, SOURCES, STALE
 from helpers.environment import Machine
 from helpers.models.accuracy import Accuracy
 from helpers.validation import Verdict

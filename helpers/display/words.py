@@ -14,6 +14,7 @@ DATASETS = {"cifar10": "CIFAR-10", "synthetic": "données synthétiques"}  # wha
 DATASETS |= {"random": "entrées aléatoires", "example": "entrées du modèle"}  # not images
 ACCURACY = "Exactitude {fraction:%4} sur {images:,} images (à 95 % : de {low:%3} à {high:%3})."
 CHANGED = "paramètres modifiés : relancez depuis le § 0, sous un autre nom de `session` ou sans nom"
+STALE = "le verdict est celui d'autres runs : relancez depuis la cellule qui suit les runs"
 NO_ACCURACY = "Exactitude sans objet : les entrées ne sont pas des images de CIFAR-10."
 # What was seen, in a word or two, by its code: tags, other flags of a run or session, causes.
 LABELS = {"foreign_gpu_process": "processus étranger", "cpu_load": "CPU occupé"}
@@ -57,13 +58,10 @@ TO_DO = {
     ("gpu_shift",): "relancer sur un GPU au repos ; ne pas comparer cette session",
     ("unsteady_warmup",): "relancer avec `-p warmup_iters 500`",
     ("between_modes", "chance"): "relancer avec `-p measure_iters 2000`",
-    ("level_shift",): "relancer ; si cela se répète, chercher ce qui change à ce moment",
+    ("level_shift",): "relancer ; si cela se répète, chercher ce qui change au passage nommé",
     ("mean_spread",): "relancer ; si cela se répète, chercher ce qui diffère d'un run à l'autre",
     ("launch_bound",): "juger par l'horloge GPU ; la variante `cudagraph` supprime les lancements",
-    (
-        "uncalibrated",
-        "not_calibrated",
-    ): "relancer ; si cela se répète, ne pas comparer cette session",
+    ("uncalibrated", "not_calibrated"): "relancer ; si cela se répète, ne pas comparer",
     ("gpu_clock_unavailable", CONTRADICTED): "suivre la raison donnée plus bas pour l'horloge GPU",
 }
 _FACTS = "(p50 hôte {host_ms} ms, p50 GPU {gpu_ms} ms, {kernels:.0f} noyaux CUDA : {kernel_ms} ms)"

@@ -146,8 +146,7 @@ def collect_facts(read: Reader) -> dict:
 
 
 def cost(opened_s: float, device: torch.device | str | None = None) -> dict[str, float | None]:
-    """Seconds since the session was opened at `opened_s` (monotonic), and this process's peak
-    memory in MiB; None: cannot be seen."""
+    """Seconds since `opened_s` (monotonic), and this process's peak memory in MiB; None: unseen."""
     mib = 2**20 if sys.platform == "darwin" else 2**10  # of ru_maxrss, in bytes or in KiB
     on_gpu = torch.cuda.is_initialized() and torch.device(device or "cuda").type == "cuda"
     gpu = attempt(torch.cuda.max_memory_allocated, device) if on_gpu else None

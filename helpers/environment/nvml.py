@@ -27,7 +27,6 @@ FACTS = {  # of a GPU, by its handle
     "temperature_c": lambda gpu: query("nvmlDeviceGetTemperature", gpu, 0),
 }
 sm_clock_mhz = partial(attempt, FACTS["sm_clock_mhz"])  # now, or None
-# 0 is the fastest
 performance_state = partial(attempt, lambda gpu: query("nvmlDeviceGetPerformanceState", gpu))
 
 

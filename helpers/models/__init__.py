@@ -64,6 +64,10 @@ def prepare(
         found = getattr(example, "shape", type(example))
         told = f"example_inputs must be a tensor of batch_size={size} or more, not {found}"
         raise ModelNameError(f"model={parameters.model!r}: its {told}")
+    kinds = {one.dtype for one in (example, *network.parameters()) if one.is_floating_point()}
+    if kinds - {torch.float32}:
+        told = f"it holds {kinds}, and FP32 is measured: .float() it; for others, -p variants fp16"
+        raise ModelNameError(f"model={parameters.model!r}: {told}")
     batches = [own.clone() for own in example.split(size)[:DISTINCT_INPUTS] if len(own) == size]
     try_forward(network, batches[0], device, scored=images)
     return network, None if images else (name, batches)
@@ -154,9 +158,9 @@ def _imported(module: str):
     except ModuleNotFoundError as error:
         if not f"{module}.".startswith(f"{error.name}."):
             raise  # what the user's module imports
-        told = f"model: no module {module!r} in {' or '.join(dict.fromkeys(folders))}"
-        told += f"; without .py: {module[:-3]}:function" * module.endswith(".py")
-        raise ModelNameError(f"{told}: put it there, or its folder into PYTHONPATH") from error
+        told = f"put it into {' or '.join(dict.fromkeys(folders))}, or its folder into PYTHONPATH"
+        told = f"write {module[:-3]}:function" if module.endswith(".py") else told
+        raise ModelNameError(f"model: there is no module {module!r}: {told}") from error
 
 
 def _from_file(given: str, architecture: str, path: str) -> nn.Module:

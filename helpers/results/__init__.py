@@ -138,14 +138,15 @@ class Session:
     def complete(self, verdict: Verdict | None = None) -> Path:
         """Mark the session complete; its rows then tell what `verdict` says of them.
 
-        Returns the published CSV, replaced if the session has J1's own parameters, else the
-        session's own. May be called again. Raises ResultsError: no runs, or a file that cannot be
-        written.
+        Returns the published CSV, replaced if the session has J1's own parameters, else its own.
+        May be called again. ResultsError: no runs, those of another verdict, no room to write.
         """
         if not self._rows:
             raise ResultsError(f"session {self.name!r} has no runs: nothing is published")
         own, published = self.folder / "results.csv", self._to_publish()
         if verdict is not None:
+            if verdict.runs != self.runs:  # a cell before it was run again
+                raise ResultsError("the verdict is of other runs: judge this session's first")
             own_rows = [row for row in self._rows if row["schedule"] == CONSECUTIVE]
             for row, run, flags in zip(own_rows, verdict.runs, verdict.flags, strict=True):
                 row |= judged(run, verdict.deciding, flags)  # as the verdict has it

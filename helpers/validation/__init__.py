@@ -20,7 +20,6 @@ from helpers.validation.causes import Cause, find_causes
 from helpers.validation.interference import HOST_RULES, RunTags, tags
 
 ACCEPTED, RESERVED, NOT_ACCEPTED = "yes", "reserved", "no"  # as the CSV says it
-
 # Flags of a run whose GPU clock is in doubt
 CONTRADICTED, UNPROVEN = "gpu_clock_contradicted", "gpu_clock_unproven"
 HARMLESS = {CONTRADICTED, UNPROVEN, "gpu_clock_unavailable", "retried_batches"}  # no reserve

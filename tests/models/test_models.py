@@ -22,6 +22,9 @@ class Mine(nn.Linear):
 def make():
     return Mine(3, 10)
 
+def half():
+    return make().half()
+
 def tokens(given=torch.arange(40).reshape(5, 8)):
     model = nn.Sequential(nn.Embedding(40, 4), nn.Linear(4, 7))
     model.example_inputs = given
@@ -94,6 +97,8 @@ def test_other_inputs_are_drawn_from_the_seed_or_the_modules_own(own):
 def test_inputs_that_do_not_fit_are_told_before_anything_is_measured(own):
     with pytest.raises(ModelNameError, match=r"batch_size=6.*\[5, 8\]"):
         prepared(model="own_models_for_a_test:tokens", batch_size=6)
+    with pytest.raises(ModelNameError, match=r"float16.*fp16"):  # it would be called strict FP32
+        prepared(model="own_models_for_a_test:half", input_shape="3")
     with pytest.raises(AssertionError, match="Wrong image height") as caught:  # case 14
         prepared(model="vit_b_16")
     assert "input_shape" in caught.value.__notes__[0]
@@ -103,7 +108,7 @@ def test_a_users_module_is_found_where_the_caller_is_by_fresh_processes_too(tmp_
     """A shell keeps its folder in PWD where papermill's --cwd starts the kernel elsewhere."""
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setenv("PWD", str(tmp_path))
-    with pytest.raises(ModelNameError, match=rf"'own_away' in .*{tmp_path}.*PYTHONPATH"):
+    with pytest.raises(ModelNameError, match=rf"'own_away'.*{tmp_path}.*PYTHONPATH"):
         build_model("own_away:make")
     (tmp_path / "own_away.py").write_text(SOURCES)
     found = build_model("own_away:make")

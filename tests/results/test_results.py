@@ -83,6 +83,8 @@ def test_a_complete_session_takes_no_more_runs_but_may_be_published_again(tmp_pa
     with pytest.raises(ResultsError, match="no runs"):
         session.complete()
     add(session)
+    with pytest.raises(ResultsError, match="other runs"):  # a verdict of before
+        session.complete(judged(opened(tmp_path, "before"), "yes"))
     for _ in range(2):
         session.complete()
         assert len(read_results(tmp_path / PUBLISHED)) == 1

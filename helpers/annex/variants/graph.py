@@ -28,7 +28,7 @@ class Compiled(nn.Module):
         self._run = torch.compile(function, fullgraph=True, dynamic=False, **how)
         # torch would keep the compiled code, and frozen weights with it, for the process's life.
         weakref.finalize(self, reset_code, function.__code__).atexit = False
-        # Read at the first call, by two of torch's layers, hence no `options` of torch.compile.
+        # Freezing is read at the first call, by two of torch's layers: not one of `options`.
         with quiet(), generated_code_released(), config.patch(freezing=freeze):
             for _ in range(WARMUP_CALLS):  # the second and third may record torch's own graphs
                 self._run(example)
