@@ -181,6 +181,6 @@ def baseline_sentences(comparison: BaselineComparison) -> list[str]:
     if comparison.changes and not comparison.same_gpu:
         widened = f"comptent {percent(OTHER_MACHINE_SD)} d'écart type entre machines"
         told.append(
-            f"Un autre GPU, un GPU inconnu, un CPU : les intervalles des latences {widened}."
+            f"Autre GPU, ou machine non identifiée : les intervalles des latences {widened}."
         )
     return told
