@@ -191,8 +191,8 @@ def test_nbval_passes_verbatim():
 def test_nbval_catches_a_wrong_stored_output(tmp_path):
     prepared = ROOT / f"out_{tmp_path.name}.ipynb"  # nbval's kernel starts in its notebook's folder
     try:
-        arguments = [*SMALL.split(), "-p", "dataset", "synthetic", "-p", "results_dir"]
-        done = papermill(prepared, "--prepare-only", *arguments, str(tmp_path / "results"))
+        small = f"{SMALL} -p dataset synthetic -p isolation none -p results_dir".split()
+        done = papermill(prepared, "--prepare-only", *small, str(tmp_path / "results"))
         assert done.returncode == 0, done.stderr
         notebook = nbformat.read(prepared, as_version=4)
         checked = tagged(notebook, CHECKED)
