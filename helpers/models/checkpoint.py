@@ -17,7 +17,7 @@ PREFIXES = re.compile(r"^(?:(?:module|_orig_mod|model|net)\.)+|(?<=\.)_orig_mod\
 SAVE = "save {'model': name, 'state_dict': model.state_dict()}, or model.state_dict() alone"
 
 
-class _Foreign:
+class PickledObject:
     """Stands in for a Python object beside the weights: its own code is not run."""
 
     def __init__(self, *args):
@@ -35,7 +35,7 @@ def read_weights(path: str) -> tuple[Mapping[str, torch.Tensor], str, tuple[str,
         with suppress(ValueError):  # the format before torch 1.6
             unsafe = get_unsafe_globals_in_checkpoint(path)
         # A stand-in for every type that the restricted loader would refuse.
-        with safe_globals([(_Foreign, name) for name in unsafe]):
+        with safe_globals([(PickledObject, name) for name in unsafe]):
             stored = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged, or more than weights: torch raises many types
         told = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).partition("\n")[0]
@@ -47,7 +47,7 @@ def read_weights(path: str) -> tuple[Mapping[str, torch.Tensor], str, tuple[str,
         told = f"{type(stored).__name__} with keys {list(entries)[:8]}"
         raise ModelNameError(f"model={path!r} holds weights of no one model, but {told}: {SAVE}")
     name = next((entries[k] for k in ("model", "arch") if isinstance(entries.get(k), str)), "")
-    foreign = (str(key) for key, value in entries.items() if isinstance(value, _Foreign))
+    foreign = (str(key) for key, value in entries.items() if isinstance(value, PickledObject))
     return found[0], name, tuple(foreign)
 
 
