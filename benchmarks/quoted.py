@@ -137,7 +137,7 @@ def repeatability_answer() -> str:
 
 def fresh_machine() -> str:
     told = [f"{share(*held, 'sur')} par {size}" for size, held, _ in further()]
-    return f"Machine mesurée après ce choix, processus groupés : {' ; '.join(told)}.\n"
+    return f"Autre machine, intervalle choisi avant, processus groupés : {' ; '.join(told)}.\n"
 
 
 def fresh_machine_answer() -> str:

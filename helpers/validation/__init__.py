@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from helpers.bench_latency import Run, benchmark_latency
-from helpers.clocks.checks import check_clock as check_clock
 from helpers.clocks.checks import move_inputs
 from helpers.clocks.profiling import ForwardProfile, contradicted
 from helpers.environment.facts import first_line

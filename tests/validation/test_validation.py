@@ -12,6 +12,7 @@ from torchvision.models import resnet18
 
 from benchmarks.elsewhere.models import Joined, OwnStream
 from helpers.bench_latency import benchmark_latency
+from helpers.clocks.checks import check_clock
 from helpers.clocks.profiling import ForwardProfile, try_profile
 from helpers.clocks.warmup import Warmup
 from helpers.parameters import validate
@@ -21,7 +22,6 @@ from helpers.validation import (
     CONTRADICTED,
     RESERVED,
     UNPROVEN,
-    check_clock,
     deciding_clock,
     judge,
     measure_runs,
