@@ -140,11 +140,3 @@ def test_why_there_is_no_gpu_clock(monkeypatch, asked, device, code, why):
     clock, (found, words) = ready._start_gpu_clock()
     assert (clock, found) == (None, code)
     assert why in words
-
-
-@pytest.mark.gpu
-def test_both_clocks_on_a_gpu():
-    run = benchmark_latency(TinyNet().cuda(), loader(), 10, 150)
-    assert run.gpu.samples_ms.shape == (150,)
-    assert run.gpu.p50 <= run.host.p50
-    assert run.device.startswith("cuda")

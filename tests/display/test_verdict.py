@@ -95,6 +95,8 @@ def test_each_remedy_has_a_cause_that_is_named_and_stands_before_the_fold():
 def test_what_bounds_a_forward():
     assert told.bound_sentence(RUNS, PROFILE).startswith("Latence limitée par les lancements")
     assert "68 noyaux" in told.bound_sentence([run(host=1.3)], PROFILE)
+    for runs, profile in ((CPU_ONLY, PROFILE), (RUNS, None)):
+        assert told.bound_sentence(runs, profile).startswith("Pas d'horloge GPU ici")
 
 
 def test_what_decides_is_a_list_and_its_causes_fold_away_a_quoted_error_is_whole():

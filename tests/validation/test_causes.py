@@ -1,11 +1,9 @@
 import numpy as np
 from fakes import make_run, series
 
-from helpers.clocks.profiling import ForwardProfile
 from helpers.clocks.warmup import Warmup
-from helpers.validation.causes import bound_of, find_causes
+from helpers.validation.causes import find_causes
 
-PROFILE = ForwardProfile(10, 68.0, 1.19, 0, 0, ("sgemm",))
 UNSTEADY = Warmup(np.full(200, 2.0), steady=False)
 
 
@@ -48,11 +46,3 @@ def test_gate_failures_and_unsteady_warm_up_are_named():
     found = causes(runs, "gpu")
     assert found["retried_batches", 1] == {"batches": 2}
     assert found["unsteady_warmup", 2] == {"iterations": 200}
-
-
-def test_what_bounds_a_forward():
-    launches = [make_run(series(2.0), series(1.3))]
-    code, values = bound_of(launches, PROFILE)
-    assert (code, values["kernels"]) == ("launches", 68)
-    assert bound_of([make_run(series(1.35), series(1.3))], PROFILE)[0] == "gpu"
-    assert bound_of([make_run(series(2.0))], None) == ("no_gpu_clock", {})

@@ -12,7 +12,7 @@ from looks_fake import CLEAN_GPU, PROCESS, clean_samples, look
 from nvml_fake import ME, OTHER
 
 from helpers.bench_latency import benchmark_latency
-from helpers.validation.interference import GPU_RULES, HOST_RULES, tags, untagged
+from helpers.validation.interference import GPU_RULES, HOST_RULES, tags
 
 
 def run_of(gpus=(CLEAN_GPU,) * 2, gpu_ms=None, host=None, **changes):
@@ -138,15 +138,6 @@ def test_a_steady_power_cap_is_a_condition_and_no_throttle(case):
     gpus, expected, steady = CAPS[case]
     (found,) = tags([run_of(gpus)])
     assert (set(found.codes), found.steady_power_cap) == (expected, steady)
-
-
-def test_untagged_keeps_gpu_samples_that_only_the_host_disturbed():
-    lost = {"thread_s": 0.5, "preemptions": 9}
-    looks = (look(0.0), look(1.0, **lost), look(2.0, FOREIGN, **lost))
-    run = run_of((CLEAN_GPU,) * 3, clean_samples(150), looks=looks)
-    (found,) = tags([run])
-    assert untagged(run, found, "gpu").sum() == 100
-    assert untagged(run, found, "host").sum() == 0
 
 
 # --- who is foreign

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from fakes import TinyNet
 
 from helpers.clocks.checks import phase
 from helpers.models import build_model
@@ -80,22 +79,11 @@ def test_it_is_waited_for_as_long_as_it_begins_phases(works):
     assert processes._answers(SimpleNamespace(poll=poll), begun, 1.0) == works
 
 
-def test_a_model_travels_as_it_is():
-    model = TinyNet()
-    there = processes.unpack_model(processes.pack_model(model))
-    x = torch.ones(1, 3, 8, 8)
-    torch.testing.assert_close(there.eval()(x), model.eval()(x))
-
-
-def test_a_model_that_no_pickle_takes_is_built_again_by_its_name_with_its_weights():
+@pytest.mark.parametrize(("hook", "name"), [(None, ""), (lambda x: x, "resnet18_cifar")])
+def test_a_model_travels_with_its_weights_as_it_is_or_where_no_pickle_takes_it_by_name(hook, name):
     model = build_model("resnet18_cifar", seed=3)
-    model.hook = lambda x: x
+    model.hook = hook
     packed = processes.pack_model(model)
-    assert packed[0] == "resnet18_cifar"
+    assert packed[0] == name
     there = processes.unpack_model(packed).state_dict()
     assert all(torch.equal(there[name], tensor) for name, tensor in model.state_dict().items())
-
-
-def test_a_model_that_can_do_neither_is_said_to_be():
-    with pytest.raises(processes.NotPortableError, match="function"):
-        processes.pack_model(lambda x: x)

@@ -36,13 +36,6 @@ def runs_of(model=None, done=0, device=CPU, **given):
     return measure_runs(model or TinyNet(), BATCHES, parameters, device, done)
 
 
-def test_every_run_has_its_samples_and_its_looks_and_comes_as_soon_as_it_is_done():
-    generator = runs_of(runs=3, measure_iters=120)
-    runs = [next(generator), *generator]
-    assert [run.host.n for run in runs] == [120] * 3
-    assert [len(run.looks) for run in runs] == [3] * 3
-
-
 def test_the_warm_up_is_as_long_as_asked_and_what_was_measured_before_is_not_again():
     (run,) = runs_of(runs=3, done=2, warmup_iters=301)  # it never lasts 301 by itself
     assert len(run.warmup.samples_ms) >= 301
@@ -115,8 +108,6 @@ def test_no_clock_stands_in_for_another_unseen():
     assert deciding_clock("auto", runs) == "host"
     with pytest.raises(RuntimeError, match="waits inside"):
         judge(runs, clock="gpu")
-    with pytest.raises(RuntimeError, match="'cpu': use clock='auto' or 'host'"):
-        check_clock("gpu", CPU)  # before anything is measured
     check_clock("gpu", torch.device("cuda:0"))
     check_clock("auto", CPU)
 
