@@ -8,11 +8,7 @@ import torch
 from fakes import TinyNet
 
 from helpers.clocks import profiling, try_profile
-from helpers.clocks.profiling import (
-    count_kernels,
-    detached_profile,
-    summarise_events,
-)
+from helpers.clocks.profiling import count_kernels, detached_profile, summarise_events
 
 INPUTS, CUDA = [torch.zeros(1, 3, 8, 8)], torch.device("cuda")
 
@@ -87,7 +83,7 @@ SUBSCRIBE = """
 import ctypes, torch
 from helpers.clocks.profiling import detached_profile
 device, x = torch.device("cuda"), torch.ones(8, device="cuda")
-with PROFILE as prof:
+with detached_profile(device) as prof:
     x + x
     torch.cuda.synchronize()
 assert any(event.device_type == torch.autograd.DeviceType.CUDA for event in prof.events())
@@ -100,12 +96,7 @@ print("code", code)
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize(
-    ("profile", "free"),
-    [("detached_profile(device)", True), ("torch.profiler.profile(acc_events=True)", False)],
-)
-def test_no_profiler_stays_attached(profile, free):
-    code = SUBSCRIBE.replace("PROFILE", profile)
-    run = [sys.executable, "-c", code]
+def test_no_profiler_stays_attached():
+    run = [sys.executable, "-c", SUBSCRIBE]
     found = subprocess.run(run, capture_output=True, text=True, check=True, timeout=120)
-    assert ("code 0" in found.stdout) == free, found.stdout
+    assert "code 0" in found.stdout

@@ -14,12 +14,3 @@ def test_a_gpu_that_is_not_in_use_yet_gets_no_seed(use, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
     use()
     assert queued == []
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("use", USERS.values(), ids=USERS)
-def test_a_gpus_random_state_is_left_alone(use):
-    torch.cuda.manual_seed_all(5)
-    before = torch.cuda.get_rng_state()
-    use()
-    assert torch.equal(torch.cuda.get_rng_state(), before)
