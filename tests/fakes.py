@@ -24,6 +24,18 @@ class TinyNet(nn.Module):
         return self.head(self.norm(x).mean((2, 3)))
 
 
+class Bomb:
+    """Pickled, it runs code of its own where it is read: `went_off` then lies in the folder."""
+
+    def __reduce__(self):
+        return (open, ("went_off", "w"))
+
+
+def leave(x):
+    """Case 5: a forward that ends Python."""
+    raise SystemExit(0)
+
+
 def series(level, seed=0, n=500, sd=0.01):
     """Samples (n,) around a level, of a relative standard deviation."""
     return level * (1 + sd * np.random.default_rng(seed).standard_normal(n))

@@ -10,12 +10,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
-import numpy as np
 import pytest
 
 from helpers.annex.variants import PARTS
 from helpers.parameters import Parameters
-from helpers.results import COLUMNS, PUBLISHED, read_results
+from helpers.results import PUBLISHED, read_results
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK = ROOT / "J1_benchmark.ipynb"
@@ -66,19 +65,12 @@ def test_a_session_leaves_everything_in_its_folder(session):
     assert {"results.csv", "run_1.npz", "run_2.npz", "environment.json", "session.json"} <= names
     assert sum(name.endswith(".png") for name in names) >= 4
     assert json.loads((folder / "session.json").read_text())["state"] == "complete"
-
-
-def test_the_csv_has_one_row_per_run_and_is_published_by_j1s_own_sessions_alone(session):
-    folder, _ = session
-    assert not (folder.parent / PUBLISHED).exists()
+    assert not (folder.parent / PUBLISHED).exists()  # J1's own sessions are
     rows = read_results(folder / "results.csv")
-    assert tuple(rows.columns) == COLUMNS
     assert list(rows.columns[:5]) == ["variant", "accuracy", "lat_mean", "lat_p95", "timestamp"]
     assert rows["run"].tolist() == [1, 2]
     assert set(rows["clock"]) == {"host"}
     assert set(rows["dataset"]) == {"synthetic"}
-    assert rows["lat_p95"].equals(rows["host_p95"])
-    assert np.load(folder / "run_1.npz")["host_ms"].shape == (60,)
 
 
 def test_the_executed_notebook_is_clean(session):

@@ -13,6 +13,7 @@ import filelock
 import psutil
 import pytest
 from cifar10_fakes import PYTHON, SPRITES, FakeCifar10, serving, tar_gz, whole
+from fakes import Bomb
 from torchvision.datasets import CIFAR10
 
 from helpers.cifar10 import FINGERPRINT, DataError, NotFoundError, load, sources
@@ -108,11 +109,6 @@ def test_what_is_wrong_is_named(fake, tmp_path, form, damage):
     wrong(tmp_path / "files", str(folder if parsed else path))
     damaged(tmp_path / "archive" / ARCHIVES[form], fake.archive(form), damage)
     wrong(tmp_path / "archive", ARCHIVES[form])
-
-
-class Bomb:
-    def __reduce__(self):
-        return (open, ("went_off", "w"))
 
 
 def test_a_pickle_that_calls_code_is_not_opened(fake, tmp_path, monkeypatch):

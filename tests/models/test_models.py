@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from fakes import Bomb, leave
 from safetensors.torch import save_file
 from torch import nn
 
@@ -163,11 +164,6 @@ def test_a_damaged_checkpoint_is_named(tmp_path, name, content):
         build_model(str(tmp_path / name))
 
 
-class Evil:
-    def __reduce__(self):
-        return (open, ("made", "w"))
-
-
 class Hostile(dict):
     """A mapping of the user's own: the restricted loader sets no items of such."""
 
@@ -181,7 +177,7 @@ REFUSED = [
     ({"net": TENSORS, "model": TENSORS}, "no one model.*net.*model"),
     (WEIGHTS | {"fc.weight": torch.zeros(9, 512)}, r"fc\.weight.*\[9, 512\].*\[10, 512\]"),
     (nn.Linear(2, 2), "no one model"),
-    (Evil(), "no one model"),
+    (Bomb(), "no one model"),
     ({"w": WEIGHTS, "x": Hostile(a=1)}, "beside weights: .*Hostile"),
 ]
 
@@ -194,7 +190,7 @@ def test_cases_12_and_13_what_is_no_one_models_weights_is_explained_and_not_run(
     with pytest.raises(ModelNameError, match=f"(?s){told}") as caught:
         build_model(saved(tmp_path / "m.pt", value))
     assert "\x1b" not in str(caught.value)
-    assert not (tmp_path / "made").exists()
+    assert not (tmp_path / "went_off").exists()
 
 
 def renamed(*prefixes):
@@ -241,10 +237,6 @@ def test_case_3_an_architecture_told_from_shapes_is_said_to_be_a_guess(tmp_path,
         assert named.built_from == Origin(name, path)
         assert torch.equal(named.fc.weight, WEIGHTS["fc.weight"])
         assert isinstance(named.maxpool, nn.MaxPool2d) == ("own" in name)
-
-
-def leave(_):
-    raise SystemExit(0)
 
 
 @pytest.mark.parametrize(
