@@ -99,7 +99,7 @@ def benchmark_latency(
     """
     checks.check_counts(warmup_iters=warmup_iters, measure_iters=measure_iters)
     with prepared(model, dataloader, warmup_iters, device, precision, clock) as bench:
-        look, run = Looker(bench.device), bench.new_run(measure_iters)
+        look, run = Looker(bench.device), Measuring(bench, measure_iters)
         run.saw(look())
         while not run.complete:
             run.measure_block()
@@ -166,10 +166,6 @@ class Bench:
         except NotQueueableError as error:
             return None, (error.reason, str(error))
         return clock, ("", "")
-
-    def new_run(self, measure_iters: int) -> "Measuring":
-        """Start a run of `measure_iters` samples per clock."""
-        return Measuring(self, measure_iters)
 
 
 class Measuring:

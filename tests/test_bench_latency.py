@@ -8,10 +8,10 @@ from fakes import TinyNet
 from torch.utils.data import DataLoader, TensorDataset
 
 from helpers import bench_latency as bench
-from helpers.bench_latency import benchmark_latency, prepared
-from helpers.clocks import HOST_TOO_SLOW, WARMUP_MAX_ITERS, NotQueueableError
+from helpers.bench_latency import Measuring, benchmark_latency, prepared
+from helpers.clocks import WARMUP_MAX_ITERS, NotQueueableError
 from helpers.clocks.checks import DISTINCT_INPUTS
-from helpers.clocks.timing import GpuSamples
+from helpers.clocks.timing import HOST_TOO_SLOW, GpuSamples
 
 
 def loader(batch_size=1, images=16):
@@ -21,7 +21,7 @@ def loader(batch_size=1, images=16):
 
 
 def measured(ready, iterations):
-    measuring = ready.new_run(iterations)
+    measuring = Measuring(ready, iterations)
     while not measuring.complete:
         measuring.measure_block()
     return measuring.result()

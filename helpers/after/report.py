@@ -4,9 +4,8 @@ python -m helpers.after.report SESSION            prints it
 python -m helpers.after.report html SESSION       writes report.html there: one file, without code
 python -m helpers.after.report markdown SESSION   writes report.md there: for an issue or a wiki
 
-Everything in a session's folder may come from a stranger: of its texts no link, image or HTML, and
-no code but plain words, is left in the Markdown; of the notebook only harmless elements are kept;
-the page loads nothing.
+Everything in a session's folder may come from a stranger: of its texts the Markdown keeps tables,
+lists and `plain words`; of the notebook only harmless elements are kept; the page loads nothing.
 """
 
 import argparse
@@ -90,8 +89,7 @@ def session_markdown(session: StoredSession) -> str:
 
 def harmless(text: str) -> str:
     """Markdown with its tables, lists and `plain words`, without links, images or HTML."""
-    text = LIVE.sub(lambda found: found[1] or f"&#{ord(found[0][-1])};", text)
-    return text.replace("&#96;", "\\`")
+    return LIVE.sub(lambda one: one[1] or f"&#{ord(one[0][-1])};", text).replace("&#96;", "\\`")
 
 
 def _run(row: dict) -> dict[str, str]:

@@ -5,7 +5,6 @@ import html
 import re
 from collections.abc import Iterable, Sequence
 
-import numpy as np
 import pandas as pd
 from IPython.display import HTML
 
@@ -24,8 +23,7 @@ from helpers.validation.interference import RunTags, untagged
 
 FIGURES = {"moyenne": "mean", "p50": "p50", "p95": "p95", "écart type": "std"}
 FIGURES |= {"min": "min", "max": "max"}
-NOT_ESTIMABLE = "non estimable"
-FAILED, NO_MARK = ("✗", "non tenu", "dépassée"), {"gpu_none": "–"}
+FAILED, NOT_ESTIMABLE = ("✗", "non tenu", "dépassée"), "non estimable"
 _BREAKS = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029]+")
 _MARKUP = re.compile(r"[\\`*\[\]|~$#!@]|(?<![^\W_])_|_(?![^\W_])|:(?=//)")
 
@@ -70,7 +68,7 @@ def checks_table(checks: Iterable[Check]) -> pd.DataFrame:
     for check in checks:
         label, *told = (CHECKS | MACHINE_CHECKS)[check.code]
         mark, sentence = ("✓", told[0]) if check.ok else ("✗", told[-1])
-        rows.append([label, NO_MARK.get(check.code, mark), fill(sentence, check.values)])
+        rows.append([label, {"gpu_none": "–"}.get(check.code, mark), fill(sentence, check.values)])
     return pd.DataFrame(rows, columns=["Vérification", "", "Constat"]).set_index("Vérification")
 
 
@@ -141,8 +139,7 @@ def untagged_table(runs: Sequence[Run], seen: Sequence[RunTags]) -> pd.DataFrame
     return pd.DataFrame(rows, columns=columns).set_index(["Horloge", "Run"])
 
 
-def _p95(samples_ms: np.ndarray) -> str:
-    """The p95 in ms, or that too few samples have none."""
+def _p95(samples_ms) -> str:
     enough = samples_ms.size >= MIN_SAMPLES_FOR_P95
     return number(percentile(samples_ms, 0.95)) if enough else NOT_ESTIMABLE
 

@@ -155,8 +155,8 @@ def launch_cost(runs: Sequence[Run]) -> str:
     graphs = [(run.gpu.p50, run.graph) for run in runs if run.gpu and run.graph]
     read = [(ms, g) for ms, g in graphs if g.launches and g.samples_ms is not None]
     if not read:
-        whys = [graph.why or "no kernels counted" for _, graph in graphs]
-        return fill(words.NO_LAUNCH_COST, {"why": whys[0]}) if graphs else ""
+        why = graphs[0][1].why or "the profiler saw no kernel" if graphs else ""
+        return fill(words.NO_LAUNCH_COST, {"why": why}) if why else ""
     seen = np.array([(ms, np.median(graph.samples_ms), graph.launches) for ms, graph in read])
     costs_us = 1e3 * (seen[:, 0] - seen[:, 1]) / seen[:, 2]
     values = dict(zip(("gpu_ms", "graph_ms", "launches"), np.median(seen, axis=0), strict=True))

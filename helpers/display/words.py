@@ -3,8 +3,7 @@
 from collections.abc import Iterable
 
 from helpers.bench_latency import NO_GPU, NO_KERNELS, NOT_ASKED
-from helpers.clocks import HOST_TOO_SLOW, LAUNCHES_BLOCK, QUEUE_TOO_SHORT, WAITS_INSIDE
-from helpers.clocks.timing import NOT_QUEUEABLE
+from helpers.clocks import timing
 from helpers.display.french import fill
 from helpers.validation import ACCEPTED, CONTRADICTED, NOT_ACCEPTED, RESERVED, UNPROVEN
 
@@ -75,13 +74,16 @@ NO_GPU_CLOCK = {  # {why}: the first line of the error itself
     NO_GPU: "aucun GPU CUDA",
     NOT_ASKED: 'clock="host" l\'écarte',
     NO_KERNELS: "ses noyaux CUDA n'ont pu être compilés ou lancés ici (« {why} »)",
-    LAUNCHES_BLOCK: "CUDA_LAUNCH_BLOCKING est définie : la retirer, redémarrer le kernel Python",
-    QUEUE_TOO_SHORT: "un passage lance plus de noyaux CUDA que la file n'en contient : définir "
-    "CUDA_SCALE_LAUNCH_QUEUES=4x avant de lancer Python, ou choisir la variante `cudagraph`",
-    WAITS_INSIDE: "le modèle attend le GPU pendant son passage (.item(), .cpu(), synchronize)",
-    NOT_QUEUEABLE: "le modèle attend le GPU pendant son passage, ou lance plus de noyaux CUDA que "
-    "la file n'en contient : sans profileur, rien ne dit lequel des deux",
-    HOST_TOO_SLOW: "l'hôte n'a pas rempli la file à temps (processeur occupé ou quota trop petit)",
+    timing.LAUNCHES_BLOCK: "CUDA_LAUNCH_BLOCKING est définie : la retirer, redémarrer le kernel "
+    "Python",
+    timing.QUEUE_TOO_SHORT: "un passage lance plus de noyaux CUDA que la file n'en contient : "
+    "fixer CUDA_SCALE_LAUNCH_QUEUES=4x avant de lancer Python, ou choisir la variante `cudagraph`",
+    timing.WAITS_INSIDE: "le modèle attend le GPU pendant son passage (.item(), .cpu(), "
+    "synchronize)",
+    timing.NOT_QUEUEABLE: "le modèle attend le GPU pendant son passage, ou lance plus de noyaux "
+    "CUDA que la file n'en contient : sans profileur, rien ne dit lequel des deux",
+    timing.HOST_TOO_SLOW: "l'hôte n'a pas rempli la file à temps (processeur occupé ou quota trop "
+    "petit)",
 }
 DOUBTS = {
     CONTRADICTED: "L'horloge GPU est CONTREDITE par les noyaux CUDA : {gpu_ms} ms, contre "

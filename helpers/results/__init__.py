@@ -121,7 +121,7 @@ class Session:
 
         A figure's label (alternative text) becomes the description in the PNG. JSON takes
         dataclasses, paths, sets and arrays too, but no NaN. Returns `thing`, to be shown.
-        ResultsError, and nothing is written, where `verdict`, which it shows, is of other runs.
+        ResultsError, and nothing is written, where `verdict`, which it is about, has other runs.
         """
         self._check_runs(verdict)
         if hasattr(thing, "savefig"):
@@ -159,8 +159,7 @@ class Session:
 
     def _check_runs(self, verdict: Verdict | None) -> None:
         if verdict is not None and verdict.runs != self.runs:  # a cell before it was run again
-            told = f"the verdict is of other runs than those of session {self.name!r}"
-            raise ResultsError(f"{told}: run the cells again from that of its runs on")
+            raise ResultsError("the verdict is of other runs: go on from the cell of the runs")
 
     def _to_publish(self) -> Path | None:
         """The CSV that `complete` replaces, never a file of others; None if this is not J1's."""
@@ -170,9 +169,6 @@ class Session:
         if os.path.lexists(path := self.folder.parent / PUBLISHED):
             read_results(path)
         return path
-
-
-open_session = Session
 
 
 def _packed(run: Run) -> bytes:

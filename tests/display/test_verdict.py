@@ -5,9 +5,9 @@ import pytest
 from displayed import CPU_LOAD, PROFILE, RECEIPT, RUNS, THROTTLE, run, tagged
 from fakes import AS_REQUIRED, make_run
 
-from helpers import clocks
 from helpers.clocks.calibration import CalibrationReceipt
 from helpers.clocks.graph import GraphReading
+from helpers.clocks.timing import WAITS_INSIDE
 from helpers.display import verdict as told
 from helpers.validation import judge
 from helpers.validation.causes import Cause
@@ -15,7 +15,7 @@ from helpers.validation.causes import Cause
 UNEVEN = [run(seed, host) for seed, host in enumerate((2.0, 2.8, 2.2))]
 UNSTEADY = [*RUNS, run(warmup=replace(RUNS[0].warmup, steady=False))]
 ONE_PROCESS = [replace(one, process=RUNS[0].process) for one in RUNS]
-CPU_ONLY = [run(seed, gpu=None, no_gpu_clock=clocks.WAITS_INSIDE) for seed in range(2)]
+CPU_ONLY = [run(seed, gpu=None, no_gpu_clock=WAITS_INSIDE) for seed in range(2)]
 TF32 = [replace(one, conditions=replace(AS_REQUIRED, tf32_matmul=True)) for one in RUNS]
 OWN_STREAM = [run(seed, gpu=0.003) for seed in range(3)]
 GRAPHS = [replace(r, graph=GraphReading(np.full(9, r.gpu.p50 - 0.1), 50, "")) for r in RUNS]

@@ -13,7 +13,7 @@ from fakes import TinyNet
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from helpers.bench_latency import benchmark_latency, prepared
+from helpers.bench_latency import Measuring, benchmark_latency, prepared
 
 ONE = [torch.zeros(1, 3, 8, 8)]
 ANY = (ValueError, RuntimeError, TypeError, AttributeError, OSError, IndexError, StopIteration)
@@ -152,7 +152,7 @@ def test_a_model_that_raises_behind_the_closed_gate_leaves_no_stream_held():
     def measures():
         with prepared(model, ONE, 5, "cuda") as bench:
             model.nth = model.calls + 1 + 100 + 30  # in the first block's GPU series
-            bench.new_run(500).measure_block()
+            Measuring(bench, 500).measure_block()
 
     with pytest.raises(RuntimeError, match="inner trouble") as caught:
         measures()
