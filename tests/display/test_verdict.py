@@ -43,14 +43,14 @@ def text_of(runs, receipt=RECEIPT, profile=PROFILE, unseen="", **settings):
         (ONE_PROCESS, {}, "Un seul processus"),
         (RUNS, {}, "aucune (10 passages profilés)"),
         (RUNS, {"profile": replace(PROFILE, host_to_device=20)}, "ATTENTION, copies hôte↔GPU : 20"),
-        (RUNS, {"profile": None, "unseen": "{CUPTI}"}, "non observables (profileur : {CUPTI})"),
+        (RUNS, {"profile": None, "unseen": "{CUPTI}"}, "non observables (profileur : « {CUPTI} »)"),
         (CPU_ONLY, {"profile": None}, "sans objet"),
         (CPU_ONLY, {}, "\nPas d'horloge GPU : le modèle attend le GPU pendant"),
-        (RUNS, {"receipt": NOT_CALIBRATED}, "possible sur cette plateforme (no {compiler})"),
+        (RUNS, {"receipt": NOT_CALIBRATED}, "possible sur cette plateforme (« no {compiler} »)"),
         (OWN_STREAM, {}, "CONTREDITE par les noyaux CUDA : 0,003"),
         (TF32, {}, "ATTENTION, conditions de précision non tenues (fp32) : Modules"),
         (GRAPHS, {}, "2,000 à 2,000 µs"),
-        (NO_GRAPHS, {}, "(<why>)"),
+        (NO_GRAPHS, {}, "profileur : « <why> »)"),
     ],
 )
 def test_what_is_said_is_said_once_and_only_then(runs, settings, says):
