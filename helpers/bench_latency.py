@@ -14,7 +14,7 @@ from helpers.clocks.timing import GpuClock, NotQueueableError, host_latencies
 from helpers.clocks.warmup import Warmup, warm_up
 from helpers.environment.facts import first_line
 from helpers.environment.readings import Look, Looker, Process, this_process
-from helpers.stats import LatencySummary, summarise
+from helpers.stats import MIN_SAMPLES_FOR_P95, LatencySummary, summarise
 
 # Why a run has no figure of the GPU clock, beside the reasons of `NotQueueableError`.
 NO_GPU, NOT_ASKED, NO_KERNELS = "no_gpu", "not_asked", "no_kernels"
@@ -51,7 +51,8 @@ class Run:
         lines = [f"{self.device}, {self.precision}, input {'x'.join(map(str, self.input_shape))}"]
         for name in ("gpu", "host"):
             if s := getattr(self, name):
-                levels = f"mean {s.mean:.4g} ms, p50 {s.p50:.4g} ms, p95 {s.p95:.4g} ms"
+                p95 = f"{s.p95:.4g} ms" if s.n >= MIN_SAMPLES_FOR_P95 else "not estimable"
+                levels = f"mean {s.mean:.4g} ms, p50 {s.p50:.4g} ms, p95 {p95}"
                 lines.append(f"{name} clock: {levels}, {s.n} samples")
         if self.gpu is None:
             lines.append(f"no GPU clock: {self.no_gpu_clock_why}")
@@ -98,7 +99,7 @@ def benchmark_latency(
     """
     checks.check_counts(warmup_iters=warmup_iters, measure_iters=measure_iters)
     with prepared(model, dataloader, warmup_iters, device, precision, clock) as bench:
-        look, run = Looker(bench.device), bench.new_run(measure_iters)
+        look, run = Looker(bench.device), Measuring(bench, measure_iters)
         run.saw(look())
         while not run.complete:
             run.measure_block()
@@ -165,10 +166,6 @@ class Bench:
         except NotQueueableError as error:
             return None, (error.reason, str(error))
         return clock, ("", "")
-
-    def new_run(self, measure_iters: int) -> "Measuring":
-        """Start a run of `measure_iters` samples per clock."""
-        return Measuring(self, measure_iters)
 
 
 class Measuring:

@@ -14,6 +14,7 @@ import numpy as np
 from scipy import fft, optimize, special, stats
 
 MIN_SAMPLES_FOR_SHIFT = 50
+MIN_SAMPLES_FOR_P95 = 20  # of fewer it is their maximum, or interpolated next to it
 
 
 @dataclass(frozen=True)

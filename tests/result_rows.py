@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from fakes import make_run, series
 
 from helpers.parameters import validate
-from helpers.results import open_session
+from helpers.results import Session
 from helpers.validation.interference import tags
 
 FACTS = {
@@ -20,7 +20,7 @@ ACCURACY = SimpleNamespace(fraction=0.0981, images=10_000)
 
 def opened(folder, name="s", facts=FACTS, **parameters):
     given = validate(results_dir=str(folder), session=name, **parameters)
-    return open_session(given, SimpleNamespace(facts=facts))
+    return Session(given, SimpleNamespace(facts=facts))
 
 
 def a_run(host_ms=2.0, gpu_ms=1.3, seed=0, **changes):

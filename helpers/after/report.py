@@ -4,8 +4,8 @@ python -m helpers.after.report SESSION            prints it
 python -m helpers.after.report html SESSION       writes report.html there: one file, without code
 python -m helpers.after.report markdown SESSION   writes report.md there: for an issue or a wiki
 
-Everything in a session's folder may come from a stranger: of its texts no link, image, code or HTML
-is left in the Markdown; of the notebook only harmless elements are kept; the page loads nothing.
+Everything in a session's folder may come from a stranger: of its texts the Markdown keeps tables,
+lists and `plain words`; of the notebook only harmless elements are kept; the page loads nothing.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from helpers.results.files import read_file, write_file
 
 SHOWN = ["variant", "run", "clock", "lat_mean", "lat_p95", "host_p95", "gpu_p95", "accuracy"]
 SHOWN += ["flags"]
-LIVE = re.compile(r"\\(\W)|:(?=//)|[`\[\]\x00-\x09\x0b-\x1f]|<(?=\S)")
+LIVE = re.compile(r"(`[\w .+=-]+`)|\\\W|:(?=//)|[`\[\]\x00-\x09\x0b-\x1f]|<(?=\S)")
 KINDS = ["image/png", "text/html", "text/markdown", "text/plain"]
 TAGS = {"a", "abbr", "b", "blockquote", "br", "caption", "code", "div", "em", "h1", "h2", "h3"}
 TAGS |= {"h4", "hr", "i", "img", "li", "ol", "p", "pre", "span", "strong", "style", "sub", "sup"}
@@ -88,8 +88,8 @@ def session_markdown(session: StoredSession) -> str:
 
 
 def harmless(text: str) -> str:
-    """Markdown with its tables and lists, without links, images, code or HTML."""
-    return LIVE.sub(lambda found: f"&#{ord(found[0][-1])};", text).replace("&#96;", "\\`")
+    """Markdown with its tables, lists and `plain words`, without links, images or HTML."""
+    return LIVE.sub(lambda one: one[1] or f"&#{ord(one[0][-1])};", text).replace("&#96;", "\\`")
 
 
 def _run(row: dict) -> dict[str, str]:

@@ -24,7 +24,7 @@ from helpers.annex.variants.guard import GuardReport
 from helpers.display import show
 from helpers.display.french import number, percent, scientific
 from helpers.display.plots.style import NAMES
-from helpers.display.tables import markdown_table, markdown_text
+from helpers.display.tables import NOT_ESTIMABLE, markdown_table, markdown_text
 from helpers.display.verdict import disturbances
 from helpers.display.words import CLOCK_NAMES, NO_ACCURACY, NO_GPU_CLOCK, said
 from helpers.models.accuracy import Accuracy
@@ -39,12 +39,12 @@ NOTHING = (
 )
 REFUSALS = {  # why a variant is not timed
     "needs_gpu": "{part} demande un GPU NVIDIA",
-    "no_compiler": "torch.compile ne fonctionne pas ici : {reason}",
+    "no_compiler": "torch.compile ne fonctionne pas ici : « {reason} »",
     "no_reference": "sans la référence fp32, rien à quoi la comparer",
     "nothing_to_change": "{part} : rien à réécrire dans ce modèle",
-    "not_built": "construction impossible : {error}",
-    "not_checked": "vérification impossible : {error}",
-    "not_scored": "exactitude impossible à mesurer : {error}",
+    "not_built": "construction impossible : « {error} »",
+    "not_checked": "vérification impossible : « {error} »",
+    "not_scored": "exactitude impossible à mesurer : « {error} »",
     "recompiled": "{compilations} recompilation(s) et {graph_breaks} rupture(s) de graphe",
     "lower_precision": "des produits sont moins précis qu'annoncé ({products})",
     "wrong_form": "la sortie est {found}, la référence {expected}",
@@ -61,7 +61,7 @@ REFUSED = {
     for code, reason in NO_GPU_CLOCK.items()
 } | {"too_few_processes": "il faut trois processus au moins, il y en a {processes}"}
 UNMEASURED = "non mesuré"
-NOT_ESTIMABLE, UNSEEN = "non estimable", "non visible"
+UNSEEN = "non visible"
 NOT_COMPARED = "Rien n'a été comparé : rien à tracer."
 
 
@@ -90,7 +90,7 @@ def refusal_sentence(refusal: Refusal) -> str:
 
 def _evidence(report: GuardReport) -> str:
     if report.unseen:
-        return f"non démontrable : le profileur n'a rien pu lire ({report.unseen})"
+        return f"non démontrable : le profileur n'a rien pu lire (« {report.unseen} »)"
     return _products(report.products) or "non démontrable : aucun nom de noyau ne dit de type"
 
 
@@ -220,11 +220,11 @@ def _missing(measured: Measured) -> list[str]:
     """Processes that gave nothing, and variants without a figure from some of them."""
     failures, done = (given.failed.items() for given in measured.processes), len(measured.processes)
     told = [
-        f"{name} : sans chiffre de {count} processus sur {done} ({markdown_text(why)})."
+        f"{name} : sans chiffre de {count} processus sur {done} (« {markdown_text(why)} »)."
         for (name, why), count in Counter(chain.from_iterable(failures)).items()
     ]
     if measured.stopped:
-        told.append(f"Le processus {done + 1} a échoué ({markdown_text(measured.stopped)}).")
+        told.append(f"Le processus {done + 1} a échoué (« {markdown_text(measured.stopped)} »).")
     return told
 
 

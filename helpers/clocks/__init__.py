@@ -3,13 +3,5 @@
 
 from helpers.clocks.calibration import calibrate
 from helpers.clocks.profiling import try_profile
-from helpers.clocks.timing import (
-    HOST_TOO_SLOW,
-    LAUNCHES_BLOCK,
-    QUEUE_TOO_SHORT,
-    WAITS_INSIDE,
-    GpuClock,
-    NotQueueableError,
-    host_latencies,
-)
+from helpers.clocks.timing import GpuClock, NotQueueableError, host_latencies
 from helpers.clocks.warmup import WARMUP_MAX_ITERS

@@ -20,7 +20,7 @@ from helpers.display.machine import cost_sentence, environment_table, fixed_cond
 from helpers.display.plots import plot_distribution, plot_images, plot_over_time, plot_p95_runs
 from helpers.display.tables import checks_table, conditions_table, markdown_text, untagged_table
 from helpers.display.verdict import HEADLINE, bound_sentence, verdict_sentences, verdict_text
-from helpers.display.words import ACCURACY, CHANGED, NO_ACCURACY, RECEIPTS, SOURCES, STALE
+from helpers.display.words import ACCURACY, CHANGED, NO_ACCURACY, RECEIPTS, SOURCES
 from helpers.environment import Machine
 from helpers.models.accuracy import Accuracy
 from helpers.validation import Verdict
@@ -41,7 +41,8 @@ def _(data: cifar10.Cifar10, caption: str = "") -> None:
 
 @show.register
 def _(receipt: CalibrationReceipt, caption: str = "") -> None:
-    show(f"**Étalonnage : {RECEIPTS[receipt.status]}.** {markdown_text(receipt.reason)}")
+    why = f" « {markdown_text(receipt.reason)} »" * bool(receipt.reason)
+    show(f"**Étalonnage : {RECEIPTS[receipt.status]}.**{why}")
     show(tables.calibration_table(receipt), caption or "Chaque horloge sur des durées connues")
 
 

@@ -10,7 +10,7 @@ from helpers.environment import Machine
 
 NOT_VISIBLE = "non visible"
 _QUOTA = "{threads} fils de PyTorch pour un quota de {quota:2} CPU (cgroup)"
-_UNUSABLE = "PyTorch ne peut pas utiliser le GPU ({seen}). À vérifier : le pilote, "
+_UNUSABLE = "PyTorch ne peut pas utiliser le GPU (« {seen} »). À vérifier : le pilote, "
 _UNUSABLE += "CUDA_VISIBLE_DEVICES, un PyTorch construit pour CUDA (sélecteur de pytorch.org)."
 # By code of a check of the machine: what is checked, the sentence if it holds, and if not.
 MACHINE_CHECKS = {
@@ -18,9 +18,9 @@ MACHINE_CHECKS = {
     "gpu_usable": ("GPU", "GPU utilisable par PyTorch.", ""),
     "gpu_none": ("GPU", "Aucun GPU NVIDIA visible : tout est mesuré sur le CPU.", ""),
     "gpu_unusable": ("GPU", "", _UNUSABLE),
-    "compile": ("torch.compile", "Compilé ou non, le résultat est le même.", "Non : {reason}."),
+    "compile": ("torch.compile", "Compilé ou non, le résultat est le même.", "Non : « {reason} »."),
     "assertions": ("Assertions", "Actives.", "Sans effet : retirer PYTHONOPTIMIZE (ou -O)."),
-    "nvml": ("NVML", "", "Processus, fréquences et pilote illisibles : {why}."),
+    "nvml": ("NVML", "", "Processus, fréquences et pilote illisibles : « {why} »."),
     "mig": ("NVML", "Instance MIG : NVML la lit peut-être comme GPU entier.", ""),
     "quota": ("Quota de CPU", f"{_QUOTA}.", f"{_QUOTA} ; fixer OMP_NUM_THREADS au quota."),
 }
@@ -120,6 +120,6 @@ def _text(value: Any) -> str:
 
 def _commit(git: dict, why: str | None) -> str | None:
     if git["commit"] is None:
-        return why and f"{NOT_VISIBLE} : {why}"
+        return why and f"{NOT_VISIBLE} : « {why} »"
     note = {True: " (modifications non validées)", False: "", None: " (état inconnu)"}
     return git["commit"][:12] + note[git["dirty"]]

@@ -16,14 +16,14 @@ from helpers.display.french import fill, number, percent
 from helpers.display.machine import MACHINE_CHECKS
 from helpers.display.words import CHECKS, CLOCK_NAMES, SWITCHES, labels
 from helpers.environment.facts import Check
-from helpers.stats import LatencySummary, percentile
+from helpers.stats import MIN_SAMPLES_FOR_P95, LatencySummary, percentile
 from helpers.validation import ClockVerdict, Verdict
 from helpers.validation.causes import interval
 from helpers.validation.interference import RunTags, untagged
 
 FIGURES = {"moyenne": "mean", "p50": "p50", "p95": "p95", "écart type": "std"}
 FIGURES |= {"min": "min", "max": "max"}
-FAILED, NO_MARK = ("✗", "non tenu", "dépassée"), {"gpu_none": "–"}
+FAILED, NOT_ESTIMABLE = ("✗", "non tenu", "dépassée"), "non estimable"
 _BREAKS = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029]+")
 _MARKUP = re.compile(r"[\\`*\[\]|~$#!@]|(?<![^\W_])_|_(?![^\W_])|:(?=//)")
 
@@ -68,7 +68,7 @@ def checks_table(checks: Iterable[Check]) -> pd.DataFrame:
     for check in checks:
         label, *told = (CHECKS | MACHINE_CHECKS)[check.code]
         mark, sentence = ("✓", told[0]) if check.ok else ("✗", told[-1])
-        rows.append([label, NO_MARK.get(check.code, mark), fill(sentence, check.values)])
+        rows.append([label, {"gpu_none": "–"}.get(check.code, mark), fill(sentence, check.values)])
     return pd.DataFrame(rows, columns=["Vérification", "", "Constat"]).set_index("Vérification")
 
 
@@ -78,9 +78,10 @@ def latency_table(runs: Sequence[Run]) -> pd.DataFrame:
     rows = []
     for clock, summaries in summaries_of(runs).items():
         for run, found in summaries.items():
-            figures = (number(getattr(found, name)) for name in FIGURES.values())
-            bounds = " – ".join(map(number, interval(found) or ())) or "non estimable"
-            rows.append([CLOCK_NAMES[clock], run, *figures, bounds, str(found.n)])
+            figures = {label: number(getattr(found, name)) for label, name in FIGURES.items()}
+            figures["p95"] = _p95(found.samples_ms)
+            bounds = " – ".join(map(number, interval(found) or ())) or NOT_ESTIMABLE
+            rows.append([CLOCK_NAMES[clock], run, *figures.values(), bounds, str(found.n)])
     return pd.DataFrame(rows, columns=columns).set_index(["Horloge", "Run"])
 
 
@@ -133,10 +134,14 @@ def untagged_table(runs: Sequence[Run], seen: Sequence[RunTags]) -> pd.DataFrame
         for run, found in summaries.items():
             tags, samples = seen[run - 1], found.samples_ms
             kept = samples[untagged(runs[run - 1], tags, clock)]
-            p95 = [number(percentile(one, 0.95)) if one.size else "–" for one in (samples, kept)]
-            row = [p95[0], str(samples.size), p95[1], str(kept.size), labels(tags.codes) or "aucun"]
-            rows.append([CLOCK_NAMES[clock], run, *row])
+            row = [cell for one in (samples, kept) for cell in (_p95(one), str(one.size))]
+            rows.append([CLOCK_NAMES[clock], run, *row, labels(tags.codes) or "aucun"])
     return pd.DataFrame(rows, columns=columns).set_index(["Horloge", "Run"])
+
+
+def _p95(samples_ms) -> str:
+    enough = samples_ms.size >= MIN_SAMPLES_FOR_P95
+    return number(percentile(samples_ms, 0.95)) if enough else NOT_ESTIMABLE
 
 
 def summaries_of(runs: Sequence[Run]) -> dict[str, dict[int, LatencySummary]]:

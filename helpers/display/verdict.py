@@ -125,7 +125,7 @@ def verdict_sentences(
             rows = conditions_table(run.conditions).iloc[:, 0].items()
             found = ", ".join(f"{name} : {value}" for name, value in rows)
             sentences.append(fill(words.NOT_MET, {"precision": run.precision, "found": found}))
-    calibrated = words.RECEIPTS[receipt.status] + f" ({receipt.reason})" * bool(receipt.reason)
+    calibrated = words.RECEIPTS[receipt.status] + f" (« {receipt.reason} »)" * bool(receipt.reason)
     sentences.append(f"Étalonnage : {calibrated}.")
     copies = "unseen" if unseen else "no_gpu"
     if profile:
@@ -155,7 +155,8 @@ def launch_cost(runs: Sequence[Run]) -> str:
     graphs = [(run.gpu.p50, run.graph) for run in runs if run.gpu and run.graph]
     read = [(ms, g) for ms, g in graphs if g.launches and g.samples_ms is not None]
     if not read:
-        return fill(words.NO_LAUNCH_COST, {"why": graphs[0][1].why}) if graphs else ""
+        why = graphs[0][1].why or "the profiler saw no kernel" if graphs else ""
+        return fill(words.NO_LAUNCH_COST, {"why": why}) if why else ""
     seen = np.array([(ms, np.median(graph.samples_ms), graph.launches) for ms, graph in read])
     costs_us = 1e3 * (seen[:, 0] - seen[:, 1]) / seen[:, 2]
     values = dict(zip(("gpu_ms", "graph_ms", "launches"), np.median(seen, axis=0), strict=True))

@@ -3,8 +3,7 @@
 from collections.abc import Iterable
 
 from helpers.bench_latency import NO_GPU, NO_KERNELS, NOT_ASKED
-from helpers.clocks import HOST_TOO_SLOW, LAUNCHES_BLOCK, QUEUE_TOO_SHORT, WAITS_INSIDE
-from helpers.clocks.timing import NOT_QUEUEABLE
+from helpers.clocks import timing
 from helpers.display.french import fill
 from helpers.validation import ACCEPTED, CONTRADICTED, NOT_ACCEPTED, RESERVED, UNPROVEN
 
@@ -14,7 +13,6 @@ DATASETS = {"cifar10": "CIFAR-10", "synthetic": "données synthétiques"}  # wha
 DATASETS |= {"random": "entrées aléatoires", "example": "entrées du modèle"}  # not images
 ACCURACY = "Exactitude {fraction:%4} sur {images:,} images (à 95 % : de {low:%3} à {high:%3})."
 CHANGED = "paramètres modifiés : relancez depuis le § 0, sous un autre nom de `session` ou sans nom"
-STALE = "le verdict est celui d'autres runs : relancez depuis la cellule qui suit les runs"
 NO_ACCURACY = "Exactitude sans objet : les entrées ne sont pas des images de CIFAR-10."
 # What was seen, in a word or two, by its code: tags, other flags of a run or session, causes.
 LABELS = {"foreign_gpu_process": "processus étranger", "cpu_load": "CPU occupé"}
@@ -75,14 +73,17 @@ BOUNDS = {
 NO_GPU_CLOCK = {  # {why}: the first line of the error itself
     NO_GPU: "aucun GPU CUDA",
     NOT_ASKED: 'clock="host" l\'écarte',
-    NO_KERNELS: "ses noyaux CUDA n'ont pu être compilés ou lancés ici ({why})",
-    LAUNCHES_BLOCK: "CUDA_LAUNCH_BLOCKING est définie : la retirer, redémarrer le kernel Python",
-    QUEUE_TOO_SHORT: "un passage lance plus de noyaux CUDA que la file n'en contient : définir "
-    "CUDA_SCALE_LAUNCH_QUEUES=4x avant de lancer Python, ou choisir la variante `cudagraph`",
-    WAITS_INSIDE: "le modèle attend le GPU pendant son passage (.item(), .cpu(), synchronize)",
-    NOT_QUEUEABLE: "le modèle attend le GPU pendant son passage, ou lance plus de noyaux CUDA que "
-    "la file n'en contient : sans profileur, rien ne dit lequel des deux",
-    HOST_TOO_SLOW: "l'hôte n'a pas rempli la file à temps (processeur occupé ou quota trop petit)",
+    NO_KERNELS: "ses noyaux CUDA n'ont pu être compilés ou lancés ici (« {why} »)",
+    timing.LAUNCHES_BLOCK: "CUDA_LAUNCH_BLOCKING est définie : la retirer, redémarrer le kernel "
+    "Python",
+    timing.QUEUE_TOO_SHORT: "un passage lance plus de noyaux CUDA que la file n'en contient : "
+    "fixer CUDA_SCALE_LAUNCH_QUEUES=4x avant de lancer Python, ou choisir la variante `cudagraph`",
+    timing.WAITS_INSIDE: "le modèle attend le GPU pendant son passage (.item(), .cpu(), "
+    "synchronize)",
+    timing.NOT_QUEUEABLE: "le modèle attend le GPU pendant son passage, ou lance plus de noyaux "
+    "CUDA que la file n'en contient : sans profileur, rien ne dit lequel des deux",
+    timing.HOST_TOO_SLOW: "l'hôte n'a pas rempli la file à temps (processeur occupé ou quota trop "
+    "petit)",
 }
 DOUBTS = {
     CONTRADICTED: "L'horloge GPU est CONTREDITE par les noyaux CUDA : {gpu_ms} ms, contre "
@@ -91,7 +92,7 @@ DOUBTS = {
 }
 NOT_MET = "ATTENTION, conditions de précision non tenues ({precision}) : {found}."
 COPIES = {
-    "unseen": "Copies hôte↔GPU dans la boucle : non observables (profileur : {why}).",
+    "unseen": "Copies hôte↔GPU dans la boucle : non observables (profileur : « {why} »).",
     "no_gpu": "Copies hôte↔GPU : sans objet sur un processeur.",
     "none": "Copies hôte↔GPU dans la boucle : aucune ({forwards} passages profilés).",
     "some": "ATTENTION, copies hôte↔GPU : {host_to_device} vers le GPU, {device_to_host} retours.",
@@ -110,7 +111,7 @@ NO_FURTHER = {
 }
 LAUNCH_COST = "Chaque lancement coûte {low} à {high} µs au GPU ({launches:.0f} lancements, p50 "
 LAUNCH_COST += "{gpu_ms} ms tel quel, {graph_ms} ms en graphe CUDA)."
-NO_LAUNCH_COST = "Coût d'un lancement : non observable, par graphe CUDA ou par profileur ({why})."
+NO_LAUNCH_COST = "Coût d'un lancement : non observable (graphe CUDA ou profileur : « {why} »)."
 DETAILS = "<details>\n<summary>Tout le verdict, avec ses causes</summary>"
 
 # The data: where they come from, and what was checked of them: label, sentence, if not ok.
@@ -118,9 +119,9 @@ _DRAWN = "images synthétiques dessinées par le projet (graine {seed})"
 SOURCES = {
     "files": "fichiers de {place}",
     "kept": "{origin} ; gardé dans {place}",
-    "not_kept": "{origin} ; pas gardé dans {place} : {why}",
+    "not_kept": "{origin} ; pas gardé dans {place} : « {why} »",
     "drawn": f"{_DRAWN}, comme demandé",
-    "fallback": f"{_DRAWN}, faute de CIFAR-10 : {{why}}",
+    "fallback": f"{_DRAWN}, faute de CIFAR-10 : « {{why}} »",
 }
 _BALANCE = "par classe : entraînement {train_min} à {train_max}, test {test_min} à {test_max}"
 _GAP = "mesuré [{found}], constantes [{expected}], écart maximal {gap:2} (tolérance {tolerance:1})"

@@ -116,12 +116,14 @@ class Session:
         self.runs += (run,) * (row["schedule"] == CONSECUTIVE)
         return path
 
-    def keep(self, name: str, thing: Any) -> Any:
+    def keep(self, name: str, thing: Any, verdict: Verdict | None = None) -> Any:
         """Write a figure as <name>.png, a text as <name>.md, anything else as <name>.json.
 
         A figure's label (alternative text) becomes the description in the PNG. JSON takes
         dataclasses, paths, sets and arrays too, but no NaN. Returns `thing`, to be shown.
+        ResultsError, and nothing is written, where `verdict`, which it is about, has other runs.
         """
+        self._check_runs(verdict)
         if hasattr(thing, "savefig"):
             png = io.BytesIO()
             thing.savefig(png, format="png", metadata={"Description": thing.get_label()})
@@ -144,9 +146,8 @@ class Session:
         if not self._rows:
             raise ResultsError(f"session {self.name!r} has no runs: nothing is published")
         own, published = self.folder / "results.csv", self._to_publish()
+        self._check_runs(verdict)
         if verdict is not None:
-            if verdict.runs != self.runs:  # a cell before it was run again
-                raise ResultsError("the verdict is of other runs: judge this session's first")
             own_rows = [row for row in self._rows if row["schedule"] == CONSECUTIVE]
             for row, run, flags in zip(own_rows, verdict.runs, verdict.flags, strict=True):
                 row |= judged(run, verdict.deciding, flags)  # as the verdict has it
@@ -156,6 +157,10 @@ class Session:
         self._state = self.keep("session", self._state | {"finished": now(), "state": "complete"})
         return write_file(published, csv_text(self._rows).encode()) if published else own
 
+    def _check_runs(self, verdict: Verdict | None) -> None:
+        if verdict is not None and verdict.runs != self.runs:  # a cell before it was run again
+            raise ResultsError("the verdict is of other runs: go on from the cell of the runs")
+
     def _to_publish(self) -> Path | None:
         """The CSV that `complete` replaces, never a file of others; None if this is not J1's."""
         own = vars(Parameters()).items()
@@ -164,9 +169,6 @@ class Session:
         if os.path.lexists(path := self.folder.parent / PUBLISHED):
             read_results(path)
         return path
-
-
-open_session = Session
 
 
 def _packed(run: Run) -> bytes:

@@ -76,7 +76,7 @@ def test_a_clock_that_is_not_compared_has_its_reason():
 
 def test_what_was_not_measured_is_said():
     stopped = make_measured(stopped="it was killed")
-    assert "processus 7 a échoué (it was killed)" in sentences(stopped)
+    assert "processus 7 a échoué (« it was killed »)" in sentences(stopped)
     for processes in (0, 2):
         few = make_measured(processes=processes)
         assert "trois processus" in sentences(few)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from bs4 import BeautifulSoup
-from displayed import RECEIPT, RUNS
+from displayed import RUNS
 from nbconvert import HTMLExporter
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
@@ -14,7 +14,7 @@ from helpers.environment import Check
 from helpers.models.accuracy import score
 from helpers.validation import judge
 
-SCORE = score(torch.eye(10), torch.arange(10), 10)
+SCORE, UNREAD = score(torch.eye(10), torch.arange(10), 10), display.CalibrationReceipt((), "a*")
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def shown(monkeypatch):
         (tuple(RUNS), ["horloge GPU"]),
         (judge(RUNS), ["horloge GPU (décide)"]),
         (SCORE, ["100,0\N{NO-BREAK SPACE}% sur 10 images"]),
-        (RECEIPT, ["dans leurs tolérances", "sur des durées connues</caption>"]),
+        (UNREAD, ["plateforme.** « a&#42; »", "sur des durées connues</caption>"]),
     ],
 )
 def test_each_kind_is_displayed(shown, thing, says):
@@ -44,7 +44,7 @@ def test_data_are_their_source_and_their_checks(shown, monkeypatch):
     monkeypatch.setattr(display.cifar10, "check", lambda data: [Check("assertions", True)])
     source = Check("fallback", True, {"seed": 3, "why": "<urlopen error>"})
     display.show.dispatch(display.cifar10.Cifar10)(SimpleNamespace(name="cifar10", source=source))
-    assert "graine 3), faute de CIFAR-10 : &lt;urlopen error&gt;" in shown[0].data
+    assert "graine 3), faute de CIFAR-10 : « &lt;urlopen error&gt; »" in shown[0].data
     assert "Assertions" in shown[1].data
 
 

@@ -5,9 +5,9 @@ import pytest
 from displayed import CPU_LOAD, PROFILE, RECEIPT, RUNS, THROTTLE, run, tagged
 from fakes import AS_REQUIRED, make_run
 
-from helpers import clocks
 from helpers.clocks.calibration import CalibrationReceipt
 from helpers.clocks.graph import GraphReading
+from helpers.clocks.timing import WAITS_INSIDE
 from helpers.display import verdict as told
 from helpers.validation import judge
 from helpers.validation.causes import Cause
@@ -15,7 +15,7 @@ from helpers.validation.causes import Cause
 UNEVEN = [run(seed, host) for seed, host in enumerate((2.0, 2.8, 2.2))]
 UNSTEADY = [*RUNS, run(warmup=replace(RUNS[0].warmup, steady=False))]
 ONE_PROCESS = [replace(one, process=RUNS[0].process) for one in RUNS]
-CPU_ONLY = [run(seed, gpu=None, no_gpu_clock=clocks.WAITS_INSIDE) for seed in range(2)]
+CPU_ONLY = [run(seed, gpu=None, no_gpu_clock=WAITS_INSIDE) for seed in range(2)]
 TF32 = [replace(one, conditions=replace(AS_REQUIRED, tf32_matmul=True)) for one in RUNS]
 OWN_STREAM = [run(seed, gpu=0.003) for seed in range(3)]
 GRAPHS = [replace(r, graph=GraphReading(np.full(9, r.gpu.p50 - 0.1), 50, "")) for r in RUNS]
@@ -43,14 +43,14 @@ def text_of(runs, receipt=RECEIPT, profile=PROFILE, unseen="", **settings):
         (ONE_PROCESS, {}, "Un seul processus"),
         (RUNS, {}, "aucune (10 passages profilés)"),
         (RUNS, {"profile": replace(PROFILE, host_to_device=20)}, "ATTENTION, copies hôte↔GPU : 20"),
-        (RUNS, {"profile": None, "unseen": "{CUPTI}"}, "non observables (profileur : {CUPTI})"),
+        (RUNS, {"profile": None, "unseen": "{CUPTI}"}, "non observables (profileur : « {CUPTI} »)"),
         (CPU_ONLY, {"profile": None}, "sans objet"),
         (CPU_ONLY, {}, "\nPas d'horloge GPU : le modèle attend le GPU pendant"),
-        (RUNS, {"receipt": NOT_CALIBRATED}, "possible sur cette plateforme (no {compiler})"),
+        (RUNS, {"receipt": NOT_CALIBRATED}, "possible sur cette plateforme (« no {compiler} »)"),
         (OWN_STREAM, {}, "CONTREDITE par les noyaux CUDA : 0,003"),
         (TF32, {}, "ATTENTION, conditions de précision non tenues (fp32) : Modules"),
         (GRAPHS, {}, "2,000 à 2,000 µs"),
-        (NO_GRAPHS, {}, "(<why>)"),
+        (NO_GRAPHS, {}, "profileur : « <why> »)"),
     ],
 )
 def test_what_is_said_is_said_once_and_only_then(runs, settings, says):

@@ -6,8 +6,8 @@ import string
 
 import pytest
 
-from helpers import bench_latency, clocks
-from helpers.clocks.timing import NOT_QUEUEABLE
+from helpers import bench_latency
+from helpers.clocks import timing
 from helpers.display import words
 from helpers.display.french import NOUNS
 from helpers.results.table import CHOICES
@@ -20,8 +20,8 @@ def test_every_tag_dataset_and_reason_for_no_gpu_clock_has_its_french():
     assert words.TAGS.keys() == rules.keys() <= words.LABELS.keys() & set().union(*words.TO_DO)
     assert set(interference.HARMFUL_REASONS.values()) < NOUNS.keys()
     reasons = {bench_latency.NO_GPU, bench_latency.NOT_ASKED, bench_latency.NO_KERNELS}
-    reasons |= {clocks.LAUNCHES_BLOCK, clocks.QUEUE_TOO_SHORT, clocks.WAITS_INSIDE}
-    assert words.NO_GPU_CLOCK.keys() == reasons | {clocks.HOST_TOO_SLOW, NOT_QUEUEABLE}
+    reasons |= {timing.LAUNCHES_BLOCK, timing.QUEUE_TOO_SHORT, timing.WAITS_INSIDE}
+    assert words.NO_GPU_CLOCK.keys() == reasons | {timing.HOST_TOO_SLOW, timing.NOT_QUEUEABLE}
 
 
 @pytest.mark.parametrize("table", [words.TAGS, words.CAUSES, words.BOUNDS])

@@ -4,7 +4,7 @@ import psutil
 import pytest
 import torch
 
-from helpers.bench_latency import BLOCK, prepared
+from helpers.bench_latency import BLOCK, Measuring, prepared
 
 INPUTS = [torch.ones(1, 4)]
 SLACK = 48 << 20  # bytes that the allocator and libraries may keep, whatever the length
@@ -19,7 +19,7 @@ def resident():
 def test_memory_is_flat_while_it_measures(iterations):
     grown = []
     with prepared(lambda x: x, INPUTS, 50) as bench:
-        measuring = bench.new_run(iterations)
+        measuring = Measuring(bench, iterations)
         while not measuring.complete:
             measuring.measure_block()
             grown.append(resident())

@@ -1,4 +1,7 @@
-"""Intervals over processes: SciPy's, what they refuse, and what pooling a known variance gives."""
+"""Intervals over processes: against SciPy, what they refuse, and how often they cover (simulated).
+
+A process has its level, lognormal around the machine's; a session holds k processes.
+"""
 
 import math
 
@@ -10,10 +13,11 @@ from helpers.stats import further_interval, replicate_interval, welch_interval
 
 LEVEL = 1.3  # ms
 DRAWS = 4000
+EXACT = 3 * math.sqrt(0.95 * 0.05 / DRAWS)  # binomial, three standard errors: 1.03 points
 
 
-def levels(generator, k, sd):
-    return LEVEL * np.exp(sd * generator.normal(size=(DRAWS, k)))
+def levels(generator, k, sd, level=LEVEL):
+    return level * np.exp(sd * generator.normal(size=(DRAWS, k)))
 
 
 def covered(intervals, truths):
@@ -52,6 +56,17 @@ def test_what_gives_no_interval_is_refused(interval, values):
         interval(*given)
 
 
+@pytest.mark.parametrize("sd", [0.0002, 0.02])
+@pytest.mark.parametrize("k", [3, 6, 8])
+def test_the_level_and_a_further_session_are_covered(k, sd):
+    generator = np.random.default_rng([k, int(1e6 * sd)])
+    sessions, others = levels(generator, k, sd), levels(generator, k, sd)
+    of_level = [replicate_interval(session) for session in sessions]
+    of_next = [further_interval(session) for session in sessions]
+    assert covered(of_level, LEVEL) == pytest.approx(0.95, abs=EXACT)
+    assert covered(of_next, geometric_mean(others)) == pytest.approx(0.95, abs=EXACT)
+
+
 @pytest.mark.parametrize("slow", [0.2, 0.5, 0.9])
 @pytest.mark.parametrize("k", [3, 8])
 def test_two_levels_are_covered_by_what_is_known_of_them(k, slow):
@@ -67,3 +82,22 @@ def test_two_levels_are_covered_by_what_is_known_of_them(k, slow):
     )
     assert pooled >= 0.93
     assert k > 3 or alone < 0.90
+
+
+@pytest.mark.parametrize(("k", "sd"), [((3, 3), (0.008, 0.008)), ((3, 8), (0.014, 0.0006))])
+def test_a_ratio_is_covered_whatever_the_variances(k, sd):
+    """Equal variants are called different in 5 %. Welch is approximate: with 3 and 3, below 5 %."""
+    generator = np.random.default_rng(k)
+    pairs = zip(
+        levels(generator, k[0], sd[0]), levels(generator, k[1], sd[1], 2 * LEVEL), strict=True
+    )
+    intervals = [welch_interval(*pair)[1:] for pair in pairs]
+    assert 0.95 - EXACT <= covered(intervals, 2.0) <= 0.97 + EXACT
+
+
+def test_power_for_a_difference_of_3_percent_at_6_processes():
+    for sd, power in ((0.008, 1.0), (0.014, 0.90)):  # as eager fp32 and tf32 vary
+        generator = np.random.default_rng(6)
+        pairs = zip(levels(generator, 6, sd), levels(generator, 6, sd, 1.03 * LEVEL), strict=True)
+        found = 1 - covered([welch_interval(*pair)[1:] for pair in pairs], 1.0)
+        assert found == pytest.approx(power, abs=0.015)

@@ -83,7 +83,7 @@ def alone(name: str, failed: dict[str, str]) -> Iterator[None]:
 
 def _take_rounds(benches: dict, failed: dict, look, samples: int, random) -> dict[str, Measuring]:
     """Take all rounds, one look for all between two; then see that no model has changed."""
-    measuring = {name: bench.new_run(samples) for name, bench in benches.items()}
+    measuring = {name: Measuring(bench, samples) for name, bench in benches.items()}
     block = math.ceil(samples / ROUNDS)
     orders = [random.permutation(list(measuring)) for _ in range(math.ceil(samples / block))]
     for order in (*orders, ()):
