@@ -36,11 +36,12 @@ class Origin:
     guessed: bool = False  # from keys and shapes alone: pooling, strides, … may be others
     stripped: tuple[str, ...] = ()  # prefixes of the file's keys
     ignored: tuple[str, ...] = ()  # what else the file holds and was not read
+    trained: tuple[str, ...] = ()  # how the weights were trained since
 
     def __str__(self) -> str:
         guess = f"a GUESS from names and shapes alone; to name it: NAME@{self.weights}"
         unread = "weights as returned" if ":" in self.architecture else "random weights"
-        told = [self.architecture, self.weights or unread] + [guess] * self.guessed
+        told = [self.architecture, self.weights or unread, *self.trained] + [guess] * self.guessed
         told += [f"stripped from the keys: {prefix}" for prefix in self.stripped]
         return "; ".join([*told, *(f"not read: {name}" for name in self.ignored)])
 

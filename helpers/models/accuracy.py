@@ -33,20 +33,21 @@ def measure_accuracy(
     device: torch.device,
     precision: str = "fp32",
     timed_batch: int | None = None,
+    tolerance: float = 1e-3,
 ) -> Accuracy | None:
     """Score (images (N, 3, 32, 32), labels (N,)) batches with the very callable that is timed.
 
-    A callable that fails or answers otherwise in a batch larger than `timed_batch` gets this size;
-    one with `static_batch` gets that. None without batches; ValueError: no logits (N, classes).
+    A callable with `static_batch` gets that many images; one that fails or answers otherwise, by
+    over `tolerance` of the largest |logit|, in a batch larger than `timed_batch` gets this many.
+    None without batches; ValueError: no logits (N, classes).
     """
     batches, size = list(batches), getattr(model, "static_batch", None)
     if not batches:
         return None
     with measuring_conditions(model, precision):
         if size is None and timed_batch is not None:
-            tolerance = 1e-3 if precision == "fp32" else 3e-2  # of the largest |logit|: rounding
-            if _batch_matters(model, batches[0][0], device, timed_batch, tolerance):
-                size = timed_batch
+            whole = not _batch_matters(model, batches[0][0], device, timed_batch, tolerance)
+            size = None if whole else timed_batch
         found = [
             _scores(model, images, device, size or len(images))
             for images, _ in track(batches, description="accuracy")

@@ -101,6 +101,12 @@ def test_cases_2_and_9_scored_as_timed_where_the_batch_matters(model, timed, sco
         assert found.right == 90
 
 
+def test_what_rounding_explains_does_not_matter():
+    given = (lambda x: x + (len(x) > 1) / 100), BATCHES, CPU, "fp32", 1
+    assert measure_accuracy(*given).batch_size == 1
+    assert measure_accuracy(*given, 3e-2).batch_size == 40
+
+
 NONSENSE = {
     "case 5: exit": (leave, LABELS[:4]),
     "tuple": (lambda x: (x,), LABELS[:4]),

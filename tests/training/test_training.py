@@ -140,13 +140,13 @@ def test_a_finished_training_is_only_read_and_build_model_reads_it_too(tmp_path,
     settings = {"train_epochs": 1, "seed": 0, "model": "resnet18_cifar", "data_dir": tmp_path}
     monkeypatch.setattr(training, "CPU_IMAGES", 2)
     parameters = SimpleNamespace(**settings)
-    first, told = training.train_model(parameters, DATA, CPU)
+    first = training.train_model(parameters, DATA, CPU)
     monkeypatch.setattr(training, "_train", lambda *_: pytest.fail("it trained"))
-    again, read = training.train_model(parameters, DATA, CPU)
+    again = training.train_model(parameters, DATA, CPU)
     assert same_weights(first, again)
     (path,) = (tmp_path / "checkpoints").iterdir()
-    assert "1 × 2 images, CPU, fp32" in told
-    assert f"checkpoint {path.name}" in read
+    assert "1 × 2 images, CPU, fp32" in str(first.built_from)
+    assert f"checkpoint {path.name}" in str(again.built_from)
     assert torch.load(path, weights_only=True)["epochs"] == 1
     assert same_weights(build_model(str(path)), first)
 

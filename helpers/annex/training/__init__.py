@@ -10,7 +10,7 @@ import copy
 import re
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -108,10 +108,10 @@ def train(
     return TrainingResult(network.to(device).eval(), *took, read, unsaved)
 
 
-def train_model(parameters: Parameters, data: Cifar10, device) -> tuple[nn.Module, str]:
+def train_model(parameters: Parameters, data: Cifar10, device) -> nn.Module:
     """Train the parameters' model, its checkpoint beside the data; on a CPU on fewer images.
 
-    Returns the network and what was done, in words.
+    What was done is told, in words, by the network's `built_from`.
     """
     epochs, seed = parameters.train_epochs, parameters.seed
     limit = len(data.train_labels) if device.type == "cuda" else CPU_IMAGES
@@ -120,10 +120,12 @@ def train_model(parameters: Parameters, data: Cifar10, device) -> tuple[nn.Modul
     path = Path(parameters.data_dir) / "checkpoints" / name
     settings = {"epochs": epochs, "seed": seed, "device": device, "limit": limit}
     trained = train(parameters.model, data, checkpoint=path, **settings)
-    told = f"{epochs} × {limit} images, {trained.trained_on}: {sum(trained.epoch_s):.0f} s"
+    network, seconds = trained.network, sum(trained.epoch_s)
+    told = f"trained {epochs} × {limit} images, {trained.trained_on}: {seconds:.0f} s"
     told += f" (checkpoint {name})" if trained.from_checkpoint else ""
     told += f" (no checkpoint: {trained.unsaved})" if trained.unsaved else ""
-    return trained.network, told
+    network.built_from = replace(network.built_from, trained=(told,))
+    return network
 
 
 def _check_trainable(network: nn.Module, batch: int, device, labels: np.ndarray) -> None:
