@@ -45,9 +45,8 @@ def measure_accuracy(
     if not batches:
         return None
     with measuring_conditions(model, precision):
-        if size is None and timed_batch is not None:
-            whole = not _batch_matters(model, batches[0][0], device, timed_batch, tolerance)
-            size = None if whole else timed_batch
+        if size is None and _batch_matters(model, batches[0][0], device, timed_batch, tolerance):
+            size = timed_batch
         found = [
             _scores(model, images, device, size or len(images))
             for images, _ in track(batches, description="accuracy")
@@ -69,9 +68,9 @@ def score(found: torch.Tensor, labels: torch.Tensor, batch_size: int) -> Accurac
     return Accuracy(right, images, *share, batch_size, found, labels)
 
 
-def _batch_matters(model: Callable, images, device, timed: int, tolerance: float) -> bool:
+def _batch_matters(model: Callable, images, device, timed: int | None, tolerance: float) -> bool:
     """Does one call with all `images` fail, or answer otherwise than calls with `timed` each?"""
-    if timed == len(images):
+    if timed in (None, len(images)):
         return False
     alone = _scores(model, images[:FEW], device, timed)
     try:
