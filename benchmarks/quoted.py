@@ -205,18 +205,12 @@ def compared(model: str) -> pd.DataFrame:
     return found[~found.index.str.contains("A/A")].sort_values("gpu_p95")
 
 
-def torch_of(model: str) -> str:
-    found = load(HERE / "variants" / model / "environment.json")["software"]["torch"]
-    return f"PyTorch {found.split('+')[0]}"
-
-
 def variants() -> str:
     dummy, trained = compared("resnet18"), compared("resnet18_cifar")
     fastest = list(dummy.index[:3])
     names = fastest + [n for n in dummy.index if n in SHOWN_VARIANTS and n not in fastest]
-    header = ["variante", f"`resnet18`, {torch_of('resnet18')} : p95 GPU (ms)", "p95 hôte (ms)"]
-    header += [f"entraîné, {torch_of('resnet18_cifar')} : p95 GPU (ms)"]
-    header += ["p95 hôte (ms)", "exactitude"]
+    header = ["variante", "`resnet18` : p95 GPU (ms)", "p95 hôte (ms)"]
+    header += ["entraîné : p95 GPU (ms)", "p95 hôte (ms)", "exactitude"]
     lines = []
     for name in names:
         cells = [
@@ -229,7 +223,7 @@ def variants() -> str:
 def variants_answer() -> str:
     told = [
         f"{model} {number(found.gpu_p95.iloc[0])} ms GPU p95 and {number(found.host_p95.iloc[0])} "
-        f"ms host p95 (fp32: {number(found.gpu_p95['fp32'])} ms GPU), {torch_of(model)}"
+        f"ms host p95 (fp32: {number(found.gpu_p95['fp32'])} ms GPU)"
         for model, found in ((m, compared(m)) for m in ("resnet18", "resnet18_cifar"))
     ]
     return english(f"The fastest: {'; '.join(told)}.\n")
@@ -253,10 +247,11 @@ def plain_accuracy(file: Path) -> np.ndarray:
 
 
 def held_out_answer() -> str:
-    found = {
-        load(f)["runs"][0]["recipe"]["upright"]: plain_accuracy(f) for f in files("training/held*")
-    }
-    told = [f"{u:.0%}: {' and '.join(f'{100 * a:.2f} %' for a in of)}" for u, of in found.items()]
+    told = []
+    for file in files("training/held*"):
+        run, found = load(file)["runs"][0], plain_accuracy(file)
+        of = f"{len(run['losses'])} epochs, {run['recipe']['upright']:.0%}"
+        told.append(f"{of}: {' and '.join(f'{100 * a:.2f} %' for a in found)}")
     return f"  {'; '.join(told)}.\n"
 
 
