@@ -128,11 +128,15 @@ def session_html(session: StoredSession) -> str:
     exporter.config.NbConvertBase.display_data_priority = KINDS
     try:
         notebook = nbformat.reads(read_file(found[0]).decode("utf-8"), as_version=4)
+        printed = [o.get("text", "") for c in notebook.cells for o in c.get("outputs", ())]
         summary = new_markdown_cell(session_markdown(session))
         cells = new_notebook(cells=[summary, *notebook.cells])
         rendered, _ = exporter.from_notebook_node(cells)
     except Exception as error:  # nbformat raises what it meets in a file that is no notebook
         raise ResultsError(f"{found[0]} is no notebook ({error}): run the session again") from None
+    own = f"session {session.rows['session'].iloc[0]}"
+    if not any(f"{own}\n" in text for text in printed):
+        raise ResultsError(f"{found[0]} does not print {own!r}: it is of another session")
     body = bleach.clean(rendered, TAGS, _allowed, {"http", "https", "data"}, strip=True)
     return PAGE.substitute(title=html.escape(f"J1, session {session.name}"), body=body)
 

@@ -33,7 +33,7 @@ def move_inputs(dataloader: Iterable, device: torch.device) -> list[torch.Tensor
     if device.type not in ("cpu", "cuda"):
         raise ValueError(f"device='{device}' cannot be timed: use 'cpu' or 'cuda'")
     if isinstance(dataloader, torch.Tensor):
-        raise ValueError(f"the inputs are one tensor {(*dataloader.shape,)}: give a list: [tensor]")
+        raise ValueError(f"the inputs are one tensor {(*dataloader.shape,)}: give [*it.split(1)]")
     if isinstance(dataloader, torch.utils.data.Dataset):  # its samples would pass for batches
         raise ValueError("the inputs are a Dataset: give a DataLoader(dataset, batch_size=1)")
     first = islice(dataloader, DISTINCT_INPUTS)

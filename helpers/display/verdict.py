@@ -53,31 +53,22 @@ def to_do(verdict: Verdict) -> str:
 
 def clock_sentence(clock: ClockVerdict, verdict: Verdict) -> str:
     """What one clock found, and what the runs themselves show; if it is not met, all causes."""
-    causes: dict[str, list[Cause]] = {}
+    runs_of: dict[str, list[int]] = {}  # by what is said of them: said once
     spread = against_limit(clock, verdict.max_p95_spread)
     for cause in _shown(clock):
-        causes.setdefault(cause.code, []).append(cause)
+        runs_of.setdefault(said(words.CAUSES, cause.code, cause.values), []).extend(cause.runs)
     return _with_points(
         f"{CLOCK_NAMES[clock.clock].replace('h', 'H', 1)}"
         f"{' (décide)' if clock.clock == verdict.deciding else ''} : p95 "
         f"{' · '.join(map(number, clock.p95_ms))} ms, écart {spread} "
         f"(moyenne : {percent(clock.mean_spread)}), critère {'' if clock.met else 'non '}tenu",
-        [_of_runs(found) for found in causes.values()],
+        [f"{_numbered(runs)} : {told}" if runs else told for told, runs in runs_of.items()],
     )
 
 
 def _shown(clock: ClockVerdict) -> list[Cause]:
     """All causes of a spread too large, else what single runs show."""
     return [cause for cause in clock.causes if cause.runs or not clock.met]
-
-
-def _of_runs(causes: Sequence[Cause]) -> str:
-    """A cause seen in several runs, said once: the values of each run, or the one they share."""
-    runs = [run for cause in causes for run in cause.runs]
-    values = {name: tuple(cause.values[name] for cause in causes) for name in causes[0].values}
-    values = {name: of[0] if len({*of}) == 1 else of for name, of in values.items()}
-    told = said(words.CAUSES, causes[0].code, values)
-    return f"{_numbered(runs)} : {told}" if runs else told
 
 
 def _numbered(numbers: Sequence[int], nouns: Sequence[str] = RUNS) -> str:

@@ -56,7 +56,7 @@ TO_DO = {
     ("gpu_shift",): "relancer sur un GPU au repos ; ne pas comparer cette session",
     ("unsteady_warmup",): "relancer avec `-p warmup_iters 500`",
     ("between_modes", "chance"): "relancer avec `-p measure_iters 2000`",
-    ("level_shift",): "relancer ; si cela se répète, chercher ce qui change au passage nommé",
+    ("level_shift",): "relancer ; si cela dure, voir ce qui change au passage que nomme la cause",
     ("mean_spread",): "relancer ; si cela se répète, chercher ce qui diffère d'un run à l'autre",
     ("launch_bound",): "juger par l'horloge GPU ; la variante `cudagraph` supprime les lancements",
     ("uncalibrated", "not_calibrated"): "relancer ; si cela se répète, ne pas comparer",
@@ -120,7 +120,7 @@ SOURCES = {
     "files": "fichiers de {place}",
     "kept": "{origin} ; gardé dans {place}",
     "not_kept": "{origin} ; pas gardé dans {place} : « {why} »",
-    "drawn": f"{_DRAWN}, comme demandé",
+    "drawn": _DRAWN,
     "fallback": f"{_DRAWN}, faute de CIFAR-10 : « {{why}} »",
 }
 _BALANCE = "par classe : entraînement {train_min} à {train_max}, test {test_min} à {test_max}"

@@ -30,6 +30,8 @@ def written(folder, name, texts, notebook, sentences, machine=MACHINE, **changes
     """A session of two runs, with its executed notebook and the annex's table."""
     rows = [(row_of(SAMPLES["host_ms"], run=k, **changes), SAMPLES) for k in (1, 2)]
     path = write_session(folder, name, rows, machine, GIVEN, sentences)
+    said = new_output("stream", text=f"session {name}\n")
+    notebook.cells.append(new_code_cell(outputs=[said]))
     (path / "J1_benchmark.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
     (path / "comparaison.md").write_text(texts, encoding="utf-8")
     return read_session(path)
@@ -97,7 +99,12 @@ def test_the_page_is_one_file_that_loads_nothing_and_shows_no_code(session):
 
 
 @pytest.mark.parametrize(
-    ("content", "told"), [("{", "no notebook"), (None, "0 executed notebooks")]
+    ("content", "told"),
+    [
+        ("{", "no notebook"),
+        (None, "0 executed notebooks"),
+        (json.dumps(new_notebook()), "another session"),
+    ],
 )
 def test_a_folder_without_one_readable_notebook_is_named(session, content, told):
     notebook = session.folder / "J1_benchmark.ipynb"

@@ -94,7 +94,7 @@ def broken():
 
 LOADERS = {
     "empty": ([], "nothing"),
-    "one tensor": (ONE[0], r"\[tensor\]"),
+    "one tensor": (ONE[0], r"split\(1\)"),
     "no batches": (TensorDataset(ONE[0]), "DataLoader"),
     "no dimension": ([torch.tensor(1.0)], "N, ..."),
     "raises": (broken(), "image 1 cannot be read"),
