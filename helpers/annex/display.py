@@ -63,6 +63,7 @@ REFUSED = {
 UNMEASURED = "non mesuré"
 UNSEEN = "non visible"
 NOT_COMPARED = "Rien n'a été comparé : rien à tracer."
+NOTHING_LEARNT = "Exactitude absente ou proche du hasard : rien à tracer en face des latences."
 
 
 def guard_table(candidates: Candidates) -> pd.DataFrame | str:

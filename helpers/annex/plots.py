@@ -10,11 +10,13 @@ from matplotlib.figure import Figure
 from helpers.annex import display
 from helpers.annex.comparison import CLOCKS, CONTROL, REFERENCE, Comparison
 from helpers.annex.pauses import Paused
-from helpers.display.french import number
+from helpers.display.colours import BAND
+from helpers.display.french import number, percent
 from helpers.display.plots import style
 from helpers.display.plots.style import COLOURS, GREY, NAMES, NOTE_SIZE, STYLE, handle
 
 MARKERS = "osD^vP"  # of variants, in turn
+FASTEST = 5  # numbered in a figure that has no room for every name
 
 
 @rc_context(STYLE)
@@ -61,6 +63,41 @@ def _draw_ratio(axis: Axes, comparison: Comparison, clock: str, name: str, row: 
     shown, beside = number(ratio.mean, 3), {"xycoords": ("axes fraction", "data")}
     axis.annotate(shown, (1.02, row), va="center", fontsize=NOTE_SIZE, **beside)
     return f"{verdict}, {shown} ({display.between(ratio)})"
+
+
+@rc_context(STYLE)
+def plot_accuracy(comparison: Comparison, scores: display.Accuracies, dataset: str) -> Figure | str:
+    """Accuracy over the ratio of latencies; the fastest five have numbers, fp32 its interval."""
+    reference = scores.get(REFERENCE)
+    if not comparison.ratios or not reference or reference.low < 2 / reference.logits.shape[1]:
+        return display.NOTHING_LEARNT
+    order = [
+        n for n in display.by_speed(comparison, next(iter(comparison.ratios))) if scores.get(n)
+    ]
+    numbers = {name: str(n) for n, name in enumerate(order[:FASTEST], start=1)}
+    label = f"latence / latence de {REFERENCE}"
+    figure, axes = style.clock_axes(comparison.ratios, "x", label, 4.2)
+    for clock, axis in axes.items():
+        ratios = {n: r.mean for n, r in comparison.ratios[clock].items()} | {REFERENCE: 1.0}
+        axis.axhspan(100 * reference.low, 100 * reference.high, color=BAND, alpha=0.15)
+        axis.set_xscale("log")
+        for name in (name for name in order if name in ratios):
+            at, above = (ratios[name], 100 * scores[name].fraction), int(numbers.get(name, 0))
+            axis.plot(*at, "s" if name == REFERENCE else "o", color=COLOURS[clock], markersize=4)
+            axis.annotate(numbers.get(name, ""), at, (0, 8 * above), textcoords="offset points")
+        ticks, limits = (0.05, 0.1, 0.2, 0.5, 1, 2), axis.get_xlim()
+        axis.set_xticks(ticks, [number(tick, 1) for tick in ticks])
+        axis.minorticks_off()
+        axis.set_xlim(limits)
+        axis.set_ylabel("Exactitude (%)")
+        axis.yaxis.set_major_formatter(style.DecimalComma(useOffset=False))
+    handles = [handle(GREY, f"{n} : {name}", linestyle="") for name, n in numbers.items()]
+    handles += [handle(GREY, REFERENCE, linestyle="", marker="s", markersize=4)]
+    handles += [handle(BAND, f"intervalle de Wilson à 95 % de {REFERENCE}", linewidth=5, alpha=0.3)]
+    figure.legend(handles=handles, loc="outside lower left", ncols=1, handlelength=1.5)
+    shown = [f"{name} {percent(scores[name].fraction, 4)}" for name in [*numbers, REFERENCE]]
+    title = "Exactitude et latence des variantes"
+    return style.finish(figure, title, f"{title} : {' ; '.join(shown)}.", dataset)
 
 
 @rc_context(STYLE)

@@ -10,7 +10,7 @@ from helpers.annex import display
 from helpers.annex.accuracy import compare_accuracy
 from helpers.annex.comparison import CONTROL, REFERENCE, compare
 from helpers.annex.entries import Candidates
-from helpers.annex.plots import plot_ratios
+from helpers.annex.plots import plot_accuracy, plot_ratios
 from helpers.bench_latency import NO_GPU
 from helpers.models.accuracy import score
 
@@ -96,6 +96,18 @@ def test_a_changed_accuracy_counts_what_only_one_of_them_gets_right():
     exact = 2 * sum(math.comb(11, k) for k in (0, 1)) / 2**11
     assert change.p_value == pytest.approx(exact)
     assert compare_accuracy(first, first).p_value == 1
+
+
+def test_accuracy_is_drawn_over_the_ratios_where_something_was_learnt():
+    answers = torch.nn.functional.one_hot(labels := torch.arange(100) % 10).float()
+    learnt = dict.fromkeys(["compile", "fp16", REFERENCE], score(answers, labels, 1))
+    axis = plot_accuracy(COMPARISON, learnt | {"fused": None}, "cifar10").axes[0]
+    drawn = {(line.get_xdata()[0], line.get_ydata()[0]) for line in axis.lines}
+    ratios = COMPARISON.ratios["gpu"]
+    assert drawn == {(at, 100) for at in (1, ratios["compile"].mean, ratios["fp16"].mean)}
+    guessed = dict.fromkeys(learnt, score(answers[:, :1] + 0 * answers, labels, 1))
+    for scores in ({}, guessed):
+        assert plot_accuracy(COMPARISON, scores, "cifar10") == display.NOTHING_LEARNT
 
 
 def test_ratios_are_sorted_by_speed_with_their_processes_and_intervals():
