@@ -75,29 +75,20 @@ def benchmark_latency(
     The inputs are moved to the device before the loop; the model runs in eval and inference mode
     (which includes no_grad) with TF32 off, and every switch is restored afterwards.
 
-    Parameters
-    ----------
-    dataloader
-        Yields inputs (N, ...) or (inputs, labels); the first few batches are used in turn, and
-        their batch size N >= 1 is recorded.
-    warmup_iters
-        A minimum: the warm-up goes on, up to 200 iterations or 60 s, until latencies and the GPU's
-        SM clock are steady.
-    measure_iters
-        Samples per clock, one per forward.
-    device
-        Where to measure; by default where the model's parameters are.
-    precision
-        "fp32" (strict: no TF32), "tf32", or "default" (PyTorch's switches as they are).
-    clock
-        "host" leaves the GPU's clock out; "auto" and "gpu", which needs a GPU, read both.
-    graph
-        Read the model as a CUDA graph too, where there is a GPU clock: what launching costs.
+    dataloader: yields inputs (N, ...) or (inputs, labels); the first few batches are used in turn
+    warmup_iters: a minimum: until latencies and the GPU's SM clock are steady, or 200, or 60 s
+    measure_iters: samples per clock, one per forward
+    device: where to measure; by default where the model's parameters are
+    precision: "fp32" (strict: no TF32), "tf32", or "default" (PyTorch's switches as they are)
+    clock: "host" leaves the GPU's clock out; "auto" and "gpu", which needs a GPU, read both
+    graph: read the model as a CUDA graph too, where there is a GPU clock: what launching costs
 
     ValueError: no batch, unequal batches, too few iterations, an unknown clock, a model that
     changes its inputs, or whose output is no finite tensor of one shape. RuntimeError: no GPU.
     """
-    checks.check_counts(warmup_iters=warmup_iters, measure_iters=measure_iters)
+    for name, value in {"warmup_iters": warmup_iters, "measure_iters": measure_iters}.items():
+        if value < 1 or value != int(value):
+            raise ValueError(f"{name}={value!r}: an integer of at least 1 is needed")
     with prepared(model, dataloader, warmup_iters, device, precision, clock) as bench:
         look, run = Looker(bench.device), Measuring(bench, measure_iters)
         run.saw(look())

@@ -30,9 +30,9 @@ SHOWN = ["variant", "run", "clock", "lat_mean", "lat_p95", "host_p95", "gpu_p95"
 SHOWN += ["flags"]
 LIVE = re.compile(r"(`[\w .+=-]+`)|\\\W|:(?=//)|[`\[\]\x00-\x09\x0b-\x1f]|<(?=\S)")
 KINDS = ["image/png", "text/html", "text/markdown", "text/plain"]
-TAGS = {"a", "abbr", "b", "blockquote", "br", "caption", "code", "div", "em", "h1", "h2", "h3"}
-TAGS |= {"h4", "hr", "i", "img", "li", "ol", "p", "pre", "span", "strong", "style", "sub", "sup"}
-TAGS |= {"details", "summary", "table", "tbody", "td", "th", "thead", "tr", "ul", "wbr"}
+ELEMENTS = {"a", "abbr", "b", "blockquote", "br", "caption", "code", "div", "em", "h1", "h2", "h3"}
+ELEMENTS |= {"h4", "hr", "i", "img", "li", "ol", "p", "pre", "span", "strong", "style", "sub"}
+ELEMENTS |= {"sup", "details", "summary", "table", "tbody", "td", "th", "thead", "tr", "ul", "wbr"}
 ATTRIBUTES = {"id", "class", "align", "scope", "colspan", "rowspan", "alt", "src", "href"}
 ADDRESSES = {"href": ("#", "https://", "http://"), "src": ("data:image/png;base64,",)}
 PAGE = Template("""<!doctype html>
@@ -137,7 +137,7 @@ def session_html(session: StoredSession) -> str:
     own = f"session {session.rows['session'].iloc[0]}"
     if not any(f"{own}\n" in text for text in printed):
         raise ResultsError(f"{found[0]} does not print {own!r}: it is of another session")
-    body = bleach.clean(rendered, TAGS, _allowed, {"http", "https", "data"}, strip=True)
+    body = bleach.clean(rendered, ELEMENTS, _allowed, {"http", "https", "data"}, strip=True)
     return PAGE.substitute(title=html.escape(f"J1, session {session.name}"), body=body)
 
 

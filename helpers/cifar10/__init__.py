@@ -5,14 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers.cifar10.sources import (
-    FINGERPRINT,
-    DataError,
-    NotFoundError,
-    fetch,
-    fingerprint,
-    read_local,
-)
+from helpers.cifar10 import sources
+from helpers.cifar10.sources import FINGERPRINT, DataError, NotFoundError, fingerprint
 from helpers.cifar10.transforms import MEAN, PATTERNS, STD, draw_synthetic
 from helpers.cifar10.transforms import test_loader as test_loader
 from helpers.cifar10.transforms import test_transform as test_transform
@@ -57,7 +51,7 @@ def load(data_dir: str | Path, dataset: str = "auto", seed: int = 0) -> Cifar10:
     source = Check("drawn", True, {"seed": seed})
     if dataset != "synthetic":
         try:
-            arrays, source = read_local(Path(data_dir)) or fetch(Path(data_dir))
+            arrays, source = sources.read_local(Path(data_dir)) or sources.fetch(Path(data_dir))
             return Cifar10(*arrays, "cifar10", source, FINGERPRINT)
         except NotFoundError as error:
             if dataset == "cifar10":

@@ -10,13 +10,6 @@ DISTINCT_INPUTS = 8  # several images, rotated: one image alone may be a special
 LISTENERS: list[Callable[[], None]] = []  # called as each phase begins: the work goes on
 
 
-def check_counts(**counts: int) -> None:
-    """Raise ValueError unless each number of iterations is an integer of at least 1."""
-    for name, value in counts.items():
-        if value < 1 or value != int(value):
-            raise ValueError(f"{name}={value!r}: an integer of at least 1 is needed")
-
-
 def check_clock(asked: str, device: torch.device) -> None:
     """Raise for an unknown clock (ValueError), and for the GPU's without a GPU (RuntimeError)."""
     if asked not in ("auto", "host", "gpu"):

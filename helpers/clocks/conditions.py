@@ -28,12 +28,9 @@ class ConditionsSeen:
 
     def required_for(self, precision: str) -> bool:
         """All modules in eval mode, no grad, no GC, and TF32 as `precision` has it."""
+        held = self.modules == self.modules_in_eval and not (self.grad_enabled or self.gc_enabled)
         switches = {self.tf32_convolutions, self.tf32_matmul}
-        return (
-            self.modules == self.modules_in_eval
-            and not (self.grad_enabled or self.gc_enabled)
-            and (precision == "default" or switches == {precision == "tf32"})
-        )
+        return held and (precision == "default" or switches == {precision == "tf32"})
 
 
 @contextmanager

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from pydantic import TypeAdapter
 
-from helpers.results.table import from_csv
+from helpers.results.table import COLUMNS, csv_text, from_csv
 
 LARGEST_FILE = 128 * 2**20  # bytes; a session of an H100's day takes less than 1 % of it
 LARGEST_SAMPLES = 512 * 2**20  # bytes, unpacked: 30 million iterations on both clocks
@@ -104,6 +104,7 @@ def read_session(folder: str | Path) -> StoredSession:
         with explained(path := folder / f"{name}.json", "read"):
             found.append(TypeAdapter(dict).validate_json(read_file(path)))
     (session, verdict, environment, parameters), rows = found, read_results(folder / "results.csv")
+    rows = from_csv(csv_text(rows.to_dict("records"), COLUMNS))  # those it lacks are empty
     files = [os.fsencode(path.name).decode("utf-8", "replace") for path in folder.iterdir()]
     table = read_file(folder / "comparaison.md") if "comparaison.md" in files else b""
     with explained(folder, "read"):

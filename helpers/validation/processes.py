@@ -93,10 +93,8 @@ def _answer(pipe: Any, begun: Any) -> None:
 def _portable(error: BaseException) -> BaseException:
     """The error itself where it survives a pickle, else its first line."""
     if isinstance(error, torch.AcceleratorError) and "busy or unavailable" in str(error):
-        return FreshProcessError(
-            f"a second process cannot use the GPU ({first_line(error)}): it is in exclusive "
-            "compute mode, see `nvidia-smi -q -d COMPUTE`. Use isolation='none'"
-        )
+        told = f"a second process cannot use the GPU ({first_line(error)}): it is in exclusive"
+        return FreshProcessError(f"{told} compute mode, see `nvidia-smi -q -d COMPUTE`; {HINT}")
     if isinstance(error, Exception) and attempt(lambda: pickle.loads(pickle.dumps(error))):
         return error
     return RuntimeError(first_line(error))  # SystemExit would end the notebook as if all were well

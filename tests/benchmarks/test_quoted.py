@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from benchmarks import quoted
+from helpers.display.words import TAGS
 
 RULES = {"0,1 %"}  # the calibration's tolerance
 
@@ -18,8 +19,10 @@ def test_every_quoted_number_is_that_of_its_file(document):
     assert quoted.rewritten(text) == text, "run `python -m benchmarks.quoted`"
 
 
-def test_every_block_is_shown_once():
+def test_every_block_is_shown_once_and_every_tag_has_its_row():
     assert quoted.quoted() == dict.fromkeys(quoted.BLOCKS, 1)
+    protocol = (quoted.ROOT / "README_PROTOCOLE.md").read_text(encoding="utf8")
+    assert [tag for tag in TAGS if f"\n| `{tag}` |" not in protocol] == []
 
 
 @pytest.mark.parametrize("name", ["README.md", "README_PROTOCOLE.md"])

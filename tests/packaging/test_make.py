@@ -65,10 +65,8 @@ class Project:
 
     def installs(self) -> bool:
         """Does `make benchmark` install what the lists say?"""
-        return any(
-            "-c constraints.txt -r requirements.txt" in line and line.startswith("pip")
-            for line in self.made("benchmark")
-        )
+        lists = "-c constraints.txt -r requirements.txt"
+        return any(line.startswith("pip") and lists in line for line in self.made("benchmark"))
 
 
 @pytest.fixture
@@ -83,9 +81,8 @@ def notebook(tmp_path) -> Project:
     parameters = nbformat.v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]})
     cells = [parameters, nbformat.v4.new_code_cell(MEASURES)]
     kernel = {"kernelspec": {"name": "python3", "display_name": "", "language": "python"}}
-    nbformat.write(
-        nbformat.v4.new_notebook(cells=cells, metadata=kernel), project.folder / NOTEBOOK
-    )
+    made = nbformat.v4.new_notebook(cells=cells, metadata=kernel)
+    nbformat.write(made, project.folder / NOTEBOOK)
     return project
 
 

@@ -6,10 +6,12 @@ import os
 import zipfile
 
 import numpy as np
+import pandas as pd
 import pytest
 from result_rows import opened, write_session
 
 from helpers.results import COLUMNS, PUBLISHED, ResultsError, read_session
+from helpers.results.table import LATER
 
 
 @pytest.fixture
@@ -19,7 +21,11 @@ def folder(tmp_path):
 
 def test_a_session_is_read_back(folder):
     (folder / "comparaison.md").write_text("| é |", encoding="utf-8")
+    older = pd.read_csv(folder / "results.csv").drop(columns=LATER)
+    older.to_csv(folder / "results.csv", index=False)
     read = read_session(folder)
+    assert tuple(read.rows.columns) == COLUMNS
+    assert set(read.rows["accepted"]) == {""}
     assert (read.name, read.dataset, read.outcome) == ("s", "cifar10", "yes")
     assert read.sentences == ("ACCEPTÉ",)
     assert read.environment["gpu"]["uuid"] == "GPU-1"

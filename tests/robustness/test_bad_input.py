@@ -42,10 +42,6 @@ def writes(x):
     return x.add_(1).mean((2, 3))
 
 
-def writes_by_numpy(x):
-    return torch.from_numpy(np.add(x.numpy(), 1, out=x.numpy())).mean((2, 3))
-
-
 MODELS = {
     "tuple": (lambda x: (x, x), "tuple"),
     "nothing": (lambda x: None, "NoneType"),
@@ -53,7 +49,7 @@ MODELS = {
     "NaN": (lambda x: x * float("nan"), "NaN"),
     "output elsewhere": (lambda x: x.to("meta"), "on meta"),
     "mutates": (writes, "in place"),
-    "mutates through NumPy": (writes_by_numpy, "in place"),
+    "by NumPy": (lambda x: torch.from_numpy(np.add(x.numpy(), 1, out=x.numpy())), "in place"),
     "mutates late": (Counting(60, writes), "in place"),
     "shrinks": (Counting(3, lambda x: x.mean((1, 2, 3))), "now has"),
     "shrinks late": (Counting(60, lambda x: x.mean((1, 2, 3))), "now has"),
@@ -87,17 +83,12 @@ def test_a_device_without_a_clock_and_a_clock_without_a_device(asked):
 # --- data loaders
 
 
-def broken():
-    yield ONE[0]
-    raise OSError("image 1 cannot be read")
-
-
 LOADERS = {
     "empty": ([], "nothing"),
     "one tensor": (ONE[0], r"split\(1\)"),
     "no batches": (TensorDataset(ONE[0]), "DataLoader"),
     "no dimension": ([torch.tensor(1.0)], "N, ..."),
-    "raises": (broken(), "image 1 cannot be read"),
+    "raises": (map(open, ["nowhere.png"]), "nowhere.png"),
     "dictionary": ([{"x": ONE[0]}], "'dict'"),
     "no image": ([torch.zeros(0, 3, 8, 8)], ""),
     "two sizes": ([torch.zeros(2, 3, 8, 8), ONE[0]], "drop_last"),
@@ -128,13 +119,10 @@ def test_iterations(name, value):
 
 @pytest.mark.gpu
 def test_out_of_memory_is_shown_cleaned_up_and_the_next_model_goes_on():
-    def too_big(x):
-        return torch.empty(1 << 44, device="cuda") + x.sum()
-
     benchmark_latency(TinyNet().cuda(), ONE, 5, 50)  # cuBLAS keeps a workspace once it was used
     before = torch.cuda.memory_allocated()
     with pytest.raises(torch.OutOfMemoryError):
-        benchmark_latency(too_big, ONE, 5, 20, device="cuda")
+        benchmark_latency(lambda x: torch.empty(1 << 44, device="cuda"), ONE, 5, 20, device="cuda")
     run = benchmark_latency(TinyNet().cuda(), ONE, 5, 50)
     assert run.gpu.n == 50
     del run

@@ -17,10 +17,6 @@ from helpers.cifar10.transforms import MEAN, STD, train_transform
 BLACK = -torch.tensor(MEAN) / torch.tensor(STD)
 
 
-def random_images(count):
-    return torch.randint(0, 256, (count, 32, 32, 3), dtype=torch.uint8)
-
-
 def draws(count=1, top=PADDING, left=PADDING, flip=False, angle=0.0, square=(0, 0)):
     """One draw for each image; by default those that change nothing."""
     values = (torch.as_tensor(v).expand(count) for v in (top, left, flip, angle))
@@ -45,7 +41,7 @@ def share_of_equal_pixels(images, chosen):
 
 def test_everything_together_is_torchvisions_for_each_image_on_its_own():
     torch.manual_seed(1)
-    images, drawn = random_images(300), draw(300)
+    images, drawn = torch.randint(0, 256, (300, 32, 32, 3), dtype=torch.uint8), draw(300)
     assert share_of_equal_pixels(images, drawn) > 0.9995
     assert share_of_equal_pixels(images, drawn._replace(angle=torch.zeros(300))) == 1
     # A pixel that the crop cuts off must not come back with the rotation.

@@ -19,10 +19,6 @@ def pid_frozen_and(value):
         return os.getpid(), gc.get_freeze_count(), value
 
 
-def kill_myself():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 class UnpickledError(Exception):
     def __init__(self, first, second):
         super().__init__(first)
@@ -58,7 +54,7 @@ def test_its_error_is_raised_here(case):
 
 def test_one_that_is_killed_is_named_with_its_exit_code():
     with pytest.raises(processes.FreshProcessError, match="-9"):
-        processes.in_fresh_process(kill_myself)
+        processes.in_fresh_process(signal.raise_signal, signal.SIGKILL)
 
 
 def test_one_that_hangs_is_ended():

@@ -98,7 +98,6 @@ def test_the_gpu_clock_decides_where_it_exists_and_the_host_stays_visible():
     runs = [make_run(series(h), series(1.3, sd=0.001)) for h in (2.0, 2.8, 2.2)]
     verdict = judge(runs)
     assert (verdict.deciding, verdict.accepted) == ("gpu", True)
-    assert list(verdict.clocks) == ["gpu", "host"]
     assert not verdict.clocks["host"].met
     assert not judge(runs, clock="host").accepted
 
@@ -168,7 +167,6 @@ def test_a_criterion_met_by_disturbed_runs_is_met_with_reserve(case):
     verdict = judge(runs, receipt=receipt)
     assert verdict.reserves == expected
     assert verdict.outcome == (RESERVED if expected else ACCEPTED)
-    assert verdict.accepted == (not expected)
 
 
 def test_means_that_move_while_the_p95_does_not_are_a_reserve():

@@ -4,8 +4,7 @@ A variant's name joins parts with "+", such as "fp16+channels_last+cudagraph". E
 callable with one contract: FP32 images (N, 3, H, W), or other inputs (N, …), on the device in, FP32
 logits on the device out; casts, layout changes and copies are inside, and so inside every timing.
 
-To add a part of your own: one function here or beside, one line in `PARTS`, and one in the cell
-`h-annex` of the notebook, which lists the parts. What `-p variants all` means: GROUPS in select.py.
+To add a part of your own: README.md, Development.
 """
 
 import copy
@@ -41,6 +40,7 @@ class Part:
     kind: str
     apply: object
     needs: str = ""  # "cuda" where the part means nothing elsewhere
+    sized: bool = False  # what it makes takes one batch size, as all compilers and captures do
 
 
 PARTS: dict[str, Part] = {  # applied in this order, whatever the order in a name
@@ -49,7 +49,7 @@ PARTS: dict[str, Part] = {  # applied in this order, whatever the order in a nam
     "fp16": Part("precision", torch.float16, "cuda"),
     "bf16": Part("precision", torch.bfloat16),
     "fused": Part("network", rewritten.fold_batch_norm),
-    "cropped": Part("network", rewritten.crop_to_image),
+    "cropped": Part("network", rewritten.crop_to_image, sized=True),
     "stem": Part("network", rewritten.suit_stem),
     "epilogue": Part("network", rewritten.fuse_epilogues, "cuda"),
     "overlap": Part("network", overlap_shortcuts, "cuda"),
@@ -136,6 +136,6 @@ def build(variant: Variant, model: nn.Module, example: torch.Tensor) -> nn.Modul
         for _ in range(WARMUP_CALLS):
             call(example)
     call = call.eval()
-    fixed = compiler or capture or "cropped" in variant.parts
+    fixed = compiler or capture or any(PARTS[part].sized for part in variant.parts)
     call.static_batch = example.shape[0] if fixed else None
     return call

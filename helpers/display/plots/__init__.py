@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from helpers.bench_latency import Run
 from helpers.cifar10 import Cifar10
-from helpers.display.colours import BAND, COLOURS, GREY, MARKED
+from helpers.display.colours import BAND, COLOURS, GREY, MARKED, P95
 from helpers.display.french import number, percent
 from helpers.display.plots import style
 from helpers.display.plots.style import NAMES, STYLE, handle
@@ -55,7 +55,7 @@ def plot_over_time(runs: Sequence[Run], dataset: str, seen: Sequence[RunTags] = 
     last.set_xticks(named * STEP + 0.5, [f"Run {run + 1}" for run in named])
     last.set_xlim(-WARMUP - 0.02, len(runs) * STEP - WARMUP)
     last.set_xlabel("Passages de chaque run, dans l'ordre de la mesure")
-    handles = [handle("black", "p95", linewidth=2.2), handle(GREY, "échauffement")]
+    handles = [handle(P95, "p95", linewidth=2.2), handle(GREY, "échauffement")]
     handles += [handle(MARKED, "bloc signalé", linewidth=6, alpha=0.25)]
     figure.legend(handles=handles, loc="outside lower right", ncols=3)
     alt = f"Latence en ms, {len(runs)} runs l'un après l'autre : {_p95(clocks)} ; "
@@ -73,7 +73,7 @@ def _draw_over_time(axis: Axes, clock: str, summaries: dict, runs: Sequence[Run]
         start, run = (n - 1) * STEP, runs[n - 1]
         x = start + np.arange(1, summary.n + 1) / summary.n
         axis.plot(x, summary.samples_ms, color=COLOURS[clock], linewidth=0.7)
-        axis.plot([start + 0.94, start + 1.04], [summary.p95] * 2, color="black", linewidth=2.2)
+        axis.plot([start + 0.94, start + 1.04], [summary.p95] * 2, color=P95, linewidth=2.2)
         if clock == "host":  # the warm-up is timed by the host
             early = np.linspace(start - WARMUP, start, run.warmup.samples_ms.size)
             axis.plot(early, run.warmup.samples_ms, color=GREY, linewidth=0.7)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
-from helpers.display.colours import COLOURS, GREY
+from helpers.display.colours import COLOURS, GREY, GRID
 from helpers.display.french import number
 from helpers.display.words import DATASETS
 
@@ -20,7 +20,7 @@ _NOT_STYLE = {"backend", "backend_fallback", "interactive", "toolbar"}
 STYLE = {key: rcParamsDefault[key] for key in rcParamsDefault.keys() - _NOT_STYLE}
 STYLE |= {"figure.dpi": 110, "font.size": 9.0, "legend.fontsize": 8.0, "lines.linewidth": 1.0}
 STYLE |= {"axes.titlesize": 9.0, "axes.titlelocation": "left", "legend.frameon": False}
-STYLE |= {"axes.spines.top": False, "axes.spines.right": False, "grid.color": "#DDDDDD"}
+STYLE |= {"axes.spines.top": False, "axes.spines.right": False, "grid.color": GRID}
 STYLE |= {"figure.titlesize": 11.0, "axes.grid": True, "axes.axisbelow": True}
 NOTE_SIZE = 7.5
 NOTE = {"loc": "right", "fontsize": NOTE_SIZE, "color": GREY}  # a remark above an axis
