@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from helpers.annex import display
 from helpers.annex.comparison import CLOCKS, CONTROL, REFERENCE, Comparison
@@ -16,7 +17,7 @@ from helpers.display.plots import style
 from helpers.display.plots.style import COLOURS, GREY, NAMES, NOTE_SIZE, STYLE, handle
 
 MARKERS = "osD^vP"  # of variants, in turn
-FASTEST = 5  # numbered in a figure that has no room for every name
+RATIO = f"latence / latence de {REFERENCE}"
 
 
 @rc_context(STYLE)
@@ -29,8 +30,8 @@ def plot_ratios(comparison: Comparison, dataset: str) -> Figure | str:
         return display.NOT_COMPARED
     first = next(iter(comparison.ratios))
     names = [name for name in display.by_speed(comparison, first) if name != REFERENCE]
-    label, height, told = f"latence / latence de {REFERENCE}", 0.3 * len(names) + 1.6, []
-    figure, axes = style.clock_axes(comparison.ratios, "x", label, height)
+    told, height = [], 0.3 * len(names) + 1.6
+    figure, axes = style.clock_axes(comparison.ratios, "x", RATIO, height)
     for clock, axis in axes.items():
         axis.axvline(1, color=GREY, linestyle="--", linewidth=0.8)
         for row, name in enumerate(names):
@@ -74,30 +75,26 @@ def plot_accuracy(comparison: Comparison, scores: display.Accuracies, dataset: s
     order = [
         n for n in display.by_speed(comparison, next(iter(comparison.ratios))) if scores.get(n)
     ]
-    numbers = {name: str(n) for n, name in enumerate(order[:FASTEST], start=1)}
-    label = f"latence / latence de {REFERENCE}"
-    figure, axes = style.clock_axes(comparison.ratios, "x", label, 4.2)
+    numbers = {name: n for n, name in enumerate(order[:5], start=1)}
+    figure, axes = style.clock_axes(comparison.ratios, "x", RATIO, 4.2)
     for clock, axis in axes.items():
         ratios = {n: r.mean for n, r in comparison.ratios[clock].items()} | {REFERENCE: 1.0}
         axis.axhspan(100 * reference.low, 100 * reference.high, color=BAND, alpha=0.15)
-        axis.set_xscale("log")
         for name in (name for name in order if name in ratios):
-            at, above = (ratios[name], 100 * scores[name].fraction), int(numbers.get(name, 0))
+            at, n = (ratios[name], 100 * scores[name].fraction), numbers.get(name, "")
             axis.plot(*at, "s" if name == REFERENCE else "o", color=COLOURS[clock], markersize=4)
-            axis.annotate(numbers.get(name, ""), at, (0, 8 * above), textcoords="offset points")
-        ticks, limits = (0.05, 0.1, 0.2, 0.5, 1, 2), axis.get_xlim()
-        axis.set_xticks(ticks, [number(tick, 1) for tick in ticks])
-        axis.minorticks_off()
-        axis.set_xlim(limits)
-        axis.set_ylabel("Exactitude (%)")
+            axis.annotate(n, at, (0, 8 * (n or 0)), textcoords="offset points")
+        axis.set(xscale="log", ylabel="Exactitude (%)")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(lambda ratio, _: number(ratio, 1))
         axis.yaxis.set_major_formatter(style.DecimalComma(useOffset=False))
+        axis.minorticks_off()
     handles = [handle(GREY, f"{n} : {name}", linestyle="") for name, n in numbers.items()]
     handles += [handle(GREY, REFERENCE, linestyle="", marker="s", markersize=4)]
     handles += [handle(BAND, f"intervalle de Wilson à 95 % de {REFERENCE}", linewidth=5, alpha=0.3)]
     figure.legend(handles=handles, loc="outside lower left", ncols=1, handlelength=1.5)
-    shown = [f"{name} {percent(scores[name].fraction, 4)}" for name in [*numbers, REFERENCE]]
-    title = "Exactitude et latence des variantes"
-    return style.finish(figure, title, f"{title} : {' ; '.join(shown)}.", dataset)
+    alt = " ; ".join(f"{name} {percent(scores[name].fraction, 4)}" for name in order)
+    return style.finish(figure, "Exactitude et latence", f"De la plus rapide : {alt}.", dataset)
 
 
 @rc_context(STYLE)

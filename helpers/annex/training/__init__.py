@@ -120,12 +120,11 @@ def train_model(parameters: Parameters, data: Cifar10, device) -> nn.Module:
     path = Path(parameters.data_dir) / "checkpoints" / name
     settings = {"epochs": epochs, "seed": seed, "device": device, "limit": limit}
     trained = train(parameters.model, data, checkpoint=path, **settings)
-    network, seconds = trained.network, sum(trained.epoch_s)
-    told = f"trained {epochs} × {limit} images, {trained.trained_on}: {seconds:.0f} s"
+    told = f"trained {epochs} × {limit} images, {trained.trained_on}: {sum(trained.epoch_s):.0f} s"
     told += f" (checkpoint {name})" if trained.from_checkpoint else ""
     told += f" (no checkpoint: {trained.unsaved})" if trained.unsaved else ""
-    network.built_from = replace(network.built_from, trained=(told,))
-    return network
+    trained.network.built_from = replace(trained.network.built_from, trained=(told,))
+    return trained.network
 
 
 def _check_trainable(network: nn.Module, batch: int, device, labels: np.ndarray) -> None:
