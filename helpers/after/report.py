@@ -30,10 +30,9 @@ SHOWN = ["variant", "run", "clock", "lat_mean", "lat_p95", "host_p95", "gpu_p95"
 SHOWN += ["flags"]
 LIVE = re.compile(r"(`[\w .+=-]+`)|\\\W|:(?=//)|[`\[\]\x00-\x09\x0b-\x1f]|<(?=\S)")
 KINDS = ["image/png", "text/html", "text/markdown", "text/plain"]
-ELEMENTS = {*"a abbr b blockquote br caption code div em h1 h2 h3 h4 hr i img li ol p".split()}
-ELEMENTS |= {
-    *"pre span strong style sub sup details summary table tbody td th thead tr ul wbr".split()
-}
+ELEMENTS = {"a", "abbr", "b", "blockquote", "br", "caption", "code", "div", "em", "h1", "h2", "h3"}
+ELEMENTS |= {"h4", "hr", "i", "img", "li", "ol", "p", "pre", "span", "strong", "style", "sub"}
+ELEMENTS |= {"sup", "details", "summary", "table", "tbody", "td", "th", "thead", "tr", "ul", "wbr"}
 ATTRIBUTES = {"id", "class", "align", "scope", "colspan", "rowspan", "alt", "src", "href"}
 ADDRESSES = {"href": ("#", "https://", "http://"), "src": ("data:image/png;base64,",)}
 PAGE = Template("""<!doctype html>

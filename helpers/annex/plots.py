@@ -90,8 +90,7 @@ def plot_accuracy(comparison: Comparison, scores: display.Accuracies, dataset: s
         axis.yaxis.set_major_formatter(style.DecimalComma(useOffset=False))
         axis.minorticks_off()
     handles = [handle(GREY, f"{n} : {name}", linestyle="") for name, n in numbers.items()]
-    handles += [handle(GREY, REFERENCE, linestyle="", marker="s", markersize=4)]
-    handles += [handle(BAND, f"intervalle de Wilson à 95 % de {REFERENCE}", linewidth=5, alpha=0.3)]
+    handles += [handle(BAND, f"{REFERENCE} (carré), Wilson à 95 %", linewidth=5, alpha=0.3)]
     figure.legend(handles=handles, loc="outside lower left", ncols=1, handlelength=1.5)
     alt = " ; ".join(f"{name} {percent(scores[name].fraction, 4)}" for name in order)
     return style.finish(figure, "Exactitude et latence", f"De la plus rapide : {alt}.", dataset)
