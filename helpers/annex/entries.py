@@ -13,6 +13,7 @@ from helpers.annex.comparison.process import measure_process
 from helpers.annex.variants import Refusal, VariantFailed, guard, parse
 from helpers.annex.variants.select import select
 from helpers.clocks.checks import move_inputs
+from helpers.clocks.conditions import no_gc
 from helpers.environment.facts import first_line
 from helpers.environment.progress import track
 from helpers.models.accuracy import Accuracy, measure_accuracy
@@ -61,6 +62,7 @@ def admit(
     return Candidates(parameters, model, inputs, device, admitted, refused)
 
 
+@no_gc()
 def score(candidates: Candidates, batches: Iterable) -> dict[str, Accuracy | None]:
     """Accuracy of the very callables that the guard admitted, on (images, labels) batches.
 

@@ -81,9 +81,9 @@ def modules_of(model: Callable) -> list[nn.Module]:
 
 @contextmanager
 def no_gc() -> Iterator[None]:
-    """Collect once, then keep the garbage collector out of the measurement."""
-    was_enabled = gc.isenabled()
-    gc.collect()
+    """Collect, then keep the garbage collector out; inside another such block, collect no more."""
+    if was_enabled := gc.isenabled():
+        gc.collect()
     gc.disable()
     try:
         yield

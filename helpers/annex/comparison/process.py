@@ -59,7 +59,7 @@ def warm_benches(packed, inputs, names, device, parameters, control: bool = True
     benches: dict[str, Bench] = {}
     failed: dict[str, str] = {}
     for name in names:
-        with alone(name, failed):
+        with alone(name, failed), no_gc():
             variant = parse(name)
             call = build(variant, model, inputs[0])
             for entry in (name, CONTROL) if control and name == REFERENCE else (name,):

@@ -12,7 +12,7 @@ from torch import nn
 from helpers.annex.variants import Variant, VariantFailed, build
 from helpers.annex.variants.precisions import holds, products_in
 from helpers.clocks import GpuClock
-from helpers.clocks.conditions import measuring_conditions, modules_of
+from helpers.clocks.conditions import measuring_conditions, modules_of, no_gc
 from helpers.clocks.profiling import ForwardProfile, contradicted, try_profile
 from helpers.environment.facts import first_line
 from helpers.stats import percentile
@@ -43,6 +43,7 @@ class Admitted:
     report: GuardReport
 
 
+@no_gc()
 def admit(
     variant: Variant, model: nn.Module, inputs: Sequence[torch.Tensor], device: torch.device
 ) -> Admitted:
