@@ -169,7 +169,7 @@ def baseline_sentences(comparison: BaselineComparison) -> list[str]:
     """What is said of the comparison, in French."""
     told = [
         f"{c.variant} ({SCHEDULES[c.schedule]}), "
-        f"{f'rapport à {REFERENCE}, ' if c.to_reference else ''}{CLOCK_NAMES[c.clock]} : "
+        f"{f'rapport des p95 à {REFERENCE}, ' if c.to_reference else ''}{CLOCK_NAMES[c.clock]} : "
         f"{VERDICTS[c.verdict]} `{comparison.baseline}`, × {number(c.ratio)} ({number(c.low)} "
         f"– {number(c.high)}), {c.processes[0]} processus contre {c.processes[1]}."
         for c in comparison.changes
@@ -180,7 +180,5 @@ def baseline_sentences(comparison: BaselineComparison) -> list[str]:
         told.append(f"Non comparable : {variant} ({SCHEDULES[schedule]}) : {sides}.")
     if comparison.changes and not comparison.same_gpu:
         widened = f"comptent {percent(OTHER_MACHINE_SD)} d'écart type entre machines"
-        told.append(
-            f"Autre GPU, ou machine non identifiée : les intervalles des latences {widened}."
-        )
+        told.append(f"Autre machine, ou inconnue : les intervalles des latences {widened}.")
     return told

@@ -58,7 +58,7 @@ def session_text(session: StoredSession) -> str:
         [
             *session.sentences,
             f"\nFichiers dans {session.folder} : {', '.join(session.files)}",
-            f"CSV publié : {session.folder.parent / PUBLISHED}",
+            *(f"CSV publié : {path}" for path in session.folder.parent.glob(PUBLISHED)),
             f"\nSession {session.name}, jeu de données {session.dataset}, latences en ms",
             session.rows.reindex(columns=SHOWN).to_string(**settings),
         ]

@@ -17,7 +17,7 @@ from helpers.display.plots import style
 from helpers.display.plots.style import COLOURS, GREY, NAMES, NOTE_SIZE, STYLE, handle
 
 MARKERS = "osD^vP"  # of variants, in turn
-RATIO = f"latence / latence de {REFERENCE}"
+RATIO = f"p50 / p50 de {REFERENCE}"
 
 
 @rc_context(STYLE)
@@ -84,9 +84,11 @@ def plot_accuracy(comparison: Comparison, scores: display.Accuracies, dataset: s
             at, n = (ratios[name], 100 * scores[name].fraction), numbers.get(name, "")
             axis.plot(*at, "s" if name == REFERENCE else "o", color=COLOURS[clock], markersize=4)
             axis.annotate(n, at, (0, 8 * (n or 0)), textcoords="offset points")
-        axis.set(xscale="log", ylabel="Exactitude (%)")
-        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.xaxis.set_major_formatter(lambda ratio, _: number(ratio, 1))
+        axis.set_ylabel("Exactitude (%)")
+        if min(ratios.values()) < 0.4:  # else a logarithmic axis has a tick or two
+            axis.set_xscale("log")
+            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.xaxis.set_major_formatter(lambda ratio, _: number(ratio, 1))
         axis.yaxis.set_major_formatter(style.DecimalComma(useOffset=False))
         axis.minorticks_off()
     handles = [handle(GREY, f"{n} : {name}", linestyle="") for name, n in numbers.items()]

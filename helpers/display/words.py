@@ -12,7 +12,9 @@ OUTCOMES = {ACCEPTED: "ACCEPTÉ", RESERVED: "ACCEPTÉ SOUS RÉSERVE", NOT_ACCEPT
 DATASETS = {"cifar10": "CIFAR-10", "synthetic": "données synthétiques"}  # what was timed on
 DATASETS |= {"random": "entrées aléatoires", "example": "entrées du modèle"}  # not images
 ACCURACY = "Exactitude {fraction:%4} sur {images:,} images (à 95 % : de {low:%3} à {high:%3})."
-CHANGED = "paramètres modifiés : relancez depuis le § 0, sous un autre nom de `session` ou sans nom"
+CHANGED = (
+    "paramètres ou session modifiés : relancez tout depuis le § 0 ; `session` : autre nom, ou rien"
+)
 NO_ACCURACY = "Exactitude sans objet : les entrées ne sont pas des images de CIFAR-10."
 # What was seen, in a word or two, by its code: tags, other flags of a run or session, causes.
 LABELS = {"foreign_gpu_process": "processus étranger", "cpu_load": "CPU occupé"}

@@ -159,7 +159,9 @@ class Session:
 
     def _check_runs(self, verdict: Verdict | None) -> None:
         if verdict is not None and verdict.runs != self.runs:  # a cell before it was run again
-            raise ResultsError("the verdict is of other runs: go on from the cell of the runs")
+            raise ResultsError(
+                "the verdict is of other runs: run again all cells from the session's on"
+            )
 
     def _to_publish(self) -> Path | None:
         """The CSV that `complete` replaces, never a file of others; None if this is not J1's."""

@@ -80,7 +80,7 @@ def test_another_gpu_of_the_same_kind_widens_levels_but_no_ratio(tmp_path):
     moved = compare(tmp_path / "moved", levels, levels, both, machine=OTHER_GPU, **both)
     for one, other in zip(same, moved.changes, strict=True):
         assert (other.high > 1.05 * one.high) == (not one.to_reference)
-    assert "Autre GPU" in baseline_sentences(moved)[-1]
+    assert "Autre machine" in baseline_sentences(moved)[-1]
 
 
 def test_equal_sessions_seldom_seem_to_differ():
