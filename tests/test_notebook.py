@@ -126,9 +126,11 @@ def test_cells_may_be_run_again_and_refuse_changed_parameters_and_runs_of_before
     exec("\n".join(cells[key] for key in ("parameters", "imports", "validate")), space := {})
     kept = SimpleNamespace(parameters=space["parameters"], runs=(), done=int)
     space |= {"network": 0, "batches": 0, "machine": SimpleNamespace(device=0), "recording": kept}
-    space |= {"measure_runs": lambda *_: (), "show": lambda *_: None}
+    space |= {"measure_runs": lambda *_: (), "show": lambda *_: None, "first": 1}
     exec(f"{cells['validate']}\n{cells['runs']}", space)
-    space["measure_iters"] = 60
+    with pytest.raises(AssertionError):  # a session whose own first run is yet to come
+        exec(f"first = None\n{cells['runs']}", space)
+    space |= {"first": 1, "measure_iters": 60}
     for again in ("", cells["validate"], "measure_iters = 500"):
         with pytest.raises(AssertionError):
             exec(f"{again}\n{cells['runs']}", space)
