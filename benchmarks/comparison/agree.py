@@ -10,10 +10,8 @@ from collections.abc import Iterable
 from itertools import combinations
 from pathlib import Path
 
-import numpy as np
-
 from benchmarks.common import load, share
-from helpers.annex.comparison import CONTROL, over_processes
+from helpers.annex.comparison import CONTROL, geometric_mean, over_processes
 from helpers.stats import replicate_interval
 
 Intervals = dict[str, tuple[float, float]]
@@ -21,10 +19,15 @@ Intervals = dict[str, tuple[float, float]]
 
 def published(processes: list[dict], clock: str) -> Intervals:
     """The intervals of a comparison, as the annex makes them: over its processes."""
-    ratios = [p["ratio"][clock] for p in processes]
+    ratios = [of_rounds(process, clock) for process in processes]
     names = dict.fromkeys(name for found in ratios for name in found)
     values = {name: [found[name] for found in ratios if name in found] for name in names}
     return {name: (r.low, r.high) for name, r in over_processes(values).items()}
+
+
+def of_rounds(process: dict, clock: str) -> dict[str, float]:
+    """A process's ratios, as the annex makes them of its rounds."""
+    return {name: geometric_mean(ratios) for name, ratios in process["rounds"][clock].items()}
 
 
 def of_one_process(process: dict, clock: str) -> Intervals:
@@ -36,8 +39,8 @@ def of_one_process(process: dict, clock: str) -> Intervals:
 
 def level(sittings: Iterable[list[dict]], clock: str, name: str) -> float:
     """Grand mean: the geometric mean of a ratio over all these sittings' processes."""
-    ratios = [p["ratio"][clock] for processes in sittings for p in processes]
-    return float(np.exp(np.mean([np.log(found[name]) for found in ratios if name in found])))
+    ratios = [of_rounds(p, clock) for processes in sittings for p in processes]
+    return geometric_mean(found[name] for found in ratios if name in found)
 
 
 def judge(sittings: list[list[dict]], clock: str) -> dict[str, list[bool]]:
@@ -75,7 +78,7 @@ def main() -> None:
     sittings = read(map(Path, sys.argv[1:]))
     seconds = [sum(p["seconds"] for p in processes) for processes in sittings]
     print(f"{len(sittings)} sittings, {', '.join(f'{s:.0f} s' for s in seconds)}")
-    for clock in sittings[0][0]["ratio"]:
+    for clock in sittings[0][0]["rounds"]:
         for question, answers in judge(sittings, clock).items():
             print(f"{clock}: {question}: {share(sum(answers), len(answers))}")
 

@@ -3,7 +3,7 @@
     python -m benchmarks.comparison.sittings FOLDER --sittings 2 --processes 6
 
 FOLDER, one per machine, gets sitting_1.json and so on, written after each process; called again,
-it goes on. The ratios of every process and round are kept; `benchmarks.comparison.agree` reads
+it goes on. The ratios of every round are kept; `benchmarks.comparison.agree` reads
 them. The variants are not guarded here: the notebook's annex does that.
 """
 
@@ -11,13 +11,11 @@ import argparse
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from benchmarks.common import load, machine_facts, random_batches, save
-from helpers.annex.comparison import CLOCKS, REFERENCE, Contribution, process_ratio
+from helpers.annex.comparison import CLOCKS, REFERENCE, Contribution, round_ratios
 from helpers.annex.comparison.process import measure_process
-from helpers.bench_latency import Run
 from helpers.models import build_model
 from helpers.parameters import validate
 from helpers.validation.processes import in_fresh_process, pack_model
@@ -25,27 +23,18 @@ from helpers.validation.processes import in_fresh_process, pack_model
 NAMES = ("fp32", "tf32", "fp16", "cudagraph", "fp16+channels_last+cudagraph", "cudagraph_tuned")
 
 
-def medians(run: Run, clock: str) -> np.ndarray:
-    """Median of each round's block, (rounds,) ms."""
-    samples = getattr(run, clock).samples_ms
-    return np.array(
-        [np.median(samples[i : i + run.block]) for i in range(0, len(samples), run.block)]
-    )
-
-
 def told(given: Contribution, seconds: float) -> dict:
-    """What is kept of a process, by clock and entry: ratio, those of its rounds, p95 (ms)."""
-    kept = {"seconds": seconds, "failed": given.failed, "ratio": {}, "rounds": {}, "p95_ms": {}}
+    """What is kept of a process, by clock and entry: the ratios of its rounds, p95 (ms)."""
+    kept = {"seconds": seconds, "failed": given.failed, "rounds": {}, "p95_ms": {}}
     reference = given.runs[REFERENCE]
     for clock in CLOCKS:
         if getattr(reference, clock) is None:
             continue
         runs = {name: run for name, run in given.runs.items() if getattr(run, clock)}
-        rounds = {n: medians(r, clock) / medians(reference, clock) for n, r in runs.items()}
         kept["p95_ms"][clock] = {n: getattr(r, clock).p95 for n, r in runs.items()}
         runs.pop(REFERENCE)
-        kept["ratio"][clock] = {n: process_ratio(r, reference, clock) for n, r in runs.items()}
-        kept["rounds"][clock] = {n: rounds[n].tolist() for n in runs}
+        rounds = {n: round_ratios(r, reference, clock).tolist() for n, r in runs.items()}
+        kept["rounds"][clock] = rounds
     return kept
 
 
@@ -77,7 +66,7 @@ def main() -> None:
             record["processes"].append(told(found, time.perf_counter() - start))
             longest = max(longest, record["processes"][-1]["seconds"])
             save(file, record)
-            print(sitting, number, record["processes"][-1]["ratio"], flush=True)
+            print(sitting, number, f"{longest:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -45,13 +45,7 @@ def sitting(random, ratio: float, count: int = 6) -> list[dict]:
     """Processes that differ by 1 %, each with rounds that differ by 0.1 %."""
     levels = {"a": ratio * np.exp(0.01 * random.normal(size=count)), agree.CONTROL: [1.0] * count}
     rounds = {n: [v * np.exp(0.001 * random.normal(size=25)) for v in levels[n]] for n in levels}
-    return [
-        {
-            "ratio": {"gpu": {name: float(np.median(rounds[name][i])) for name in levels}},
-            "rounds": {"gpu": {name: rounds[name][i] for name in levels}},
-        }
-        for i in range(count)
-    ]
+    return [{"rounds": {"gpu": {name: rounds[name][i] for name in levels}}} for i in range(count)]
 
 
 def test_intervals_over_processes_hold_what_those_of_one_process_miss():

@@ -7,7 +7,7 @@ between those two is its own error.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -109,20 +109,33 @@ def over_processes(values: dict[str, Sequence[float]]) -> dict[str, Ratio]:
     """
     values = {name: tuple(given) for name, given in values.items() if len(given) >= MIN_PROCESSES}
     confidence = 1 - (1 - CONFIDENCE) / max(len(values.keys() - {CONTROL}), 1)
-    means = {name: float(np.exp(np.log(given).mean())) for name, given in values.items()}
+    means = {name: geometric_mean(given) for name, given in values.items()}
     ends = {name: stats.replicate_interval(given, confidence) for name, given in values.items()}
     return {name: Ratio(given, means[name], *ends[name]) for name, given in values.items()}
 
 
 def process_ratio(run: Run, reference: Run, clock: str) -> float:
-    """One process's ratio: the median, over the rounds, of the ratio of both blocks' medians.
+    """One process's ratio: the geometric mean of those of its rounds.
 
-    Blocks of one round are close in time: drift that lasts longer than a round cancels. The median
-    over the rounds leaves out those in which the CPU changed its mode, on the host clock by 40 %.
+    On the host clock the CPU changes its mode, and the ratio then changes by up to 40 %: a median
+    over the rounds would keep the more frequent mode alone, the mean knows how often each was met.
+    """
+    return geometric_mean(round_ratios(run, reference, clock))
+
+
+def round_ratios(run: Run, reference: Run, clock: str) -> np.ndarray:
+    """Of each round, the ratio of both blocks' medians (rounds,).
+
+    Blocks of one round are close in time: drift that lasts longer than a round cancels.
     """
     medians = []
     for one in (run, reference):
         samples = getattr(one, clock).samples_ms
         starts = range(0, samples.size, one.block)
         medians.append([np.median(samples[start : start + one.block]) for start in starts])
-    return float(np.median(np.divide(*medians)))
+    return np.divide(*medians)
+
+
+def geometric_mean(values: Iterable[float]) -> float:
+    """Geometric mean of figures, all above 0."""
+    return float(np.exp(np.log([*values]).mean()))
