@@ -3,7 +3,7 @@
 The images stay on the device as uint8 and are augmented there. The recipe is the usual one for
 short trainings (after KellerJordan/cifar10-zoo and myrtle.ai's "How to train your ResNet"): SGD
 with Nesterov momentum, a triangular learning rate, weight decay on weights alone, label smoothing;
-on a GPU compiled, in bfloat16 and channels_last.
+on a GPU in FP16 and channels_last, as CUDA graphs.
 """
 
 import copy
@@ -151,6 +151,7 @@ def _train(network, images, labels, recipe: Recipe, epochs: int, seed: int) -> d
     optimizer, batch = _optimizer(network, recipe), recipe.batch_for(len(labels))
     steps = len(labels) // batch
     drawn = partial(augmented_batches, images, labels, batch, recipe.cutout)
+    scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
     with ExitStack() as stack:
         # Fastest cuDNN kernels, gradients on; switch and random state are restored afterwards.
         stack.callback(setattr, torch.backends.cudnn, "benchmark", torch.backends.cudnn.benchmark)
@@ -171,8 +172,9 @@ def _train(network, images, labels, recipe: Recipe, epochs: int, seed: int) -> d
                 optimizer.zero_grad()
                 scores = forward(inputs)
                 loss = F.cross_entropy(scores, right, label_smoothing=recipe.label_smoothing)
-                loss.backward()
-                optimizer.step()
+                scaler.scale(loss).backward()
+                scaler.step(optimizer)
+                scaler.update()
                 total += loss.detach()
             losses.append(float(total) / steps)  # the only wait for the device
             seconds.append(time.perf_counter() - start)
