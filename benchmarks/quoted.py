@@ -137,7 +137,9 @@ def repeatability_answer() -> str:
 
 def fresh_machine() -> str:
     told = [f"{share(*held, 'sur')} par {size}" for size, held, _ in further()]
-    return f"Autre machine, intervalle choisi avant, processus groupés : {' ; '.join(told)}.\n"
+    return (
+        f"Deux autres machines, intervalle choisi avant, processus groupés : {' ; '.join(told)}.\n"
+    )
 
 
 def fresh_machine_answer() -> str:
@@ -146,14 +148,18 @@ def fresh_machine_answer() -> str:
 
 
 def further() -> Iterator[tuple[int, tuple[int, int], int]]:
-    """The interval on a machine measured after it was chosen: fp32 of the comparisons, by size."""
-    found = [one for sitting in agree.read(files("comparison/h100_d/*.json")) for one in sitting]
-    p95 = [one["p95_ms"]["gpu"]["fp32"] for one in found]
-    run = load(HERE / "repeatability/h100_c/sessions_of_3.json")["sessions"][0]["runs"][0]
+    """The interval on machines measured after it was chosen: fp32 of the comparisons, by size."""
+    launches = load(HERE / "repeatability/h100_c/sessions_of_3.json")["sessions"][0]["runs"][0]
     for size in (3, 8):
-        groups = [p95[i : i + size] for i in range(0, len(p95) - size + 1, size)]
-        held = coverage.covered(groups, [run["launches"]])  # of the same model
-        yield size, held, coverage.covered(groups)[0]
+        covered, pairs, alone = 0, 0, 0
+        for machine in ("h100_d", "h100_e"):
+            sittings = agree.read(files(f"comparison/{machine}/*.json"))
+            p95 = [one["p95_ms"]["gpu"]["fp32"] for sitting in sittings for one in sitting]
+            groups = [p95[i : i + size] for i in range(0, len(p95) - size + 1, size)]
+            found = coverage.covered(groups, [launches["launches"]])  # of the same model
+            covered, pairs = covered + found[0], pairs + found[1]
+            alone += coverage.covered(groups)[0]
+        yield size, (covered, pairs), alone
 
 
 def host_clock_answer() -> str:
@@ -230,10 +236,12 @@ def variants_answer() -> str:
 
 
 def comparison_answer() -> str:
-    """Of the machine with the most sittings, then of all sittings, on whatever machine."""
+    """Of each machine that has several sittings, then of all sittings, on whatever machine."""
     told = ""
-    for found in (files("comparison/h100_d/*.json"), files("comparison/*/sitting_*.json")):
-        told += f"{len(found)} sittings, machines: {len({file.parent for file in found})}.\n\n"
+    for folder in ("h100_c", "h100_d", "h100_e", "*"):
+        found = files(f"comparison/{folder}/sitting_*.json")
+        where = {"*": "all machines"}.get(folder, folder)
+        told += f"{where}, {len(found)} sittings:\n\n"
         for clock in ("gpu", "host"):
             judged = agree.judge(agree.read(found), clock)
             answers = [f"{what}: {share(sum(held), len(held))}" for what, held in judged.items()]
@@ -256,14 +264,17 @@ def held_out_answer() -> str:
 
 
 def training_answer() -> str:
-    file = HERE / "training/five_seeds.json"
-    plain, seconds = plain_accuracy(file), [run["wall_s"] for run in load(file)["runs"]]
-    return english(
-        f"{percent(plain.mean(), 4)} ± {number(100 * plain.std(ddof=1), 2)} without test-time "
-        f"augmentation over {len(plain)} seeds ({percent(plain.min(), 4)} to "
-        f"{percent(plain.max(), 4)}); {number(seconds[0], 3)} s for the first, "
-        f"{number(max(seconds[1:]), 3)} s at most for the others.\n"
-    )
+    told = ""
+    for how in ("fp16_two_seeds", "bf16_five_seeds"):
+        file = HERE / f"training/{how}.json"
+        plain, seconds = plain_accuracy(file), [run["wall_s"] for run in load(file)["runs"]]
+        told += (
+            f"  - `{how}`: {percent(plain.mean(), 4)} ({percent(plain.min(), 4)} to "
+            f"{percent(plain.max(), 4)}, sd {number(100 * plain.std(ddof=1), 2)}); "
+            f"{number(seconds[0], 3)} s for the first, {number(max(seconds[1:]), 3)} s at most "
+            f"for {len(plain) - 1} more.\n"
+        )
+    return english(told)
 
 
 def campaign_answer() -> str:
