@@ -49,10 +49,10 @@ def in_fresh_process(function: Callable, *args: Any, longest_s: float = LONGEST_
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, heard)
         theirs.close()  # so that its death ends our waiting
-        if ours.poll(longest_s):  # it has started, and reads
+        if started := ours.poll(longest_s):  # it reads
             ours.recv_bytes()
             ours.send_bytes(sent)  # apart from its start, in which nobody could kill it
-        if not _answers(ours, begun, longest_s):
+        if not (started and _answers(ours, begun, longest_s)):
             raise FreshProcessError(f"a fresh process began no phase for {longest_s:.0f} s; {HINT}")
         error, found = ours.recv()
         child.join(10)

@@ -64,6 +64,12 @@ def test_one_that_hangs_is_ended():
     assert time.monotonic() - began < 120
 
 
+def test_one_that_starts_too_late_is_ended(monkeypatch):
+    monkeypatch.setattr(processes, "_answers", lambda *_: True)  # what comes then is no answer
+    with pytest.raises(processes.FreshProcessError, match="no phase for 0 s"):
+        processes.in_fresh_process(time.sleep, 600, longest_s=0)
+
+
 @pytest.mark.parametrize("works", [True, False])
 def test_it_is_waited_for_as_long_as_it_begins_phases(works):
     begun, polls = SimpleNamespace(value=0), iter([False] * 9 + [True])
