@@ -18,7 +18,8 @@ def forward_of(network: nn.Module, example: torch.Tensor) -> Iterator[tuple[Call
 
     On a GPU eager steps of a small network wait for Python: there forward and backward are captured
     as CUDA graphs, for batches like `example`; where that does not work, or not with this network,
-    it runs eagerly. Its state_dict is left as it was. FP16 gradients want a GradScaler.
+    it runs eagerly. What a captured forward decides in Python it has decided for all steps. The
+    state_dict is left as it was. FP16 gradients want a GradScaler.
     """
     device = example.device
     if device.type != "cuda":  # a CPU trains in FP32, as it is sure to
