@@ -102,7 +102,8 @@ def accepted() -> str:
 def to_do() -> str:
     """What to do, by what was seen: the table that the verdict's « À faire » is chosen from."""
     names = (", ".join(f"{words.LABELS[c]} (`{c}`)" for c in codes) for codes in words.TO_DO)
-    return table(["constaté", "à faire"], list(zip(names, words.TO_DO.values(), strict=True)))
+    rows = list(zip(names, words.TO_DO.values(), strict=True))
+    return table(["constaté", "à faire, puis relancer"], rows)
 
 
 # Repeatability
@@ -149,17 +150,17 @@ def fresh_machine_answer() -> str:
 
 def further() -> Iterator[tuple[int, tuple[int, int], int]]:
     """The interval on machines measured after it was chosen: fp32 of the comparisons, by size."""
-    launches = load(HERE / "repeatability/h100_c/sessions_of_3.json")["sessions"][0]["runs"][0]
+    run = load(HERE / "repeatability/h100_c/sessions_of_3.json")["sessions"][0]["runs"][0]
     for size in (3, 8):
-        covered, pairs, alone = 0, 0, 0
+        found = []
         for machine in ("h100_d", "h100_e"):
             sittings = agree.read(files(f"comparison/{machine}/*.json"))
             p95 = [one["p95_ms"]["gpu"]["fp32"] for sitting in sittings for one in sitting]
             groups = [p95[i : i + size] for i in range(0, len(p95) - size + 1, size)]
-            found = coverage.covered(groups, [launches["launches"]])  # of the same model
-            covered, pairs = covered + found[0], pairs + found[1]
-            alone += coverage.covered(groups)[0]
-        yield size, (covered, pairs), alone
+            held = coverage.covered(groups, [run["launches"]])  # of the same model
+            found.append((*held, coverage.covered(groups)[0]))
+        *held, alone = np.sum(found, axis=0)
+        yield size, held, alone
 
 
 def host_clock_answer() -> str:

@@ -45,10 +45,12 @@ def to_do(verdict: Verdict) -> str:
     seen.update(cause.code for cause in _shown(verdict.clocks[verdict.deciding]))
     if any(run.gpu is None and run.device != "cpu" for run in verdict.runs):
         seen.add("gpu_clock_unavailable")
-    told = [remedy for codes, remedy in words.TO_DO.items() if seen.intersection(codes)]
-    if len(told) > 1:
-        told = [f"{n}) {remedy}" for n, remedy in enumerate(told, start=1)]
-    return "" if verdict.accepted else f"{TO_DO} : {' ; '.join(told or ['relancer'])}."
+    remedies = [remedy for codes, remedy in words.TO_DO.items() if seen.intersection(codes)]
+    actions = [remedy for remedy in remedies if not remedy.startswith("si ")]
+    told = [f"{n}) {action}" for n, action in enumerate(actions, 1)] if actions[1:] else actions
+    told.append(f"relancer{' après chaque action' * (len(actions) > 1)}")
+    told += [remedy for remedy in remedies if remedy not in actions]
+    return "" if verdict.accepted else f"{TO_DO} : {' ; '.join(told)}."
 
 
 def clock_sentence(clock: ClockVerdict, verdict: Verdict) -> str:

@@ -50,18 +50,18 @@ CAUSES = {  # why the runs' p95 differ
     "unknown": "aucune cause trouvée : les runs diffèrent entre eux plus qu'en eux-mêmes",
 }
 # What to do, by what was seen: flags of the deciding clock, causes; the protocol shows this table.
-TO_DO = {
-    ("foreign_gpu_process", "gpu_disturbed"): "arrêter l'autre processus du GPU, puis relancer",
-    ("cpu_load", "preempted", "steal"): "libérer l'hôte de ses autres programmes, puis relancer",
+TO_DO = {  # what begins with "si" is for after the next try
+    ("foreign_gpu_process", "gpu_disturbed"): "arrêter l'autre processus du GPU",
+    ("cpu_load", "preempted", "steal"): "libérer l'hôte de ses autres programmes",
     ("throttle", "gpu_clock_drop"): "brancher le secteur, refroidir, fixer les fréquences "
-    "(`nvidia-smi -lgc`), puis relancer",
-    ("gpu_shift",): "relancer sur un GPU au repos ; ne pas comparer cette session",
-    ("unsteady_warmup",): "relancer avec `-p warmup_iters 500`",
-    ("between_modes", "chance"): "relancer avec `-p measure_iters 2000`",
-    ("level_shift",): "relancer ; si cela dure, voir ce qui change au passage que nomme la cause",
-    ("mean_spread",): "relancer ; si cela se répète, chercher ce qui diffère d'un run à l'autre",
+    "(`nvidia-smi -lgc`)",
+    ("gpu_shift",): "prendre un GPU au repos, sans comparer cette session",
+    ("unsteady_warmup",): "ajouter `-p warmup_iters 500`",
+    ("between_modes", "chance"): "ajouter `-p measure_iters 2000`",
+    ("level_shift",): "si cela dure, voir ce qui change au passage que nomme la cause",
+    ("mean_spread",): "si cela se répète, chercher ce qui diffère d'un run à l'autre",
     ("launch_bound",): "juger par l'horloge GPU ; la variante `cudagraph` supprime les lancements",
-    ("uncalibrated", "not_calibrated"): "relancer ; si cela se répète, ne pas comparer",
+    ("uncalibrated", "not_calibrated"): "si cela se répète, ne pas comparer",
     ("gpu_clock_unavailable", CONTRADICTED): "suivre la raison donnée plus bas pour l'horloge GPU",
 }
 _FACTS = "(p50 hôte {host_ms} ms, p50 GPU {gpu_ms} ms, {kernels:.0f} noyaux CUDA : {kernel_ms} ms)"

@@ -51,8 +51,7 @@ def sitting(random, ratio: float, count: int = 6) -> list[dict]:
 def test_intervals_over_processes_hold_what_those_of_one_process_miss():
     random = np.random.default_rng(0)
     same = agree.judge([sitting(random, 0.4) for _ in range(20)], "gpu")
-    overlap, held, alone, _ = (np.mean(answers) for answers in same.values())
-    assert overlap > 0.95
+    held, alone, _ = (np.mean(answers) for answers in same.values())
     assert held > 0.85
     assert alone < 0.4
     moved = agree.judge([sitting(random, ratio) for ratio in (0.4, 0.5)], "gpu")

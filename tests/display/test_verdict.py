@@ -38,7 +38,7 @@ def text_of(runs, receipt=RECEIPT, profile=PROFILE, unseen="", **settings):
         (UNEVEN, {"clock": "host"}, "juger par l'horloge GPU ; la variante"),
         (UNEVEN, {}, "critère non tenu :\n  - l'horloge hôte lit surtout les lancements"),
         (UNSTEADY, {}, "ACCEPTÉ SOUS RÉSERVE — horloge GPU"),
-        (UNSTEADY, {}, "mesures perturbées : échauffement non stabilisé\nÀ faire : relancer avec"),
+        (UNSTEADY, {}, "perturbées : échauffement non stabilisé\nÀ faire : ajouter `-p warm"),
         (RUNS[:2], {}, "Moins de trois runs"),
         (ONE_PROCESS, {}, "Un seul processus"),
         (RUNS, {}, "aucune (10 passages profilés)"),
@@ -78,6 +78,15 @@ def test_the_worst_of_each_disturbance_is_said_with_its_blocks_and_what_is_hidde
         assert text.count(says) == 1
     assert told.disturbances([tagged()], "les runs").endswith("aucune constatée")
     assert "(run" not in told.disturbances(verdict.seen, "", ("processus", "processus"))
+
+
+def test_remedies_are_numbered_and_what_is_for_the_next_try_comes_last():
+    clock = judge(UNEVEN, "host").clocks["host"]
+    causes = [Cause(code, (), {}) for code in ("launch_bound", "mean_spread", "chance")]
+    clocks = {"host": replace(clock, causes=(*causes,))}
+    text = told.to_do(replace(judge(UNEVEN, "host"), clocks=clocks))
+    at = [text.index(words) for words in ("1) ajouter", "2) juger", "relancer après", "si cela")]
+    assert at == sorted(at)
 
 
 def test_each_remedy_has_a_cause_that_is_named_and_stands_before_the_fold():

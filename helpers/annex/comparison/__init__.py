@@ -7,10 +7,11 @@ between those two is its own error.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy.stats import gmean
 
 from helpers import stats
 from helpers.bench_latency import Run
@@ -109,7 +110,7 @@ def over_processes(values: dict[str, Sequence[float]]) -> dict[str, Ratio]:
     """
     values = {name: tuple(given) for name, given in values.items() if len(given) >= MIN_PROCESSES}
     confidence = 1 - (1 - CONFIDENCE) / max(len(values.keys() - {CONTROL}), 1)
-    means = {name: geometric_mean(given) for name, given in values.items()}
+    means = {name: float(gmean(given)) for name, given in values.items()}
     ends = {name: stats.replicate_interval(given, confidence) for name, given in values.items()}
     return {name: Ratio(given, means[name], *ends[name]) for name, given in values.items()}
 
@@ -120,7 +121,7 @@ def process_ratio(run: Run, reference: Run, clock: str) -> float:
     On the host clock the CPU changes its mode, and the ratio then changes by up to 40 %: a median
     over the rounds would keep the more frequent mode alone, the mean knows how often each was met.
     """
-    return geometric_mean(round_ratios(run, reference, clock))
+    return float(gmean(round_ratios(run, reference, clock)))
 
 
 def round_ratios(run: Run, reference: Run, clock: str) -> np.ndarray:
@@ -134,8 +135,3 @@ def round_ratios(run: Run, reference: Run, clock: str) -> np.ndarray:
         starts = range(0, samples.size, one.block)
         medians.append([np.median(samples[start : start + one.block]) for start in starts])
     return np.divide(*medians)
-
-
-def geometric_mean(values: Iterable[float]) -> float:
-    """Geometric mean of figures, all above 0."""
-    return float(np.exp(np.log([*values]).mean()))
