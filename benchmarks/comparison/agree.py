@@ -73,8 +73,6 @@ def read(files: Iterable[Path]) -> list[list[dict]]:
 def main() -> None:
     """Print the answers."""
     sittings = read(map(Path, sys.argv[1:]))
-    seconds = [sum(p["seconds"] for p in processes) for processes in sittings]
-    print(f"{len(sittings)} sittings, {', '.join(f'{s:.0f} s' for s in seconds)}")
     for clock in sittings[0][0]["rounds"]:
         for question, answers in judge(sittings, clock).items():
             print(f"{clock}: {question}: {share(sum(answers), len(answers))}")

@@ -36,7 +36,7 @@ def train_once(seed: int, data, batches: list, args: argparse.Namespace) -> dict
             limit=HELD_OUT_FROM if args.held_out else None,
             recipe=args.recipe,
         )
-    wall_s = time.perf_counter() - start  # compilation and checkpoints are in it
+    wall_s = time.perf_counter() - start  # capture and checkpoints are in it
     kept = {f.name: getattr(result, f.name) for f in fields(result) if f.name != "network"}
     found = measure_accuracy(result.network, batches, device)
     plain = {"accuracy": found.fraction, "wilson_95": [found.low, found.high]}

@@ -132,7 +132,7 @@ def ratio_table(
         ratio = comparison.ratios[clock].get(name)
         rows[name] = {
             "p95 (ms)": number(float(np.median([s.p95 for s in found]))) if found else "–",
-            "Rapport des p50": number(ratio.mean) if ratio else "–",
+            "Rapport moyen des p50": number(ratio.mean) if ratio else "–",
             "Intervalle à 95 %": between(ratio) if ratio else "–",
             "Écart type entre processus": percent(ratio.sd) if ratio else "–",
             "Verdict": verdict(comparison, clock, name),

@@ -17,7 +17,7 @@ from helpers.display.plots import style
 from helpers.display.plots.style import COLOURS, GREY, NAMES, NOTE_SIZE, STYLE, handle
 
 MARKERS = "osD^vP"  # of variants, in turn
-RATIO = f"p50 / p50 de {REFERENCE}"
+RATIO = f"p50 / p50 de {REFERENCE}, moyenne des tours"
 
 
 @rc_context(STYLE)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from helpers.environment import nvml
-from helpers.environment.compile import check_compile_once
+from helpers.environment.compile import compile_problem
 from helpers.environment.facts import Check, Reader, collect_facts, cost, first_line
 
 __all__ = ["Check", "DeviceError", "Machine", "cost", "look"]
@@ -54,7 +54,7 @@ def look(requested: str = "auto") -> Machine:
         "cuda": cuda,
         "gpu": nvml.collect_gpu(device, read) if device.type == "cuda" else None,
         **collect_facts(read),
-        "compile": check_compile_once(device)._asdict(),
+        "compile": {"usable": not (problem := compile_problem(device)), "reason": problem},
         "unreadable": read.failed,
     }
     return Machine(device, facts, check(facts), reason)

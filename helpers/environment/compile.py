@@ -9,23 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
 from helpers.environment.facts import attempt, first_line
 
 
-class CompileCheck(NamedTuple):
-    """Whether torch.compile works on a device, and if not, why."""
-
-    usable: bool
-    reason: str
-
-
 @lru_cache
-def check_compile_once(device: torch.device | str) -> CompileCheck:
-    """Compile a small function for `device`, compare it with eager, and forget all compiled."""
+def compile_problem(device: torch.device | str) -> str:
+    """Why torch.compile does not work, "" if it does; tried once, all compiled is forgotten."""
     scale = random.SystemRandom().uniform(1, 2)  # new source: the compiler runs, not its cache
 
     def probe(x: torch.Tensor) -> tuple[torch.Tensor, bool]:
@@ -37,12 +29,12 @@ def check_compile_once(device: torch.device | str) -> CompileCheck:
             # One compilation thread: no pool of workers stays behind beside the measurement.
             result, compiled = torch.compile(probe, options={"compile_threads": 1})(x)
             torch.testing.assert_close(result, probe(x)[0], rtol=1e-4, atol=1e-4)
-        return CompileCheck(compiled, "" if compiled else "it ran uncompiled: disabled?")
+        return "" if compiled else "it ran uncompiled: disabled?"
     except Exception as error:  # a missing compiler, Triton, an unsupported Python …: all mean no
         # Triton's compiler writes to the terminal: only its command is in the error.
         headers = Path(sysconfig.get_path("include"), "Python.h").exists()
         hint = "" if headers else " (Python.h is missing: install Python's development headers)"
-        return CompileCheck(False, first_line(error) + hint)
+        return first_line(error) + hint
     finally:
         attempt(torch.compiler.reset)
 

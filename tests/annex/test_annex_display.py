@@ -29,7 +29,7 @@ def test_one_clock_the_fastest_first_with_interval_verdict_and_accuracy():
     assert table.loc["fp16", "Verdict"] == "plus rapide"
     assert "(témoin)" in table.loc[CONTROL, "Verdict"]
     low, high = table.loc["compile", "Intervalle à 95 %"].split(" – ")
-    assert low <= table.loc["compile", "Rapport des p50"] <= high
+    assert low <= table.loc["compile", "Rapport moyen des p50"] <= high
     assert table["Exactitude"][["fp16", CONTROL]].tolist() == ["94,40\N{NO-BREAK SPACE}%", "–"]
 
 

@@ -13,7 +13,6 @@ from helpers.annex.variants import select as variants_select
 from helpers.annex.variants.select import ALL, FASTEST, select
 from helpers.bench_latency import benchmark_latency
 from helpers.clocks.conditions import measuring_conditions, modules_of
-from helpers.environment.compile import CompileCheck
 from helpers.models import build_model
 
 CPU = torch.device("cpu")
@@ -71,16 +70,15 @@ def test_wrong_names_are_explained(name, told):
 
 
 def test_all_on_a_cpu_says_what_is_skipped_and_why(monkeypatch):
-    def compiles(usable):
-        found = CompileCheck(usable, "no gcc")
-        monkeypatch.setattr(variants_select, "check_compile_once", lambda device: found)
+    def compiles(problem):
+        monkeypatch.setattr(variants_select, "compile_problem", lambda device: problem)
 
-    compiles(True)
+    compiles("")
     chosen, skipped = select("all", CPU)
     assert {"fp32", "bf16+channels_last", "fused", "compile"} < {v.name for v in chosen}
     assert {*(v.name for v in chosen), *skipped} == set(ALL)
     assert skipped["cudagraph"] == ("needs_gpu", {"part": "cudagraph"})
-    compiles(False)
+    compiles("no gcc")
     chosen, skipped = select("compile,channels_last", CPU)
     assert [v.name for v in chosen] == ["fp32", "channels_last"]
     assert skipped == {"compile": ("no_compiler", {"reason": "no gcc"})}

@@ -84,7 +84,20 @@ def test_the_last_half_of_the_epochs_is_not_rotated(monkeypatch):
 
     monkeypatch.setattr(training, "augmented_batches", batches)
     short(epochs=4)
-    assert asked == [None, 15, 15, 0, 0]  # first the example for the compilation
+    assert asked == [None, 15, 15, 0, 0]  # first the example for the capture
+
+
+def test_momentum_starts_at_zero_whatever_the_first_step_is():
+    sgd = training._optimizer(small_network(), Recipe())
+    assert [state["momentum_buffer"].abs().sum() for state in sgd.state.values()] == [0] * 8
+
+
+def test_gradients_that_are_never_finite_are_told(monkeypatch):
+    scaler = torch.amp.GradScaler("cpu")  # as on a GPU
+    monkeypatch.setattr(torch.amp, "GradScaler", lambda *_, **__: scaler)
+    monkeypatch.setattr(scaler, "scale", lambda loss, f=scaler.scale: f(loss) * float("nan"))
+    with pytest.raises(RuntimeError, match=r"diverged in epoch 1: loss [\d.]+, gradients scaled"):
+        short()
 
 
 def test_a_training_that_diverges_leaves_no_checkpoint(tmp_path):

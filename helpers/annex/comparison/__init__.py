@@ -1,9 +1,9 @@
 """Ratios of latencies to a reference, over processes, with intervals and verdicts.
 
-The process is the unit: on an H100 each reads a ratio to within 0.04 %, and the next another, by up
-to 2.4 %. So each contributes one figure per variant and clock, and more samples narrow nothing.
-The reference takes part twice, as itself and as the A/A control: whatever a comparison "finds"
-between those two is its own error.
+The process is the unit: on an H100's GPU clock each reads a ratio to within 0.2 %, and the next
+another, by percents. So each contributes one figure per variant and clock, and more samples narrow
+nothing. The reference takes part twice, as itself and as the A/A control: whatever a comparison
+"finds" between those two is its own error.
 """
 
 from collections import defaultdict
@@ -118,8 +118,9 @@ def over_processes(values: dict[str, Sequence[float]]) -> dict[str, Ratio]:
 def process_ratio(run: Run, reference: Run, clock: str) -> float:
     """One process's ratio: the geometric mean of those of its rounds.
 
-    On the host clock the CPU changes its mode, and the ratio then changes by up to 40 %: a median
-    over the rounds would keep the more frequent mode alone, the mean knows how often each was met.
+    On the host clock the CPU changes its mode, and the ratio then changes by 40 % and more: a
+    median would keep the more frequent mode alone, the mean knows how often each was met. It counts
+    disturbed rounds too: they widen the interval over the processes.
     """
     return float(gmean(round_ratios(run, reference, clock)))
 

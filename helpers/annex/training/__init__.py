@@ -142,7 +142,10 @@ def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     decayed = {"params": [p for p in parameters if p.ndim > 1]}
     others = {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0}
     how = {"lr": recipe.peak_rate, "momentum": recipe.momentum, "weight_decay": recipe.weight_decay}
-    return torch.optim.SGD([decayed, others], **how, nesterov=True, fused=parameters[0].is_cuda)
+    sgd = torch.optim.SGD([decayed, others], **how, nesterov=True, fused=parameters[0].is_cuda)
+    for weight in parameters:  # a first step that overflows in FP16 would leave it uninitialised
+        sgd.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+    return sgd
 
 
 def _train(network, images, labels, recipe: Recipe, epochs: int, seed: int) -> dict:
@@ -161,7 +164,7 @@ def _train(network, images, labels, recipe: Recipe, epochs: int, seed: int) -> d
         forward, how = stack.enter_context(forward_of(network, next(drawn())[0]))
         for epoch in range(epochs):
             start = time.perf_counter()
-            # Whatever the example or a compilation drew: each epoch has its own seed.
+            # Whatever the example or the capture drew: each epoch has its own seed.
             seeds = np.random.SeedSequence((seed, epoch))
             seed_generators(int(seeds.generate_state(1, np.uint64)[0]))
             total, told = torch.zeros((), device=device), f"epoch {epoch + 1}/{epochs}"
@@ -178,8 +181,10 @@ def _train(network, images, labels, recipe: Recipe, epochs: int, seed: int) -> d
                 total += loss.detach()
             losses.append(float(total) / steps)  # the only wait for the device
             seconds.append(time.perf_counter() - start)
-            if not np.isfinite(losses[-1]):
-                raise RuntimeError(f"the training diverged in epoch {epoch + 1}: loss {losses[-1]}")
+            scale = scaler.get_scale()  # halved at each step whose gradients were not finite
+            if not np.isfinite(losses[-1]) or scale < 1:
+                told = f"loss {losses[-1]}, gradients scaled by {scale}"
+                raise RuntimeError(f"the training diverged in epoch {epoch + 1}: {told}")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     done = {"losses": losses, "epoch_s": seconds, "trained_on": f"{name}, {how}"}
     return done | {"state_dict": network.state_dict()}

@@ -1,6 +1,7 @@
 """The network as a training step calls it: FP16 and two CUDA graphs on a GPU, plain on a CPU."""
 
 import copy
+import random
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,7 +27,8 @@ def forward_of(network: nn.Module, example: torch.Tensor) -> Iterator[tuple[Call
         yield lambda images: network(images).float(), "fp32"
         return
     half = _Half(network)
-    with torch.cuda.device(device):
+    # A capture that fails midway would leave its own stream the current one.
+    with torch.cuda.device(device), torch.cuda.stream(torch.cuda.current_stream(device)):
         problem = _capture(half, example)
     try:
         with warnings.catch_warnings():  # the captured backward was another stream's, on purpose
@@ -54,11 +56,15 @@ class _Half(nn.Module):
 def _capture(half: nn.Module, example: torch.Tensor) -> str:
     """Capture forward and backward, without a trace in the network; says why, if they cannot be."""
     before, mode = copy.deepcopy(half.state_dict()), torch.cuda.get_sync_debug_mode()
+    weights = [weight for weight in half.parameters() if weight.requires_grad]
     with quiet():
         try:
-            # Found before the capture: one that fails midway leaves torch's generator unusable.
+            # Tried before the capture: where that fails midway, torch does not undo it whole.
             torch.cuda.set_sync_debug_mode("error")
-            half(example)
+            drawn = random.getstate(), torch.get_rng_state().tolist()
+            torch.autograd.grad(half(example).sum(), weights, allow_unused=True)
+            if drawn != (random.getstate(), torch.get_rng_state().tolist()):
+                raise RuntimeError("its forward draws random numbers on the CPU")
             torch.cuda.set_sync_debug_mode(mode)
             torch.cuda.make_graphed_callables(half, (example,), allow_unused_input=True)
             return ""

@@ -3,7 +3,7 @@
 import torch
 
 from helpers.annex.variants import PARTS, Refusal, Variant, VariantError, parse
-from helpers.environment.compile import check_compile_once
+from helpers.environment.compile import compile_problem
 
 FASTEST = "fp16+cropped+stem+epilogue+overlap+channels_last+cudagraph_tuned"
 ALL = (
@@ -47,6 +47,6 @@ def _refusal(variant: Variant, device: torch.device) -> Refusal | None:
     if device.type != "cuda" and (missing := [p for p in parts if PARTS[p].needs == "cuda"]):
         return "needs_gpu", {"part": missing[0]}
     if any(PARTS[p].kind == "compiler" for p in parts):
-        check = check_compile_once(device)
-        return None if check.usable else ("no_compiler", {"reason": check.reason})
+        reason = compile_problem(device)
+        return ("no_compiler", {"reason": reason}) if reason else None
     return None
