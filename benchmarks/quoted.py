@@ -228,12 +228,17 @@ def variants() -> str:
 
 
 def variants_answer() -> str:
-    told = [
-        f"{model} {number(found.gpu_p95.iloc[0])} ms GPU p95 and {number(found.host_p95.iloc[0])} "
-        f"ms host p95 (fp32: {number(found.gpu_p95['fp32'])} ms GPU)"
-        for model, found in ((m, compared(m)) for m in ("resnet18", "resnet18_cifar"))
-    ]
-    return english(f"The fastest: {'; '.join(told)}.\n")
+    told = ""
+    for model in ("resnet18", "resnet18_cifar"):
+        found, cells = compared(model), load(HERE / "variants" / model / "cells_s.json")
+        steps = [cells[f"annex-{step}"] for step in ("variants", "accuracy", "measure")]
+        told += (
+            f"  - `{model}`, the fastest: {number(found.gpu_p95.iloc[0])} ms GPU p95 and "
+            f"{number(found.host_p95.iloc[0])} ms host p95 (fp32: {number(found.gpu_p95['fp32'])} "
+            f"ms GPU). Guard {steps[0]:.0f} s, accuracy {steps[1]:.0f} s, six processes "
+            f"{steps[2]:.0f} s: {sum(steps) / 60:.1f} minutes.\n"
+        )
+    return english(told)
 
 
 def comparison_answer() -> str:
@@ -265,17 +270,13 @@ def held_out_answer() -> str:
 
 
 def training_answer() -> str:
-    told = ""
-    for how in ("fp16_two_seeds", "bf16_five_seeds"):
-        file = HERE / f"training/{how}.json"
-        plain, seconds = plain_accuracy(file), [run["wall_s"] for run in load(file)["runs"]]
-        told += (
-            f"  - `{how}`: {percent(plain.mean(), 4)} ({percent(plain.min(), 4)} to "
-            f"{percent(plain.max(), 4)}, sd {number(100 * plain.std(ddof=1), 2)}); "
-            f"{number(seconds[0], 3)} s for the first, {number(max(seconds[1:]), 3)} s at most "
-            f"for {len(plain) - 1} more.\n"
-        )
-    return english(told)
+    file = HERE / "training/five_seeds.json"
+    plain, seconds = plain_accuracy(file), [run["wall_s"] for run in load(file)["runs"]]
+    return english(
+        f"  {percent(plain.mean(), 4)} ({percent(plain.min(), 4)} to {percent(plain.max(), 4)}, sd "
+        f"{number(100 * plain.std(ddof=1), 2)}); {number(seconds[0], 3)} s for the first, "
+        f"{number(max(seconds[1:]), 3)} s at most for {len(plain) - 1} more.\n"
+    )
 
 
 def campaign_answer() -> str:
