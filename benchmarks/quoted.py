@@ -235,8 +235,7 @@ def variants_answer() -> str:
         told += (
             f"  - `{model}`, the fastest: {number(found.gpu_p95.iloc[0])} ms GPU p95 and "
             f"{number(found.host_p95.iloc[0])} ms host p95 (fp32: {number(found.gpu_p95['fp32'])} "
-            f"ms GPU). Guard {steps[0]:.0f} s, accuracy {steps[1]:.0f} s, six processes "
-            f"{steps[2]:.0f} s: {sum(steps) / 60:.1f} minutes.\n"
+            f"ms GPU). Guard, accuracy, processes: {' + '.join(f'{s:.0f}' for s in steps)} s.\n"
         )
     return english(told)
 

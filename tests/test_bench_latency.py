@@ -9,9 +9,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from helpers import bench_latency as bench
 from helpers.bench_latency import Measuring, benchmark_latency, prepared
-from helpers.clocks import WARMUP_MAX_ITERS, NotQueueableError
+from helpers.clocks import NotQueueableError
 from helpers.clocks.checks import DISTINCT_INPUTS
 from helpers.clocks.timing import HOST_TOO_SLOW, GpuSamples
+from helpers.clocks.warmup import WARMUP_MAX_ITERS
 
 
 def loader(batch_size=1, images=16):

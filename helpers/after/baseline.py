@@ -21,15 +21,16 @@ from helpers.results.files import read_file
 REFERENCE = "fp32"
 CONFIDENCE = 0.95  # of all changes of a comparison together (Bonferroni)
 # Standard deviation of a session's log level over machines of one kind, which the processes of one
-# machine cannot show. Two H100 sittings (benchmarks/repeatability): a rough figure, to be replaced
-# by what is measured once both sessions hold several GPUs. It cancels in a ratio to fp32.
+# machine cannot show. Two H100 sittings (benchmarks/repeatability): a rough figure, until both
+# sessions hold several GPUs. It cancels in a ratio to fp32.
 OTHER_MACHINE_SD = 0.025
-SAME_IN_BOTH = ("gpu_name", "torch_version", "cuda_version", "model")
+SAME_IN_BOTH = ("gpu_name", "cpu", "torch_version", "cuda_version", "model")
 SAME_IN_BOTH += ("precision", "batch_size", "input_shape", "device_type")
 
 SCHEDULES = {"consecutive": "runs consécutifs", "randomised": "à tour de rôle"}
 VERDICTS = {"faster": "plus rapide que", "slower": "plus lent que"}
 VERDICTS |= {"same": "pas de différence détectée avec"}
+VERDICTS |= {"open": "ralentissement de plus de {most} ni établi ni exclu face à"}
 
 
 class BaselineError(RuntimeError):
@@ -113,9 +114,12 @@ def _entries(session: StoredSession) -> dict[tuple[str, str], pd.DataFrame]:
     if path.exists():  # a model that no other process could build was measured in one
         pids = [run["process"]["pid"] for run in json.loads(read_file(path))]
         own["consecutive"] = len(set(pids)) == len(pids)
+    kind, cpu = rows["device"].str.partition(":")[0], session.environment["cpu"]
+    named = f"{cpu['model']} ({cpu['torch_threads']} fils)"
     rows = rows.assign(
         process=rows["run"].where(rows["schedule"].isin([name for name in own if own[name]]), 0),
-        device_type=rows["device"].str.partition(":")[0],
+        device_type=kind,
+        cpu=kind.map({"cpu": named}).fillna(""),  # beside a GPU it may be another
         model=given.get("model") or "",
     )
     # The reference again, as in « fp32 (A/A) », judges a session, not two.
@@ -165,20 +169,23 @@ def enforce_baseline(compared: BaselineComparison, most: float, strict: bool = T
         )
 
 
-def baseline_sentences(comparison: BaselineComparison) -> list[str]:
-    """What is said of the comparison, in French."""
-    told = [
-        f"{c.variant} ({SCHEDULES[c.schedule]}), "
-        f"{f'rapport des p95 à {REFERENCE}, ' if c.to_reference else ''}{CLOCK_NAMES[c.clock]} : "
-        f"{VERDICTS[c.verdict]} `{comparison.baseline}`, × {number(c.ratio)} ({number(c.low)} "
-        f"– {number(c.high)}), {c.processes[0]} processus contre {c.processes[1]}."
-        for c in comparison.changes
-    ]
+def baseline_sentences(comparison: BaselineComparison, most: float) -> list[str]:
+    """What is said of the comparison, in French; a slowdown by over `most` matters."""
+    told = []
+    for c in comparison.changes:
+        found = "open" if c.verdict == "same" and c.high > 1 + most else c.verdict
+        figure = f"rapport des p95 à {REFERENCE}, " * c.to_reference + CLOCK_NAMES[c.clock]
+        told.append(
+            f"{c.variant} ({SCHEDULES[c.schedule]}), {figure} : "
+            f"{VERDICTS[found].format(most=percent(most))} `{comparison.baseline}`, "
+            f"× {number(c.ratio)} ({number(c.low)} – {number(c.high)}), "
+            f"{c.processes[0]} processus contre {c.processes[1]}."
+        )
     for variant, schedule, what, now, before in comparison.mismatches:
         what = "processus (il en faut deux)" if what == "processes" else what
         sides = f"{what} = {now or 'aucun'} ici, {before or 'aucun'} là-bas"
         told.append(f"Non comparable : {variant} ({SCHEDULES[schedule]}) : {sides}.")
     if comparison.changes and not comparison.same_gpu:
-        widened = f"comptent {percent(OTHER_MACHINE_SD)} d'écart type entre machines"
+        widened = f"comptent {percent(OTHER_MACHINE_SD)} d'écart type entre machines, vu sur H100"
         told.append(f"Autre machine, ou inconnue : les intervalles des latences {widened}.")
     return told

@@ -105,12 +105,12 @@ def accuracy_table(accuracies: Accuracies) -> pd.DataFrame | str:
     if None in accuracies.values():
         return NO_ACCURACY
     for name, found in accuracies.items():
-        change = compare_accuracy(accuracies[REFERENCE], found)
+        lost, gained, p_value = compare_accuracy(accuracies[REFERENCE], found)
         rows[name] = {
             "Exactitude": percent(found.fraction, 4),
             "Intervalle de Wilson à 95 %": f"{percent(found.low, 4)} – {percent(found.high, 4)}",
-            "Images perdues / gagnées": f"{change.lost} / {change.gained}",
-            "p (McNemar)": number(change.p_value, 2),
+            "Images perdues / gagnées": f"{lost} / {gained}",
+            "p (McNemar)": number(p_value, 2),
         }
     return _table(rows) if rows else ""
 

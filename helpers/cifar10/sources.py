@@ -154,7 +154,8 @@ def fetch(data_dir: Path) -> tuple[Arrays, Check]:
                 answers.append(f"- {origin}: {error}")
             else:
                 return arrays, _keep(scratch / form, data_dir, origin)
-    answers.append(f"Put the batches or their archive into {data_dir}, or use dataset='synthetic'")
+    archives = " or ".join(ARCHIVES.values())
+    answers.append(f"Put {archives}, or its files, into {data_dir}, or use dataset='synthetic'")
     raise NotFoundError("\n".join(answers))
 
 

@@ -4,4 +4,3 @@
 from helpers.clocks.calibration import calibrate
 from helpers.clocks.profiling import try_profile
 from helpers.clocks.timing import GpuClock, NotQueueableError, host_latencies
-from helpers.clocks.warmup import WARMUP_MAX_ITERS

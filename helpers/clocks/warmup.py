@@ -27,9 +27,9 @@ class Warmup:
 def warm_up(
     call: Callable, inputs: Sequence[torch.Tensor], warmup_iters: int, device: torch.device
 ) -> Warmup:
-    """Run until `warmup_iters` forwards are done and all is steady, or 200 forwards or 60 s are up.
+    """Run until `warmup_iters` forwards are done and all is steady: at least their first window.
 
-    The first iterations load modules, choose algorithms and raise an idle GPU's clock.
+    It ends after 60 s, or 200 forwards (or `warmup_iters`, if more), steady or not.
     """
     handle, windows, clocks_mhz = find_gpu(device)[0], [], []
     done, start = 0, perf_counter()

@@ -62,7 +62,7 @@ def prepare(
         shape, drawn = parameters.input_shape.split("x"), torch.Generator()
         example = torch.randn(count, *map(int, shape), generator=drawn.manual_seed(parameters.seed))
     elif not isinstance(example, torch.Tensor) or example.shape[:1] < (size,):
-        found = getattr(example, "shape", type(example))
+        found = example.shape if isinstance(example, torch.Tensor) else type(example)
         told = f"example_inputs must be a tensor of batch_size={size} or more, not {found}"
         raise ModelNameError(f"model={parameters.model!r}: its {told}")
     kinds = {one.dtype for one in (example, *network.parameters()) if one.is_floating_point()}
@@ -70,7 +70,10 @@ def prepare(
         told = f"it holds {kinds}, and FP32 is measured: .float() it; for others, -p variants fp16"
         raise ModelNameError(f"model={parameters.model!r}: {told}")
     batches = [own.clone() for own in example.split(size)[:DISTINCT_INPUTS] if len(own) == size]
-    try_forward(network, batches[0], device, scored=images)
+    classes = try_forward(network, batches[0], device, scored=images)
+    if images and classes != 10:
+        told = "CIFAR-10 has 10 classes; to time it alone, give it example_inputs (n, 3, 32, 32)"
+        raise ModelNameError(f"model={parameters.model!r} returns {classes} scores: {told}")
     return network, None if images else (name, batches)
 
 
@@ -140,7 +143,7 @@ def _seeded(name: str, seed: int = 0) -> nn.Module:
         try:
             network = getattr(found, function)()
         except TypeError as error:
-            error.add_note(f"model={name!r} is called without arguments")
+            error.add_note(f"model={name!r} is called without arguments: name what makes a module")
             raise
     if not isinstance(network, nn.Module):
         raise ModelNameError(f"model={name!r} returned {type(network)}, not a torch.nn.Module")

@@ -103,13 +103,15 @@ def read_session(folder: str | Path) -> StoredSession:
     for name in ("session", "verdict", "environment", "parameters"):
         with explained(path := folder / f"{name}.json", "read"):
             found.append(TypeAdapter(dict).validate_json(read_file(path)))
-    (session, verdict, environment, parameters), rows = found, read_results(folder / "results.csv")
+            if found[0]["state"] != "complete":
+                raise ValueError("its notebook has not run to the end")
+    (_, verdict, environment, parameters), rows = found, read_results(folder / "results.csv")
     rows = from_csv(csv_text(rows.to_dict("records"), COLUMNS))  # those it lacks are empty
     files = [os.fsencode(path.name).decode("utf-8", "replace") for path in folder.iterdir()]
     table = read_file(folder / "comparaison.md") if "comparaison.md" in files else b""
     with explained(folder, "read"):
-        if session["state"] != "complete" or rows.empty or not verdict["sentences"]:
-            raise ValueError("not complete, or without runs or verdict")
+        if rows.empty or not verdict["sentences"]:
+            raise ValueError("without runs or verdict")
         for part in ("software", "gpu", "cuda", "cpu", "git"):  # an older session wrote less
             environment[part] = defaultdict(lambda: None, environment.get(part) or {})
         accepted = {True: "yes", False: "no"}.get(verdict.get("accepted"), "")  # an older session

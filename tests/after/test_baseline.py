@@ -22,6 +22,7 @@ from tests.disk_session import MACHINE, row_of, write_session
 
 BY_PROCESS = {"isolation": "process", "compare_processes": 6}
 ONE_LEVEL = {"fp32": (1.3, 2.3)}
+TWO_THREADS = {"machine": MACHINE | {"cpu": {"model": "A CPU", "torch_threads": 2}}}
 OTHER_GPU = MACHINE | {"gpu": MACHINE["gpu"] | {"uuid": "GPU-2"}}
 
 
@@ -80,7 +81,10 @@ def test_another_gpu_of_the_same_kind_widens_levels_but_no_ratio(tmp_path):
     moved = compare(tmp_path / "moved", levels, levels, both, machine=OTHER_GPU, **both)
     for one, other in zip(same, moved.changes, strict=True):
         assert (other.high > 1.05 * one.high) == (not one.to_reference)
-    assert "Autre machine" in baseline_sentences(moved)[-1]
+    first, *_, last = baseline_sentences(moved, 0.05)
+    assert "ralentissement de plus de 5,0\N{NO-BREAK SPACE}% ni établi ni exclu" in first
+    assert "pas de différence détectée" in baseline_sentences(moved, 1.0)[0]
+    assert "Autre machine" in last
 
 
 def test_equal_sessions_seldom_seem_to_differ():
@@ -99,6 +103,7 @@ MISMATCHES = [
     ({"precision": "tf32"}, "fp32 (runs consécutifs) : precision = fp32 ici, tf32 là-bas"),
     ({"batch_size": 8}, "batch_size = 1 ici, 8 là-bas"),
     ({"device": "cpu"}, "device_type = cuda ici, cpu là-bas"),
+    (TWO_THREADS | {"device": "cpu", "ours": {"device": "cpu"}}, "cpu = A CPU (1 fils) ici"),
     ({"before": {"fp16": (1, 2)}}, "fp32 (runs consécutifs) : processus (il en faut deux) = 3"),
     ({"isolation": "none"}, "processus (il en faut deux) = 3 ici, 1 là-bas"),
     ({"model": "resnet18", "ours": {"model": "vgg11"}}, "model = vgg11 ici, resnet18 là-bas"),
@@ -109,7 +114,7 @@ MISMATCHES = [
 def test_a_mismatch_is_named_and_nothing_compared(tmp_path, settings, named):
     comparison = compare(tmp_path, **settings)
     assert comparison.changes == ()
-    assert named in " ".join(baseline_sentences(comparison))
+    assert named in " ".join(baseline_sentences(comparison, 0.05))
     enforce_baseline(comparison, 0.05, strict=False)
     with pytest.raises(BaselineError, match="nothing here compares with before"):
         enforce_baseline(comparison, 0.05)
@@ -126,7 +131,7 @@ def test_runs_that_share_a_process_despite_the_parameter_are_told_apart(tmp_path
 def test_only_a_regression_beyond_the_limit_fails_and_only_if_strict(tmp_path):
     now = {"fp32": (1.43, 1.8), "fp16": (0.5, 2.3)}  # the one that has no match stops no other
     comparison = compare(tmp_path, now, ours={"model": "resnet18"})
-    gpu, host, other = baseline_sentences(comparison)
+    gpu, host, other = baseline_sentences(comparison, 0.05)
     assert "Non comparable : fp16" in other
     pattern = r"fp32 \(runs consécutifs\), horloge GPU : plus lent que `before`, × 1,1\d+ \(.* 3\.$"
     assert re.match(pattern, gpu)
@@ -146,7 +151,7 @@ DAMAGE = {  # the file, what is done to it, what is told
     "A4 truncated": ("run_2.npz", lambda path: os.truncate(path, 100), r"run_2\.npz"),
     "A9 another": ("run_2.npz", rewritten(lambda s: {n: s[n] * 1.01 for n in s}), r"run_2\.npz"),
     "processes": ("runs.json", lambda path: path.write_text("[3]"), ""),
-    "not complete": ("session.json", lambda path: path.write_text('{"state": ""}'), "not complete"),
+    "not complete": ("session.json", lambda path: path.write_text('{"state": ""}'), "to the end"),
     "not there": ("session.json", lambda path: shutil.rmtree(path.parent), r"session\.json"),
 }
 

@@ -31,6 +31,9 @@ def tokens(given=torch.arange(40).reshape(5, 8)):
     model.example_inputs = given
     return model
 
+def five():
+    return nn.Sequential(nn.Flatten(), nn.Linear(3072, 5))
+
 def with_arguments(width):
     return nn.Linear(width, 10)
 
@@ -96,6 +99,8 @@ def test_other_inputs_are_drawn_from_the_seed_or_the_modules_own(own):
 
 
 def test_inputs_that_do_not_fit_are_told_before_anything_is_measured(own):
+    with pytest.raises(ModelNameError, match=r"returns 5 scores.*example_inputs"):  # case 10
+        prepared(model="own_models_for_a_test:five")
     with pytest.raises(ModelNameError, match=r"batch_size=6.*\[5, 8\]"):
         prepared(model="own_models_for_a_test:tokens", batch_size=6)
     with pytest.raises(ModelNameError, match=r"float16.*fp16"):  # it would be called strict FP32

@@ -123,13 +123,16 @@ def test_a_named_session_is_written_where_it_is_named_and_once(
     assert folder in "".join(project.made("benchmark", *arguments, fails=True, **environment))
 
 
-@pytest.mark.parametrize("args", ["-r results_dir y", "-psession x", "-f session.yml"])
-def test_args_may_not_name_the_session(notebook, args):
+MISNAMED = ["ARGS=-r results_dir y", "ARGS=-psession x", "ARGS=-f session.yml", "SESSION=../x"]
+
+
+@pytest.mark.parametrize("argument", MISNAMED)
+def test_a_session_misnamed_or_named_by_args_leaves_no_folder(notebook, argument):
     """case 6"""
     (notebook.folder / "session.yml").write_text("session: x", encoding="utf-8")
-    (complained,) = notebook.made("benchmark", f"ARGS={args}", fails=True)[:1]
-    assert "use SESSION=, RESULTS=" in complained
-    assert not list(notebook.folder.glob("results/*"))
+    (complained,) = notebook.made("benchmark", argument, fails=True)[:1]
+    assert ("use SESSION=, RESULTS=" if "ARGS" in argument else "use letters") in complained
+    assert not {"results", "x"} & {path.name for path in notebook.folder.iterdir()}
 
 
 ENDS = {

@@ -133,7 +133,6 @@ class Leaves(nn.Linear):
 
 UNTRAINABLE = {
     "case 10: other answers than in eval mode": (lambda: build_model("googlenet"), "GoogLeNetO"),
-    "case 10: five classes": (lambda: small_network()[:-1].append(nn.Linear(8, 5)), "5 classes"),
     "case 5: exit": (lambda: Leaves(1, 1), "SystemExit"),
 }
 
@@ -144,6 +143,13 @@ def test_what_cannot_be_trained_is_told_before_the_first_step(monkeypatch, make,
     monkeypatch.setattr(training, "build_model", lambda *_: make())
     with pytest.raises(ModelNameError, match=told):
         short()
+
+
+@pytest.mark.parametrize("use", [lambda: build_model("resnet18", 0), lambda: short(epochs=1)])
+def test_a_gpu_that_is_not_in_use_yet_gets_no_seed(use, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("seeded"))
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    use()
 
 
 # --- the checkpoint
