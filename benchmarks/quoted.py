@@ -59,10 +59,6 @@ def english(text: str) -> str:
     return re.sub(r"(?<=\d),(?=\d)", ".", text)
 
 
-def dots(values) -> str:
-    return " · ".join(number(value) for value in values)
-
-
 # The accepted session
 
 
@@ -87,15 +83,16 @@ def label() -> str:
 
 
 def accepted() -> str:
-    rows = pd.read_csv(SESSION / "results.csv")
+    row = pd.read_csv(SESSION / "results.csv").iloc[0]
     clocks = load(SESSION / "verdict.json")["clocks"]
     header = ["horloge", "trois processus (ms)", "écart", "session refaite (ms)"]
-    row = rows.iloc[0]
     machine = f"{row.gpu_name}, PyTorch {row.torch_version}, CUDA {row.cuda_version}.\n\n"
     lines = []
     for name, found in clocks.items():
-        line = [f"p95 {NAMES[name]}", dots(found["p95_ms"]), percent(found["p95_spread"])]
-        lines.append([*line, " – ".join(map(number, found["further"]))])
+        read, further = " · ".join(map(number, found["p95_ms"])), map(number, found["further"])
+        lines.append(
+            [f"p95 {NAMES[name]}", read, percent(found["p95_spread"]), " – ".join(further)]
+        )
     return machine + table(header, lines)
 
 
@@ -137,10 +134,8 @@ def repeatability_answer() -> str:
 
 
 def fresh_machine() -> str:
-    told = [f"{share(*held, 'sur')} par {size}" for size, held, _ in further()]
-    return (
-        f"Deux autres machines, intervalle choisi avant, processus groupés : {' ; '.join(told)}.\n"
-    )
+    told = " ; ".join(f"{share(*held, 'sur')} par {size}" for size, held, _ in further())
+    return f"Deux autres machines, intervalle choisi avant, processus groupés : {told}.\n"
 
 
 def fresh_machine_answer() -> str:
