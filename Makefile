@@ -34,11 +34,11 @@ $(shell $(BIN)/python -c '' 2>/dev/null || rm -f .venv/installed)
 .NOTPARALLEL:  # what is measured has the machine to itself, with -j too
 
 benchmark: .venv/installed
+	@case '$(subst ','\'',$(SESSION))' in [!A-Za-z0-9]* | *[!A-Za-z0-9._-]*) \
+	    echo "error: SESSION: use letters, digits and . _ -, a letter or digit first" >&2; exit 1;; esac
 	@! $(BIN)/python -m papermill $(NOTEBOOK) - --prepare-only $(ARGS) 2>/dev/null \
 	    | grep -qE '^ *"(session|results_dir) = ' || \
 	    { echo "error: ARGS sets session or results_dir: use SESSION=, RESULTS=" >&2; exit 1; }
-	@case "$(SESSION)" in [!A-Za-z0-9]* | *[!A-Za-z0-9._-]*) echo "error: SESSION='$(SESSION)':" \
-	    "use letters, digits and . _ -, a letter or digit first" >&2; exit 1;; esac
 	@test ! -e "$(FOLDER)/session.json" || \
 	    { echo "error: $(FOLDER) holds results already: choose another SESSION" >&2; exit 1; }
 	@mkdir -p "$(FOLDER)"

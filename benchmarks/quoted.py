@@ -230,7 +230,8 @@ def variants_answer() -> str:
         told += (
             f"  - `{model}`, the fastest: {number(found.gpu_p95.iloc[0])} ms GPU p95 and "
             f"{number(found.host_p95.iloc[0])} ms host p95 (fp32: {number(found.gpu_p95['fp32'])} "
-            f"ms GPU). Guard, accuracy, processes: {' + '.join(f'{s:.0f}' for s in steps)} s.\n"
+            f"ms GPU). Guard, accuracy and processes: {' + '.join(f'{s:.0f}' for s in steps)} s of "
+            f"the session's {sum(cells.values()):.0f} s.\n"
         )
     return english(told)
 
@@ -264,12 +265,14 @@ def held_out_answer() -> str:
 
 
 def training_answer() -> str:
-    file = HERE / "training/five_seeds.json"
-    plain, seconds = plain_accuracy(file), [run["wall_s"] for run in load(file)["runs"]]
+    found, notebook = files("training/*_seeds.json"), compared("resnet18_cifar").accuracy["fp32"]
+    plain = np.array([notebook, *np.concatenate([*map(plain_accuracy, found)])])
+    seconds = [[run["wall_s"] for run in load(file)["runs"]] for file in found]
     return english(
-        f"  {percent(plain.mean(), 4)} ({percent(plain.min(), 4)} to {percent(plain.max(), 4)}, sd "
-        f"{number(100 * plain.std(ddof=1), 2)}); {number(seconds[0], 3)} s for the first, "
-        f"{number(max(seconds[1:]), 3)} s at most for {len(plain) - 1} more.\n"
+        f"  {len(plain)} trainings, that in ../variants too: {percent(plain.mean(), 4)} "
+        f"({percent(plain.min(), 4)} to {percent(plain.max(), 4)}, sd "
+        f"{number(100 * plain.std(ddof=1), 2)}); {number(max(s[0] for s in seconds), 3)} s at most "
+        f"for the first on a machine, {number(max(max(s[1:]) for s in seconds), 3)} s for others.\n"
     )
 
 

@@ -71,8 +71,8 @@ def prepare(
         raise ModelNameError(f"model={parameters.model!r}: {told}")
     batches = [own.clone() for own in example.split(size)[:DISTINCT_INPUTS] if len(own) == size]
     classes = try_forward(network, batches[0], device, scored=images)
-    if images and classes != 10:
-        told = "CIFAR-10 has 10 classes; to time it alone, give it example_inputs (n, 3, 32, 32)"
+    if classes != 10 and (images or parameters.train_epochs):
+        told = "CIFAR-10 has 10 classes; to time it alone set its example_inputs, no train_epochs"
         raise ModelNameError(f"model={parameters.model!r} returns {classes} scores: {told}")
     return network, None if images else (name, batches)
 
@@ -143,7 +143,7 @@ def _seeded(name: str, seed: int = 0) -> nn.Module:
         try:
             network = getattr(found, function)()
         except TypeError as error:
-            error.add_note(f"model={name!r} is called without arguments: name what makes a module")
+            error.add_note(f"model={name!r} must be a function without arguments, not a module")
             raise
     if not isinstance(network, nn.Module):
         raise ModelNameError(f"model={name!r} returned {type(network)}, not a torch.nn.Module")

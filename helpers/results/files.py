@@ -103,7 +103,7 @@ def read_session(folder: str | Path) -> StoredSession:
     for name in ("session", "verdict", "environment", "parameters"):
         with explained(path := folder / f"{name}.json", "read"):
             found.append(TypeAdapter(dict).validate_json(read_file(path)))
-            if found[0]["state"] != "complete":
+            if found[0].get("state") != "complete":
                 raise ValueError("its notebook has not run to the end")
     (_, verdict, environment, parameters), rows = found, read_results(folder / "results.csv")
     rows = from_csv(csv_text(rows.to_dict("records"), COLUMNS))  # those it lacks are empty

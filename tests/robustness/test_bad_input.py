@@ -19,9 +19,6 @@ ONE = [torch.zeros(1, 3, 8, 8)]
 ANY = (ValueError, RuntimeError, TypeError, AttributeError, OSError, IndexError, StopIteration)
 
 
-# --- models
-
-
 class Counting(nn.Module):
     """Does `then` from the nth forward on."""
 
@@ -112,9 +109,6 @@ def test_an_endless_loader_is_read_only_as_far_as_needed():
 def test_iterations(name, value):
     with pytest.raises((ValueError, TypeError)):
         benchmark_latency(TinyNet(), ONE, **{name: value})
-
-
-# --- on a GPU
 
 
 @pytest.mark.gpu
