@@ -75,7 +75,7 @@ def guard_table(candidates: Candidates) -> pd.DataFrame | str:
             "Écart des logits": scientific(report.drift),
             "Toléré": scientific(report.tolerance),
             "Produits, d'après les noms de noyaux": _evidence(report),
-            "Noyaux": number(report.profile.kernels) if report.profile else "–",
+            "Noyaux": f"{report.profile.kernels:.0f}" if report.profile else "–",
             "Mesurée": "oui",
         }
     for name, refusal in candidates.refused.items():
