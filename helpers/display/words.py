@@ -56,8 +56,8 @@ TO_DO = {  # what begins with "si" is for after the next try
     ("throttle", "gpu_clock_drop"): "brancher le secteur, refroidir, fixer les fréquences "
     "(`nvidia-smi -lgc`)",
     ("gpu_shift",): "prendre un GPU au repos, sans comparer cette session",
-    ("unsteady_warmup",): "ajouter `-p warmup_iters 500`, ou le double du dernier essai",
-    ("between_modes", "chance"): "ajouter `-p measure_iters 2000`, ou quatre fois le dernier essai",
+    ("unsteady_warmup",): "ajouter `-p warmup_iters 500` (déjà fait : le double)",
+    ("between_modes", "chance"): "ajouter `-p measure_iters 2000` (déjà fait : quatre fois plus)",
     ("level_shift",): "si cela dure, voir ce qui change au passage que nomme la cause",
     ("mean_spread",): "si cela se répète, chercher ce qui diffère d'un run à l'autre",
     ("launch_bound",): "juger par l'horloge GPU ; la variante `cudagraph` supprime les lancements",
