@@ -34,8 +34,8 @@ $(shell $(BIN)/python -c '' 2>/dev/null || rm -f .venv/installed)
 .NOTPARALLEL:  # what is measured has the machine to itself, with -j too
 
 benchmark: .venv/installed
-	@case '$(subst ','\'',$(SESSION))' in [!A-Za-z0-9]* | *[!A-Za-z0-9._-]*) \
-	    echo "error: SESSION: use letters, digits and . _ -, a letter or digit first" >&2; exit 1;; esac
+	@name='$(subst ','\'',$(SESSION))'; case "$$name" in [!A-Za-z0-9]* | *[!A-Za-z0-9._-]*) \
+	    echo "error: SESSION='$$name': use letters, digits and . _ -, a letter or digit first" >&2; exit 1;; esac
 	@! $(BIN)/python -m papermill $(NOTEBOOK) - --prepare-only $(ARGS) 2>/dev/null \
 	    | grep -qE '^ *"(session|results_dir) = ' || \
 	    { echo "error: ARGS sets session or results_dir: use SESSION=, RESULTS=" >&2; exit 1; }

@@ -27,9 +27,9 @@ class Warmup:
 def warm_up(
     call: Callable, inputs: Sequence[torch.Tensor], warmup_iters: int, device: torch.device
 ) -> Warmup:
-    """Run until `warmup_iters` forwards are done and all is steady: at least their first window.
+    """Run until `warmup_iters` forwards are done and all is steady.
 
-    It ends after 60 s, or 200 forwards (or `warmup_iters`, if more), steady or not.
+    Steady or not, it ends after 60 s, or after 200 forwards (`warmup_iters`, if that is more).
     """
     handle, windows, clocks_mhz = find_gpu(device)[0], [], []
     done, start = 0, perf_counter()

@@ -38,8 +38,7 @@ def test_every_variant_of_the_reference_sessions_is_told_from_its_real_kernels(s
     """A variant that ran in another precision than its name's would not have been measured."""
     measured = json.loads((PROFILES / session / "variants.json").read_text("utf8"))["measured"]
     for name, seen in measured.items():
-        kernels = seen.get("profile", seen)["kernel_names"]  # the older session has them beside
-        products, precision = products_in(kernels), parse(name).precision
+        products, precision = products_in(seen["profile"]["kernel_names"]), parse(name).precision
         for other in BITS:
             passes = all(holds(found, other) for found in products)
             assert passes is holds(precision, other), (name, other)

@@ -77,9 +77,6 @@ def test_a_device_without_a_clock_and_a_clock_without_a_device(asked):
         benchmark_latency(lambda x: x, ONE, 2, 20, **{"device": "cpu", name: value})
 
 
-# --- data loaders
-
-
 LOADERS = {
     "empty": ([], "nothing"),
     "one tensor": (ONE[0], r"split\(1\)"),
